@@ -1,0 +1,42 @@
+# The commands of this project: each target is what README.md, CONTRIBUTING.md and .ci/run call.
+# A fresh machine needs Python 3.11 or newer and make; everything else is set up from requirements/lock.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format lock bench clean
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# The virtual environment, made anew whenever the lock or a project file is newer than it.
+.venv/.made: requirements/lock.txt pyproject.toml client/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "brokerd needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Name another with: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e client -e .
+	@touch $@
+
+setup: .venv/.made ## make the virtual environment in .venv
+
+demo: .venv/.made ## run the main job for real, in under a minute
+	$(BIN)/python examples/demo.py
+
+test: .venv/.made ## run all tests
+	$(BIN)/python -m pytest $(TESTS)
+
+check: .venv/.made ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.made ## put the code in the project's form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.made ## measure, in one interleaved run, against a bare server
+	$(BIN)/python -m bench
+
+lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
+	PYTHON=$(PYTHON) requirements/lock.sh
+
+clean: ## remove what the targets above made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

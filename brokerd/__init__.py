@@ -1,0 +1,3 @@
+"""brokerd: keeps API tokens fresh and hands them to local processes."""
+
+__version__ = "0.1.0"

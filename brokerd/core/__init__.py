@@ -1,0 +1,1 @@
+"""The pure core: values and the functions over them. No trio, sockets, files, clock or randomness."""

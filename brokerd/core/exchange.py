@@ -1,0 +1,58 @@
+# The steps of an exchange: what a dialect yields and what it is sent back. Values only; the driver is in broker.
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+
+from brokerd.core.moment import Moment
+from brokerd.core.outcome import Outcome
+from brokerd.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. Text and bytes in it may hold secrets, so its repr shows method and origin alone.
+
+    `url` is absolute, the query included. `secrets` names every secret that went into it: the provider's text is
+    cleared of them before anybody sees it (law 11). `spends` says that a stored token is sent which the answer
+    may replace: such a request travels on a connection of its own (law 3).
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    secrets: tuple[Secret, ...] = ()
+    spends: bool = False
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {'/'.join(self.url.split('/', 3)[:3])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP answer, whole. `headers` have lower-case names. `sent_at` is when the request left, `at` when the
+    answer came: what the provider issued, it issued between the two."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+    sent_at: Moment
+    at: Moment
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name (given in lower case), or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Sleep so many seconds before the next step."""
+
+    seconds: float
+
+
+Step = Request | Wait
+Answer = Response | None  # a Request is answered by a Response, a Wait by None
+Exchange = Generator[Step, Answer, Outcome]
+Secrets = Mapping[str, Secret]

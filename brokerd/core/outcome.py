@@ -1,0 +1,83 @@
+# What a provider's answer means (DESIGN.md 2): data, not exceptions. Every exchange ends in one of these.
+# Reasons are words for people and never contain a secret: whoever makes one has cleaned it (core/reason.py).
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from brokerd.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token as a provider gave it. `lifetime` is in seconds from when the answer came; None: not known."""
+
+    value: Secret
+    lifetime: float | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The one set of tokens that an exchange brings. A refresh token of None means: the old one stays."""
+
+    access_token: Token | None = None
+    refresh_token: Token | None = None
+    token_type: str = "Bearer"  # noqa: S105 - RFC 6750's name of a kind of token
+    scope: tuple[str, ...] | None = None  # what the provider says it granted; None: it said nothing
+
+
+class Cause(Enum):
+    """Why an exchange is to be tried again later. `touched`: a stored token may have been used up by it (law 3).
+    `down`: it speaks against the provider as a whole, not against the grant (law 7)."""
+
+    UNREACHABLE = ("unreachable", False, True)  # nothing was sent: DNS, connect, TLS, proxy
+    LIMITED = ("limited", False, False)  # 429: the provider refused before looking
+    POSTPONED = ("postponed", False, False)  # we did not send: breaker, journal, shutdown
+    UNANSWERED = ("unanswered", True, True)  # sent, and no whole answer came
+    UNAVAILABLE = ("unavailable", True, True)  # 502, 503, 504
+    FAILED = ("failed", True, False)  # any other 5xx
+    STRANGE = ("strange", True, False)  # an answer that is not the provider's (law 12)
+
+    def __init__(self, label: str, touched: bool, down: bool) -> None:
+        self.label = label
+        self.touched = touched
+        self.down = down
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The provider gave tokens."""
+
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The provider did what was asked and gave no tokens: a revocation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The refresh token that was sent is dead, in the provider's own form."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """A person must change something: credentials, client, scope, URL."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """The provider or the network: nothing was learnt about the grant. `after`: seconds the provider asked for."""
+
+    reason: str
+    cause: Cause
+    after: float | None = None
+
+
+Outcome = Issued | Done | Rejected | Misconfigured | RetryLater

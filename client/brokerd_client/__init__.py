@@ -1,0 +1,3 @@
+"""Fetch access tokens from brokerd."""
+
+__version__ = "0.1.0"

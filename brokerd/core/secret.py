@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 from typing import NoReturn
 
 MASK = "***"
@@ -42,3 +43,14 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where a secret is to be had: exactly one of these is set. Reading it is the edge's matter."""
+
+    text: Secret | None = None
+    file: str | None = None
+    credential: str | None = None  # a systemd credential: a name in $CREDENTIALS_DIRECTORY
+    env: str | None = None
+    command: tuple[str, ...] | None = None

@@ -1,0 +1,1 @@
+"""How providers speak: exchanges as generators. Pure; `recipes/*.toml` are data."""

@@ -1,3 +1,40 @@
-"""Fetch access tokens from brokerd."""
+"""Fetch access tokens from brokerd. On trio: brokerd_client.on_trio; on asyncio: brokerd_client.on_asyncio."""
+
+from brokerd_client.blocking import Broker
+from brokerd_client.errors import (
+    BadRequest,
+    BrokerError,
+    Denied,
+    Internal,
+    Limit,
+    Locked,
+    Misconfigured,
+    NeedsLogin,
+    NoDaemon,
+    ProtocolError,
+    Revoked,
+    Unavailable,
+    UnknownGrant,
+)
+from brokerd_client.messages import Gone, Token
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BadRequest",
+    "Broker",
+    "BrokerError",
+    "Denied",
+    "Gone",
+    "Internal",
+    "Limit",
+    "Locked",
+    "Misconfigured",
+    "NeedsLogin",
+    "NoDaemon",
+    "ProtocolError",
+    "Revoked",
+    "Token",
+    "Unavailable",
+    "UnknownGrant",
+]

@@ -1,0 +1,92 @@
+# Sealing what the store keeps (law 15): AES-256-GCM under a data key, which a key-encryption key wraps.
+# It knows neither files nor tables: the caller says what a sealed thing is bound to.
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from brokerd.core.ports import Entropy
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+SEALS_PER_KEY = 2**30  # random nonces of 96 bits: below this a collision is less likely than 2^-36 (SP 800-38D, 8.3)
+FORMAT = 1
+
+
+class EnvelopeError(Exception):
+    """What was to be opened is not what was sealed: wrong key, changed bytes, or moved to another place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a sealed record is bound to (its associated data): moved elsewhere it does not open."""
+
+    store: str
+    grant: str
+    generation: int
+    fingerprint: str
+
+    def data(self, key_id: int) -> bytes:
+        return msgspec.msgpack.encode(
+            ("brokerd record", FORMAT, key_id, self.store, self.grant, self.generation, self.fingerprint)
+        )
+
+
+class Keyring:
+    """The store's data keys, unwrapped. New things are sealed under `current`; all that are held can open."""
+
+    __slots__ = ("_ciphers", "_entropy", "current")
+
+    def __init__(self, entropy: Entropy) -> None:
+        self._entropy = entropy
+        self._ciphers: dict[int, AESGCM] = {}
+        self.current = 0
+
+    def __repr__(self) -> str:
+        return f"Keyring(keys={sorted(self._ciphers)}, current={self.current})"
+
+    def add(self, key_id: int, key: bytes) -> None:
+        self._ciphers[key_id] = AESGCM(key)
+        self.current = max(self.current, key_id)
+
+    def seal(self, plain: bytes, bound: Bound) -> bytes:
+        """`plain`, sealed: one byte format, four bytes key id, nonce, ciphertext with tag."""
+        nonce = self._entropy.bytes(NONCE_BYTES)
+        key_id = self.current
+        sealed = self._ciphers[key_id].encrypt(nonce, plain, bound.data(key_id))
+        return bytes((FORMAT,)) + key_id.to_bytes(4, "big") + nonce + sealed
+
+    def open(self, sealed: bytes, bound: Bound) -> bytes:
+        """What was sealed. Raises EnvelopeError."""
+        if len(sealed) < 5 + NONCE_BYTES or sealed[0] != FORMAT:
+            raise EnvelopeError("it is not in a form that this version of brokerd seals")
+        key_id = int.from_bytes(sealed[1:5], "big")
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise EnvelopeError(f"it was sealed under data key {key_id}, which is not in the store")
+        nonce, body = sealed[5 : 5 + NONCE_BYTES], sealed[5 + NONCE_BYTES :]
+        try:
+            return cipher.decrypt(nonce, body, bound.data(key_id))
+        except InvalidTag:
+            raise EnvelopeError("it was changed, or moved here from another place") from None
+
+
+def wrap(key: bytes, kek: bytes, store: str, key_id: int, entropy: Entropy) -> bytes:
+    """A data key, sealed under the key-encryption key for that store."""
+    nonce = entropy.bytes(NONCE_BYTES)
+    return nonce + AESGCM(kek).encrypt(nonce, key, _wrapping(store, key_id))
+
+
+def unwrap(wrapped: bytes, kek: bytes, store: str, key_id: int) -> bytes:
+    """The data key. Raises EnvelopeError when the key-encryption key is not the one that wrapped it."""
+    try:
+        return AESGCM(kek).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _wrapping(store, key_id))
+    except (InvalidTag, ValueError):
+        raise EnvelopeError("the key is not the one that this store was sealed with") from None
+
+
+def _wrapping(store: str, key_id: int) -> bytes:
+    return msgspec.msgpack.encode(("brokerd data key", FORMAT, store, key_id))

@@ -1,0 +1,101 @@
+# Who may do what with which grants (law 9): default deny, rules add. Pure: callers come as values that the kernel
+# described (edge/peer.py), rules as values that the configuration described (config.py).
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+OVERFLOW_ID = 65_534  # what the kernel shows for an id that has no mapping here: it is nobody, and matches nothing
+
+
+class Action(StrEnum):
+    GET = "get"  # get, watch, and that grant's status
+    STATUS = "status"
+    REFRESH = "refresh"
+    REVOKE = "revoke"
+    LOGIN = "login"  # login and import
+    ADMIN = "admin"  # everything; on all grants ("*") also reload, adopt and forget
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The process at the other end, as the kernel described it. `user` and `groups` are the names that go with
+    `uid` and `gids`; a name that could not be looked up is not there, and then matches nothing."""
+
+    pid: int
+    uid: int
+    gids: frozenset[int]
+    user: str | None = None
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A description of callers: everything that is said must hold. At least one thing is said."""
+
+    user: str | None = None
+    uid: int | None = None
+    group: str | None = None
+    gid: int | None = None
+
+    def matches(self, caller: Caller) -> bool:
+        said = (
+            (self.user, caller.user == self.user),
+            (self.uid, caller.uid == self.uid),
+            (self.group, self.group in caller.groups),
+            (self.gid, self.gid in caller.gids),
+        )
+        named = [holds for selector, holds in said if selector is not None]
+        return bool(named) and all(named)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Callers that match any of `callers` may do `actions` with the grants that match any of `grants`."""
+
+    grants: tuple[str, ...]
+    callers: tuple[Selector, ...]
+    actions: frozenset[Action] = frozenset({Action.GET})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All rules, and the user that the daemon runs as: he and root may do everything."""
+
+    rules: tuple[Rule, ...] = ()
+    owner: int = 0
+    _trusted: frozenset[int] = field(init=False, repr=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_trusted", frozenset({0, self.owner}))
+
+    def allows(self, caller: Caller, action: Action, grant: str) -> bool:
+        """Whether the caller may do it with that grant."""
+        if caller.uid == OVERFLOW_ID:
+            return False
+        if caller.uid in self._trusted:
+            return True
+        return any(
+            _covers(rule.actions, action)
+            and any(fnmatchcase(grant, pattern) for pattern in rule.grants)
+            and any(selector.matches(caller) for selector in rule.callers)
+            for rule in self.rules
+        )
+
+    def allows_administration(self, caller: Caller) -> bool:
+        """Whether the caller may do what concerns the whole daemon."""
+        if caller.uid == OVERFLOW_ID:
+            return False
+        return caller.uid in self._trusted or any(
+            Action.ADMIN in rule.actions
+            and "*" in rule.grants
+            and any(selector.matches(caller) for selector in rule.callers)
+            for rule in self.rules
+        )
+
+
+def _covers(actions: frozenset[Action], action: Action) -> bool:
+    if action in actions or Action.ADMIN in actions:
+        return True
+    return action is Action.STATUS and Action.GET in actions

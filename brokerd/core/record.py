@@ -1,0 +1,294 @@
+# What is kept of a grant, and how each event changes it: a frozen value and pure functions from record to record.
+# It knows nothing of exchanges, stores or callers; when something is due is core/renewal.py's matter.
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from brokerd.core.grant import Event, State, move
+from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.outcome import Token, Tokens
+from brokerd.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token that is served. `lifetime` is in seconds as issued, None where the provider named none; `jitter`
+    is drawn once, when it was issued, and stays with it (law 6)."""
+
+    value: Secret
+    token_type: str
+    issued: Moment
+    lifetime: float | None
+    jitter: float
+    id: str | None = None
+    scope: tuple[str, ...] | None = None
+
+    @property
+    def expires(self) -> Moment | None:
+        return None if self.lifetime is None else self.issued.after(self.lifetime)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """The long-lived token that access tokens are got with; the fields are as those of AccessToken."""
+
+    value: Secret
+    issued: Moment
+    lifetime: float | None
+    jitter: float
+    id: str | None = None
+
+    @property
+    def expires(self) -> Moment | None:
+        return None if self.lifetime is None else self.issued.after(self.lifetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """A token that the provider has still to be told to revoke (law 10)."""
+
+    access_token: AccessToken | None = None
+    refresh_token: RefreshToken | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A grant as it is stored, sealed, in one piece: law 2 wants refresh and access token in one transaction.
+
+    `generation` rises with every change of the tokens, and every write names the one that it replaces.
+    `retry` and `rotation_retry` are the moments before which no exchange, no early issue, may begin.
+    `refused` is a keyed digest of the password that the provider refused: it is not sent again (law 7). `asked` is
+    what the tokens were asked for: where the configuration asks for something else, they are replaced (law 14).
+    """
+
+    name: str
+    generation: int = 0
+    state: State = State.READY
+    access_token: AccessToken | None = None
+    refresh_token: RefreshToken | None = None
+    doomed: tuple[Doomed, ...] = ()
+    interrupted: Moment | None = None
+    retry: Moment | None = None
+    rotation_retry: Moment | None = None
+    rotation_failures: int = 0
+    refused: bytes | None = None
+    asked: str = ""
+    renewals: int = 0
+    failures: int = 0
+    last_error: str | None = None
+    changed: Moment | None = None
+
+
+# -- questions
+
+
+def alive(token: AccessToken | RefreshToken | None, now: Moment, min_ttl: float = 0.0) -> bool:
+    """Whether the token has more than `min_ttl` seconds to live (law 5). One without a known expiry is alive."""
+    if token is None:
+        return False
+    if token.lifetime is None:
+        return True
+    if (issued := token.issued).boot_id == now.boot_id:  # the way of every get, without building a Moment
+        return issued.boot + token.lifetime - now.boot > min_ttl
+    return seconds_until(issued.after(token.lifetime), now) > min_ttl
+
+
+def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | None:
+    """The access token that may be handed out now, if there is one."""
+    if record.state is State.REVOKED or not alive(record.access_token, now, min_ttl):
+        return None
+    return record.access_token
+
+
+# -- events
+
+
+def begun(record: Record) -> Record:
+    """An exchange for a token starts. Only memory learns of it: the journal is what lasts."""
+    return replace(record, state=move(record.state, Event.BEGIN, can_issue=False))
+
+
+def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str) -> Record:
+    """The exchange brought tokens, which the provider made at `at` or later. What it did not bring stays."""
+    return replace(
+        record,
+        generation=record.generation + 1,
+        state=move(record.state, Event.ISSUED, can_issue=True),
+        access_token=_access(tokens, at, jitter) or record.access_token,
+        refresh_token=_refresh(tokens.refresh_token, at, jitter) or record.refresh_token,
+        interrupted=None,
+        retry=None,
+        rotation_retry=None,
+        rotation_failures=0,
+        refused=None,
+        asked=asked,
+        renewals=record.renewals + 1,
+        failures=0,
+        last_error=None,
+        changed=at,
+    )
+
+
+def came_dead(record: Record, now: Moment, delay: float) -> Record:
+    """What was just issued had no life left: it is kept, and counts as a failure, so that nobody hammers."""
+    return replace(
+        record,
+        state=State.RETRYING,
+        retry=now.after(delay),
+        failures=record.failures + 1,
+        last_error="the provider issued a token that had already expired",
+    )
+
+
+def failed(record: Record, reason: str, now: Moment, delay: float, *, interrupted: bool) -> Record:
+    """Nothing was learnt; not again for `delay` seconds. `interrupted`: a stored token may be used up (law 3)."""
+    return replace(
+        record,
+        state=move(record.state, Event.FAILED, can_issue=True),
+        interrupted=(record.interrupted or now) if interrupted else record.interrupted,
+        retry=now.after(delay),
+        failures=record.failures + 1,
+        last_error=reason,
+    )
+
+
+def refused(record: Record, reason: str, now: Moment, delay: float, password: bytes | None) -> Record:
+    """A person must change something; looked at again after `delay` seconds."""
+    return replace(
+        record,
+        state=move(record.state, Event.REFUSED, can_issue=True),
+        retry=now.after(delay),
+        refused=password,
+        failures=record.failures + 1,
+        last_error=reason,
+    )
+
+
+def rejected(record: Record, reason: str, now: Moment, *, can_issue: bool) -> Record:
+    """The refresh token is dead and is never sent again. A living access token goes on being served."""
+    return replace(
+        record,
+        generation=record.generation + 1,
+        state=move(record.state, Event.REJECTED, can_issue=can_issue),
+        refresh_token=None,
+        interrupted=None,
+        retry=None,
+        failures=record.failures + 1,
+        last_error=reason,
+        changed=now,
+    )
+
+
+def rotation_failed(record: Record, reason: str, now: Moment, delay: float, *, interrupted: bool) -> Record:
+    """An issue ahead of need failed: the living refresh token goes on, the next try waits (DESIGN.md 4)."""
+    return replace(
+        record,
+        state=State.READY,
+        interrupted=(record.interrupted or now) if interrupted else record.interrupted,
+        rotation_retry=now.after(delay),
+        rotation_failures=record.rotation_failures + 1,
+        last_error=reason,
+    )
+
+
+def again(record: Record, *, can_issue: bool, by_hand: bool) -> Record:
+    """Someone, or the clock, says to look again: what held the grant back is let go, but not an interruption.
+    A refused password is let go by hand only (law 7)."""
+    return replace(
+        record,
+        state=move(record.state, Event.AGAIN, can_issue=can_issue or record.refresh_token is not None),
+        retry=None,
+        rotation_retry=None,
+        refused=None if by_hand else record.refused,
+    )
+
+
+def lacks_login(record: Record, reason: str) -> Record:
+    """There is nothing left to get a token with, and no credentials to issue one from."""
+    begun_state = move(record.state, Event.BEGIN, can_issue=False)
+    return replace(record, state=move(begun_state, Event.REJECTED, can_issue=False), last_error=reason)
+
+
+def put_off(record: Record, now: Moment, delay: float) -> Record:
+    """Looked at, and nothing has changed: looked at again after `delay` seconds."""
+    return replace(record, retry=now.after(delay))
+
+
+def revoked(record: Record, now: Moment) -> Record:
+    """From here on nothing of the grant is served; its living tokens are doomed."""
+    doomed = record.doomed
+    if alive(record.access_token, now):
+        doomed += (Doomed(access_token=record.access_token),)
+    if alive(record.refresh_token, now):
+        doomed += (Doomed(refresh_token=record.refresh_token),)
+    return replace(
+        record,
+        generation=record.generation + 1,
+        state=move(record.state, Event.REVOKE, can_issue=True),
+        access_token=None,
+        refresh_token=None,
+        doomed=doomed,
+        interrupted=None,
+        retry=None,
+        failures=0,
+        last_error=None,
+        changed=now,
+    )
+
+
+def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
+    """Tokens came for a grant that was revoked meanwhile: they are doomed like the rest."""
+    late = (
+        Doomed(access_token=_access(tokens, at, 0.0)) if tokens.access_token else None,
+        Doomed(refresh_token=_refresh(tokens.refresh_token, at, 0.0)) if tokens.refresh_token else None,
+    )
+    return replace(
+        record, generation=record.generation + 1, doomed=record.doomed + tuple(filter(None, late)), changed=at
+    )
+
+
+def told(record: Record, token: Doomed) -> Record:
+    """The provider knows of this one, or need not any more."""
+    rest = tuple(each for each in record.doomed if each != token)
+    return replace(record, doomed=rest, retry=None, failures=0, last_error=None)
+
+
+def untold(record: Record, reason: str, now: Moment, delay: float) -> Record:
+    """The provider could not be told; again after `delay` seconds."""
+    return replace(record, retry=now.after(delay), failures=record.failures + 1, last_error=reason)
+
+
+def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) -> Record:
+    """A login or an import brought a refresh token: a new life, whatever was before."""
+    return replace(
+        record,
+        generation=record.generation + 1,
+        state=move(record.state, Event.GRANTED, can_issue=True),
+        access_token=None,
+        refresh_token=_refresh(refresh_token, now, jitter),
+        interrupted=None,
+        retry=None,
+        rotation_retry=None,
+        refused=None,
+        failures=0,
+        last_error=None,
+        changed=now,
+    )
+
+
+def reopened(record: Record, *, interrupted: Moment | None) -> Record:
+    """A record as it came from the store after a crash or a restart. `interrupted`: the journal knows of an
+    exchange that spent this generation's token and whose end nobody saw."""
+    state = State.RETRYING if record.state is State.RENEWING else record.state
+    return replace(record, state=state, interrupted=record.interrupted or interrupted)
+
+
+def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
+    token = tokens.access_token
+    if token is None:
+        return None
+    return AccessToken(token.value, tokens.token_type, at, token.lifetime, jitter, token.id, tokens.scope)
+
+
+def _refresh(token: Token | None, at: Moment, jitter: float) -> RefreshToken | None:
+    return None if token is None else RefreshToken(token.value, at, token.lifetime, jitter, token.id)

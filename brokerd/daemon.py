@@ -1,0 +1,324 @@
+# brokerd(8): the only place where objects are built and joined. Start, reload, shutdown; nothing is decided here
+# that could be decided below.
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from brokerd import __version__
+from brokerd.audit import Audit
+from brokerd.broker import Broker
+from brokerd.config import DEFAULT_CONFIG, Configuration, GrantSettings, ProviderSettings, load
+from brokerd.core.failure import Code, Failure
+from brokerd.core.policy import Policy
+from brokerd.core.ports import Http, StoreError, TransportError
+from brokerd.core.secret import Secret
+from brokerd.core.typed import ConfigError
+from brokerd.edge import database, keys, listen, log, systemd
+from brokerd.edge.clock import SystemClock
+from brokerd.edge.entropy import SystemEntropy
+from brokerd.edge.http import HttpClient, HttpSettings, check
+from brokerd.edge.machine import machine_id
+from brokerd.edge.secrets import SecretUnreadable, read_secret
+from brokerd.edge.store import Store, Stored, in_thread
+from brokerd.exchanger import Exchanger, SecretsUnreadable
+from brokerd.methods import Methods
+from brokerd.metrics import Metrics
+from brokerd.provider import Provider
+from brokerd.refresher import refresh_ahead
+from brokerd.reload import Changes, bring_in, fingerprints, sweep_dormant
+from brokerd.server import Server
+
+DEFAULT_STATE_DIR = "/var/lib/brokerd"
+DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
+LANDING = 10.0  # seconds for exchanges under way at SIGTERM; those that spend keep their own deadline (law 3)
+EXIT_OURS, EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 1, 2, 4
+
+
+class CannotStart(Exception):
+    """The daemon cannot start; the text says why, and what to do. `code` is the exit status."""
+
+    def __init__(self, message: str, code: int = EXIT_CONFIGURATION) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main() -> None:
+    """The command `brokerd`."""
+    arguments = parser().parse_args()
+    try:
+        if arguments.check:
+            print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
+            return
+        log.set_up(arguments.log_level)
+        trio.run(functools.partial(run, arguments.config))
+    except (CannotStart, ConfigError) as error:
+        print(f"brokerd: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(getattr(error, "code", EXIT_CONFIGURATION))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="brokerd", description="Keeps API tokens fresh and hands them to local processes."
+    )
+    made.add_argument(
+        "--config", metavar="FILE", default=DEFAULT_CONFIG, help="configuration file (default: %(default)s)"
+    )
+    made.add_argument(
+        "--check", action="store_true", help="check the configuration and what it names, then exit: 0 or 2"
+    )
+    made.add_argument(
+        "--log-level", choices=log.LEVELS, default="info", help="least level to log (default: %(default)s)"
+    )
+    made.add_argument("--version", action="version", version=f"brokerd {__version__}")
+    return made
+
+
+def check_configuration(path: str) -> str:
+    """Everything that can be checked without the network; a line that says so. Raises ConfigError."""
+    configuration = load(path)
+    for provider in configuration.providers.values():
+        try:
+            check(_http_settings(provider))
+        except TransportError as error:
+            raise ConfigError(error.reason, key=f"providers.{provider.name}", file=path) from None
+    for grant in configuration.grants.values():
+        for name, source in grant.credentials.items():
+            if source.command is None:  # a command may need the network
+                with _as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
+                    read_secret(source)
+    if configuration.daemon.key.command is None:
+        _read_key(configuration)
+    counts = f"{len(configuration.providers)} providers, {len(configuration.grants)} grants"
+    return f"{path}: the configuration is right: {counts}, {len(configuration.rules)} rules"
+
+
+# -- running
+
+
+async def run(path: str) -> None:
+    """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
+    configuration = await in_thread(functools.partial(load, path))
+    with _state(configuration) as folder, _listening(configuration) as listener:
+        async with opened_store(configuration, folder) as store:
+            await Daemon(path, store).run(configuration, listener)
+
+
+@dataclass
+class Daemon:
+    """The parts that a reload needs to reach."""
+
+    path: str
+    store: Store
+
+    def __post_init__(self) -> None:
+        self.clock, self.entropy = SystemClock(), SystemEntropy()
+        self.audit, self.metrics = Audit(), Metrics()
+        self.providers: dict[str, Provider] = {}
+        self.broker: Broker
+        self.server: Server
+
+    async def run(self, configuration: Configuration, listener: socket.socket) -> None:
+        async with trio.open_nursery() as flights:
+            exchanger = Exchanger(self.store, self.clock, self.entropy, read_secrets, self.audit, self.metrics)
+            self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
+            async with trio.open_nursery() as serving:
+                methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
+                self.server = Server(serving, methods, Policy((), os.geteuid()), self.audit, self.metrics)
+                await self._bring_in(configuration, await in_thread(self.store.all), starting=True)
+                with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                    serving.start_soon(self.server.accept, listener)
+                    serving.start_soon(refresh_ahead, self.broker, self.clock, self._sweep)
+                    systemd.notify("READY=1", f"STATUS={len(self.broker.grants)} grants")
+                    self.audit.said(
+                        "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
+                    )
+                    await self._until_stopped(signals)
+                self.broker.stopping = True
+                systemd.notify("STOPPING=1")
+                serving.cancel_scope.cancel()
+            with trio.move_on_after(LANDING):
+                await self.broker.landed()
+            flights.cancel_scope.cancel()
+        self.audit.said("stopped")
+
+    async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                return
+            with contextlib.suppress(Failure):  # it was logged
+                await self.reload()
+
+    async def reload(self) -> Changes:
+        """Read the configuration again, all or nothing (law 14). Raises Failure."""
+        systemd.notify("RELOADING=1")
+        try:
+            configuration = await in_thread(functools.partial(load, self.path))
+            new = [name for name in configuration.grants if name not in self.broker.grants]
+            stored = [row for name in new for row in await self.store.read(name)]
+            changes = await self._bring_in(configuration, stored, starting=False)
+        except (ConfigError, StoreError) as error:
+            self.audit.warned("the configuration was not reloaded; nothing has changed", reason=str(error))
+            code = Code.MISCONFIGURED if isinstance(error, ConfigError) else Code.UNAVAILABLE
+            raise Failure(code, f"nothing has changed: {error}") from None
+        finally:
+            systemd.notify("READY=1")
+        self.audit.said("reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
+        return changes
+
+    async def _bring_in(self, configuration: Configuration, stored: list[Stored], *, starting: bool) -> Changes:
+        prints = await trio.to_thread.run_sync(fingerprints, configuration, limiter=_secrets)
+        if starting:
+            times = [row.record.changed.wall for row in stored if row.record and row.record.changed]
+            self.clock.floor = max(times, default=0.0)
+        changes, unused = bring_in(
+            self.broker,
+            configuration,
+            prints,
+            stored,
+            await in_thread(self.store.breakers) if starting else {},
+            self.providers,
+            self._way_out,
+            self.clock,
+            self.entropy,
+            starting=starting,
+        )
+        self.server.policy = Policy(configuration.rules, os.geteuid())
+        for http in unused:
+            await http.aclose()
+        with contextlib.suppress(StoreError):  # the next start does it again
+            await self.store.set_dormant(changes.awake, None)
+            await self.store.set_dormant(changes.aside, self.clock.now().wall)
+        return changes
+
+    def _way_out(self, settings: ProviderSettings) -> Http:
+        return HttpClient(_http_settings(settings), self.clock)
+
+    async def _sweep(self) -> None:
+        await sweep_dormant(self.store, self.clock, self.audit)
+
+
+async def read_secrets(settings: GrantSettings) -> dict[str, Secret]:
+    """The credentials of a grant, read in threads of their own (law 13). Raises SecretsUnreadable."""
+
+    def read() -> dict[str, Secret]:
+        return {name: read_secret(source) for name, source in settings.credentials.items()}
+
+    try:
+        return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+    except SecretUnreadable as error:
+        raise SecretsUnreadable(str(error)) from None
+
+
+_secrets = trio.CapacityLimiter(8)
+
+
+# -- what the daemon stands on
+
+
+@contextlib.contextmanager
+def _state(configuration: Configuration) -> Iterator[Path]:
+    """The state directory, ours alone, for as long as the block lasts."""
+    folder = Path(
+        configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
+    )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            raise CannotStart(f"{folder} can be opened by others than its owner; chmod 700 {folder}")
+        held = database.lock(folder)
+    except OSError as error:
+        raise CannotStart(
+            f"state_dir: {folder}: {error.strerror}; make it, or set another: [daemon] state_dir"
+        ) from None
+    except database.Held as error:
+        raise CannotStart(str(error), EXIT_UNAVAILABLE) from None
+    try:
+        yield folder
+    finally:
+        os.close(held)
+
+
+@contextlib.asynccontextmanager
+async def opened_store(configuration: Configuration, folder: Path) -> AsyncIterator[Store]:
+    """The store, and the task that makes its writes, for as long as the block lasts."""
+    kek = await in_thread(functools.partial(_read_key, configuration))
+    try:
+        store = await in_thread(functools.partial(Store, folder, kek, machine_id(), SystemEntropy()))
+    except StoreError as error:
+        raise CannotStart(str(error)) from None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            yield store
+            nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+def _read_key(configuration: Configuration) -> bytes:
+    source = configuration.daemon.key
+    with _as_config_error(configuration.path, "daemon.key"):
+        if source.file is not None and not Path(source.file).exists():
+            words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
+            raise SecretUnreadable(words)
+        return keys.parse(read_secret(source).reveal())
+
+
+@contextlib.contextmanager
+def _as_config_error(path: str, key: str) -> Iterator[None]:
+    try:
+        yield
+    except (SecretUnreadable, ValueError) as error:
+        raise ConfigError(str(error), key=key, file=path) from None
+
+
+@contextlib.contextmanager
+def _listening(configuration: Configuration) -> Iterator[socket.socket]:
+    """The listening socket. One of our own goes with us; systemd's stays, and keeps those who connect meanwhile."""
+    settings = configuration.daemon
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
+    try:
+        passed = listen.from_systemd(os.environ)
+        listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)
+    except listen.CannotListen as error:
+        raise CannotStart(str(error)) from None
+    try:
+        yield listener
+    finally:
+        listener.close()
+        if passed is None:
+            path.unlink(missing_ok=True)
+
+
+def _name(listener: socket.socket) -> str:
+    return str(listener.getsockname())
+
+
+def _http_settings(provider: ProviderSettings) -> HttpSettings:
+    return HttpSettings(
+        ca_file=_path(provider.ca_file),
+        cert_file=_path(provider.cert_file),
+        key_file=_path(provider.key_file),
+        proxy=None if provider.proxy is None else Secret(provider.proxy),
+        insecure_http=provider.insecure_http,
+    )
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+# Reading a provider's answer, for every dialect: its JSON, its times, and what a status means by itself.
+# It decides nothing about a grant: a status that a dialect does not name falls to the table at the end.
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import jwt
+
+from brokerd.core.exchange import Response
+from brokerd.core.outcome import Cause, RetryLater
+
+AGREEMENT = 1.5  # seconds; a JWT's whole seconds and ours differ by this much when both clocks are right
+LONGEST_LIFETIME = 100 * 365 * 86_400.0  # seconds; anything beyond is a way of writing "never"
+
+
+def json_object(response: Response) -> dict[str, object] | None:
+    """The body, if it is one JSON object; None for anything else (law 12: that is not the provider's)."""
+    try:
+        value = json.loads(response.body, parse_constant=_not_json)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def text(value: object) -> str | None:
+    """A token, id or message as providers write it: text that is not empty, or a number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
+def number(value: object) -> float | None:
+    """A finite number, also one that is written as text ("3600")."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def lifetime_in(value: object, *, unit: float = 1.0) -> float | None:
+    """`expires_in` in seconds, counted from when the request left; None where it is absent or makes no sense."""
+    seconds = number(value)
+    return None if seconds is None else _bounded(seconds * unit)
+
+
+def lifetime_until(value: object, response: Response) -> float | None:
+    """`expires_at`, Unix seconds or ISO 8601 with an offset, as seconds from when the request left (law 8)."""
+    end = number(value)
+    if end is None and isinstance(value, str):
+        end = _iso_8601(value)
+    return None if end is None else _bounded(end - _server_time(response))
+
+
+def lifetime_of_jwt(token: str, response: Response) -> float | None:
+    """The lifetime that a JWT names itself (RFC 7519 §4.1.4), read and not verified: `exp − iat` from when it came."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False, "verify_aud": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None
+    end, start = number(claims.get("exp")), number(claims.get("iat"))
+    if end is None:
+        return None
+    by_clock = end - _server_time(response)
+    if start is None:
+        return _bounded(by_clock)
+    named = end - start
+    return _bounded(min(named, by_clock) if abs(named - by_clock) <= AGREEMENT else named)
+
+
+def retry_after(response: Response) -> float | None:
+    """Retry-After in seconds, from either of its forms (RFC 9110 §10.2.3); None where it is absent or unreadable."""
+    value = response.header("retry-after")
+    if value is None:
+        return None
+    seconds = number(value)
+    if seconds is None:
+        date = _http_date(value)
+        seconds = None if date is None else date - (_http_date(response.header("date")) or response.at.wall)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def later(response: Response, reason: str) -> RetryLater | None:
+    """The outcome of a status that means "again later" whatever the body says; None for the other statuses."""
+    cause = LATER.get(response.status)
+    if cause is None and response.status >= 500:
+        cause = Cause.FAILED
+    if cause is None:
+        return None
+    return RetryLater(f"{reason}: the provider answered {response.status}", cause, retry_after(response))
+
+
+def strange(response: Response, what: str) -> RetryLater:
+    """The outcome of an answer that is not in the provider's own form (law 12)."""
+    kind = (response.header("content-type") or "no content type").split(";")[0].strip()[:60]
+    printable = "".join(each if each.isprintable() else "?" for each in kind)
+    detail = (
+        f"{what}: answered {response.status} with {printable}, {len(response.body)} bytes, not in the provider's form"
+    )
+    return RetryLater(detail, Cause.STRANGE, retry_after(response))
+
+
+def _server_time(response: Response) -> float:
+    """The provider's wall clock when the request left, never too early: what it dates has at most so long to live.
+
+    Its Date has whole seconds. Where our own clock agrees with it, our own is the better reading.
+    """
+    date = _http_date(response.header("date"))
+    if date is None or (response.sent_at.wall < date + 1 and response.at.wall >= date):
+        return response.sent_at.wall
+    return date + 1
+
+
+def _http_date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        found = parsedate_to_datetime(value)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _iso_8601(value: str) -> float | None:
+    try:
+        found = datetime.fromisoformat(value.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _bounded(seconds: float) -> float | None:
+    return seconds if seconds <= LONGEST_LIFETIME else None
+
+
+def _not_json(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+# What is said by the status alone: the provider, or something between it and us, wants us to come back.
+LATER = {
+    407: Cause.STRANGE,  # a proxy's
+    408: Cause.UNANSWERED,
+    425: Cause.LIMITED,
+    429: Cause.LIMITED,
+    502: Cause.UNAVAILABLE,
+    503: Cause.UNAVAILABLE,
+    504: Cause.UNAVAILABLE,
+}

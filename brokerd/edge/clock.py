@@ -1,0 +1,46 @@
+# The system's two clocks (law 8), and whether its wall clock can be believed.
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+
+from brokerd.core.moment import Moment
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+STA_UNSYNC = 0x0040  # adjtimex(2): the clock is unsynchronised
+LOOK_AGAIN = 10.0  # seconds for which an answer about synchronisation is believed
+
+
+class SystemClock:
+    """The Clock port. `floor` is the newest wall time in the store: a clock behind it is wrong (law 8)."""
+
+    def __init__(self) -> None:
+        self.floor = 0.0
+        self._boot_id = BOOT_ID.read_text().strip()
+        self._looked = float("-inf")
+        self._synchronised = True
+
+    def now(self) -> Moment:
+        wall, boot = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        if boot - self._looked > LOOK_AGAIN:
+            self._looked, self._synchronised = boot, synchronised()
+        return Moment(wall, boot, self._boot_id, self._synchronised and wall >= self.floor)
+
+
+def synchronised() -> bool:
+    """Whether the system calls its clock synchronised; true where it cannot be asked (a seccomp filter, another
+    libc): then the floor alone decides."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        buffer = (ctypes.c_long * 64)()  # struct timex with modes = 0: only look
+        if libc.adjtimex(ctypes.byref(buffer)) < 0:
+            return True
+    except (OSError, AttributeError):
+        return True
+    status = ctypes.cast(buffer, ctypes.POINTER(ctypes.c_int))[STATUS_INDEX]
+    return not status & STA_UNSYNC
+
+
+# struct timex: int modes, (padding), long offset, freq, maxerror, esterror, int status: as an array of int.
+STATUS_INDEX = (5 * ctypes.sizeof(ctypes.c_long)) // ctypes.sizeof(ctypes.c_int)

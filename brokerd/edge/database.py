@@ -1,0 +1,211 @@
+# The SQLite file: schema, pragmas, and one small function for each thing that is written or read.
+# Synchronous, used by one thread at a time; it sees sealed bytes only.
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from brokerd.core.breaker import Breaker
+from brokerd.core.moment import Moment
+from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x62726B64  # "brkd": what file(1) and we know the file by
+WAL_PAGES = 1000  # checkpoint at 4 MiB, so that the log stays bounded
+WAL_BYTES = 4 * 1024 * 1024  # what is left of it after a checkpoint, at most
+FILE = "brokerd.db"
+LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it lies in the file, with the journal's row of its grant if that speaks of this generation."""
+
+    grant: str
+    fingerprint: str
+    generation: int
+    sealed: bytes
+    dormant_since: float | None
+    attempt: Moment | None
+
+
+class Database:
+    """An open store. Every method is one statement or a few; `transaction` makes them one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            self._open()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self) -> None:
+        run = self._connection.execute
+        run("PRAGMA busy_timeout=5000")
+        version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
+        is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not is_new and ours != APPLICATION_ID:
+            raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
+        if version > SCHEMA_VERSION:
+            words = f"{self.path} was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
+            raise StoreError(f"{words}; install that version again, or restore a copy from before")
+        run("PRAGMA secure_delete=ON")
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=FULL")
+        run(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+        run(f"PRAGMA journal_size_limit={WAL_BYTES}")
+        if is_new:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT;")
+            self.set_meta("store", secrets.token_hex(16))
+        elif (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
+        self._inode = self.path.stat().st_ino
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def assert_in_place(self) -> None:
+        """SQLite writes happily into a file that was deleted: what it commits there is lost."""
+        try:
+            there = self.path.stat().st_ino
+        except OSError:
+            there = None
+        if there != self._inode:
+            raise StoreUnavailable(f"{self.path} was deleted or replaced while brokerd runs; restart brokerd")
+
+    # -- meta and keys
+
+    def meta(self, key: str) -> str | None:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def data_keys(self) -> list[tuple[int, bytes, int]]:
+        """(id, wrapped key, seals reserved), oldest first."""
+        return self._connection.execute("SELECT id, wrapped, seals FROM data_key ORDER BY id").fetchall()
+
+    def add_data_key(self, key_id: int, wrapped: bytes) -> None:
+        self._connection.execute("INSERT INTO data_key VALUES (?, ?, 0)", (key_id, wrapped))
+
+    def reserve_seals(self, key_id: int, seals: int) -> None:
+        self._connection.execute("UPDATE data_key SET seals = seals + ? WHERE id = ?", (seals, key_id))
+
+    # -- records and the journal
+
+    def rows(self, grant: str | None = None) -> list[Row]:
+        """All records, or those of one grant, newest first."""
+        found = self._connection.execute(
+            "SELECT r.name, r.fingerprint, r.generation, r.sealed, r.dormant_since, j.wall, j.boot, j.boot_id"
+            " FROM record r LEFT JOIN journal j"
+            " ON j.name = r.name AND j.fingerprint = r.fingerprint AND j.generation = r.generation"
+            " WHERE ?1 IS NULL OR r.name = ?1 ORDER BY r.name, r.dormant_since IS NOT NULL, r.dormant_since DESC",
+            (grant,),
+        )
+        return [
+            Row(name, fingerprint, generation, sealed, since, None if wall is None else Moment(wall, boot, boot_id))
+            for name, fingerprint, generation, sealed, since, wall, boot, boot_id in found
+        ]
+
+    def put_attempt(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
+        """Journal an exchange that is about to spend that generation's token."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?)",
+            (grant, fingerprint, generation, at.wall, at.boot, at.boot_id),
+        )
+
+    def put_record(self, grant: str, fingerprint: str, generation: int, sealed: bytes, replaces: int | None) -> None:
+        """Write a record in the place of generation `replaces` (None: there must be none).
+        Raises GenerationConflict."""
+        held = self._connection.execute(
+            "SELECT generation FROM record WHERE name = ? AND fingerprint = ?", (grant, fingerprint)
+        ).fetchone()
+        if (held[0] if held else None) != replaces:
+            found = f"generation {held[0]}" if held else "nothing"
+            wanted = "nothing" if replaces is None else f"generation {replaces}"
+            raise GenerationConflict(f"{grant}: the store holds {found} where {wanted} was to be replaced")
+        self._connection.execute(
+            "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, NULL)", (grant, fingerprint, generation, sealed)
+        )
+
+    def end_attempt(self, grant: str, fingerprint: str) -> None:
+        self._connection.execute("DELETE FROM journal WHERE name = ? AND fingerprint = ?", (grant, fingerprint))
+
+    def set_dormant(self, grant: str, fingerprint: str, since: float | None) -> None:
+        self._connection.execute(
+            "UPDATE record SET dormant_since = ? WHERE name = ? AND fingerprint = ?", (since, grant, fingerprint)
+        )
+
+    def delete(self, grant: str, fingerprint: str | None = None) -> int:
+        """Delete a grant's records, or the one with that fingerprint; how many there were."""
+        where, values = "name = ?1 AND (?2 IS NULL OR fingerprint = ?2)", (grant, fingerprint)
+        self._connection.execute(f"DELETE FROM journal WHERE {where}", values)  # noqa: S608 - constant text
+        return self._connection.execute(f"DELETE FROM record WHERE {where}", values).rowcount  # noqa: S608
+
+    # -- breakers
+
+    def breakers(self) -> dict[str, Breaker]:
+        found = self._connection.execute("SELECT provider, failures, wall, boot, boot_id FROM breaker")
+        return {p: Breaker(n, None if wall is None else Moment(wall, *rest)) for p, n, wall, *rest in found}
+
+    def put_breaker(self, provider: str, breaker: Breaker) -> None:
+        until = breaker.shut_until
+        row = (until.wall, until.boot, until.boot_id) if until else (None, None, None)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO breaker VALUES (?, ?, ?, ?, ?)", (provider, breaker.failures, *row)
+        )
+
+
+class Held(StoreError):
+    """Another daemon has this state directory."""
+
+
+def lock(folder: Path) -> int:
+    """Take the state directory for this process alone; the descriptor is held until the end. Raises Held."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 100).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        words = f"{folder} is in use by the brokerd with pid {holder}; end that one first, or set another state_dir"
+        raise Held(words) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE data_key (id INTEGER PRIMARY KEY, wrapped BLOB NOT NULL, seals INTEGER NOT NULL);
+CREATE TABLE record (
+    name TEXT NOT NULL, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL, sealed BLOB NOT NULL,
+    dormant_since REAL, PRIMARY KEY (name, fingerprint)
+) WITHOUT ROWID;
+CREATE TABLE journal (
+    name TEXT NOT NULL PRIMARY KEY, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL,
+    wall REAL NOT NULL, boot REAL NOT NULL, boot_id TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE breaker (
+    provider TEXT NOT NULL PRIMARY KEY, failures INTEGER NOT NULL, wall REAL, boot REAL, boot_id TEXT
+) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION}
+"""

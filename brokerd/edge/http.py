@@ -1,0 +1,178 @@
+# The HTTP/1.1 client for all dialects, core's Http port: h11 on trio streams, and the connections it keeps.
+# It repeats nothing, follows nothing, decompresses nothing, and knows no dialect; concurrency is the broker's.
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import h11
+import trio
+
+from brokerd import __version__
+from brokerd.core.exchange import Request, Response
+from brokerd.core.ports import Clock, TransportError
+from brokerd.edge.answer import AnswerReader, BadAnswer
+from brokerd.edge.connection import Attempt, Connection, HttpSettings, Opener, Origin, check, split_url
+from brokerd.edge.dial import Lookup, system_lookup
+from brokerd.edge.proxy import Proxy, refused
+from brokerd.edge.tls import broken_reason
+
+__all__ = ["HttpClient", "HttpSettings", "check"]
+
+
+class HttpClient:
+    """One provider's client. Cheap to make: files are read and connections opened when a request wants them."""
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        clock: Clock,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        lookup: Lookup = system_lookup,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._opener = Opener(settings, clock, environ, lookup)
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._closed = False
+
+    async def send(self, request: Request) -> Response:
+        """One request, one answer, nothing repeated. Raises TransportError."""
+        # The failure is raised outside of any except block and anew: the errors behind it quote requests and
+        # answers, and no log that follows __context__ or a traceback's frames may find them (law 11).
+        try:
+            return await self._within_deadline(request)
+        except TransportError as error:
+            failure = TransportError(error.reason, sent=error.sent)
+        raise failure
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long. Every send does it; the daemon does it now and then besides, or a
+        provider that is asked once an hour would hold its connections until then."""
+        oldest = self._clock.now().boot - self._settings.idle_timeout
+        for origin, idle in list(self._idle.items()):
+            for connection in [each for each in idle if each.idle_since <= oldest]:
+                idle.remove(connection)
+                connection.wire.close()
+            if not idle:
+                del self._idle[origin]
+
+    async def aclose(self) -> None:
+        """Close the kept connections. Requests under way come to their end; afterwards nothing is kept."""
+        self._closed = True
+        for connection in [each for idle in self._idle.values() for each in idle]:
+            connection.wire.close()
+        self._idle.clear()
+        await trio.lowlevel.checkpoint()
+
+    async def _within_deadline(self, request: Request) -> Response:
+        origin, target = split_url(request.url)
+        attempt = Attempt(origin.endpoint)
+        with trio.move_on_after(self._settings.total_timeout):
+            return await self._exchange(request, origin, target, attempt)
+        raise attempt.failed(f"timed out after {self._settings.total_timeout:g} s {attempt.doing}")
+
+    async def _exchange(self, request: Request, origin: Origin, target: str, attempt: Attempt) -> Response:
+        # With https the proxy sees a tunnel; with plain http it is the one who is asked (RFC 9112 section 3.2.2).
+        asked = None if origin.secure else self._opener.route(origin)
+        message = _message(request, origin, target, asked, attempt)
+        connection = None if request.spends else await self._kept(origin)
+        if connection is None:
+            connection = await self._opener.open(origin, attempt)
+        keep = False
+        try:
+            response = await self._converse(connection, message, request.body, attempt)
+            if asked and response.status == 407:
+                raise TransportError(str(refused(407, asked, origin.endpoint)), sent=True)
+            keep = not request.spends and connection.may_be_kept()
+            return response
+        finally:
+            if keep:
+                self._keep(origin, connection)
+            else:
+                connection.wire.close()
+
+    async def _converse(self, connection: Connection, message: h11.Request, body: bytes, attempt: Attempt) -> Response:
+        protocol = connection.protocol
+        try:
+            events = (message, h11.Data(data=body), h11.EndOfMessage())
+            data = b"".join(protocol.send(event) or b"" for event in events)
+        except h11.LocalProtocolError:  # its text quotes the request
+            raise attempt.failed("the request breaks HTTP's rules: is its Content-Length right?") from None
+        attempt.wire, attempt.taken_before = connection.wire, connection.wire.taken
+        attempt.doing = "sending the request"
+        sent_at = self._clock.now()
+        await self._send_all(connection.stream, data, attempt)
+        attempt.doing = "waiting for an answer"
+        try:
+            reader = AnswerReader(protocol, connection.stream, self._settings.limits)
+            head = await reader.head()
+            content = await reader.body()
+        except BadAnswer as error:
+            raise attempt.failed(str(error)) from None
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
+        return Response(head.status_code, headers, content, sent_at, self._clock.now())
+
+    async def _send_all(self, stream: trio.abc.SendStream, data: bytes, attempt: Attempt) -> None:
+        with trio.move_on_after(self._settings.read_timeout):
+            try:
+                await stream.send_all(data)
+            except trio.BrokenResourceError as error:
+                raise attempt.failed(f"{broken_reason(error)} while the request was sent") from None
+            return
+        raise attempt.failed(f"timed out after {self._settings.read_timeout:g} s sending the request")
+
+    async def _kept(self, origin: Origin) -> Connection | None:
+        self.sweep()
+        while idle := self._idle.get(origin):
+            connection = idle.pop()
+            if await connection.is_quiet():
+                return connection
+        return None
+
+    def _keep(self, origin: Origin, connection: Connection) -> None:
+        idle = self._idle.setdefault(origin, [])
+        if self._closed or len(idle) >= self._settings.max_idle:
+            connection.wire.close()
+            return
+        connection.protocol.start_next_cycle()
+        connection.idle_since = self._clock.now().boot
+        idle.append(connection)
+
+
+def _message(request: Request, origin: Origin, target: str, asked: Proxy | None, attempt: Attempt) -> h11.Request:
+    given = [_field(name, value, attempt) for name, value in request.headers]
+    names = {name.lower() for name, _ in given}
+    if ours := names & OURS:
+        raise attempt.failed(f"header {min(ours).decode()} is the HTTP client's own and cannot be set")
+    fields = [(b"host", origin.host_header.encode())]
+    if b"user-agent" not in names:
+        fields.append((b"user-agent", USER_AGENT.encode()))
+    fields.append((b"accept-encoding", b"identity"))
+    fields += given
+    if b"content-length" not in names and (request.body or request.method in WITH_BODY):
+        fields.append((b"content-length", str(len(request.body)).encode()))
+    if request.spends:
+        fields.append((b"connection", b"close"))
+    if asked:
+        target = f"http://{origin.host_header}{target}"
+        if asked.login:
+            fields.append((b"proxy-authorization", asked.login.reveal().encode()))
+    try:
+        return h11.Request(method=request.method.encode(), target=target.encode(), headers=fields)
+    except h11.LocalProtocolError:  # its text quotes the request
+        raise attempt.failed("the request breaks HTTP's rules: a header's name, or the method") from None
+
+
+def _field(name: str, value: str, attempt: Attempt) -> tuple[bytes, bytes]:
+    if not name.isascii() or not name.isprintable():
+        raise attempt.failed("a header's name holds characters that HTTP cannot carry")
+    if not value.isprintable() or value != value.strip():
+        raise attempt.failed(f"header {name} holds characters that HTTP cannot carry; does a secret end in a newline?")
+    return name.encode(), value.encode()
+
+
+USER_AGENT = f"brokerd/{__version__}"
+WITH_BODY = ("POST", "PUT", "PATCH")  # a length is said even where it is 0 (RFC 9110 section 8.6)
+OURS = {b"host", b"connection", b"transfer-encoding", b"accept-encoding", b"upgrade", b"expect", b"te"}

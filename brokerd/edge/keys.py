@@ -1,0 +1,38 @@
+# Key files: the key-encryption key as one line of text, made once and never over an existing file.
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+
+from brokerd.core.envelope import KEY_BYTES
+
+PREFIX = "brokerd-key-1:"  # says what the file is, and in which form
+
+
+def generate() -> str:
+    """A new key as a key file holds it, with its line break."""
+    return f"{PREFIX}{base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n"
+
+
+def parse(text: str) -> bytes:
+    """The key of a key file's text. Raises ValueError, which shows nothing of what was found."""
+    text = text.strip()
+    try:
+        key = base64.b64decode(text.removeprefix(PREFIX), validate=True) if text.startswith(PREFIX) else b""
+    except binascii.Error:
+        key = b""
+    if len(key) != KEY_BYTES:
+        words = f'expected one line "{PREFIX}" and {KEY_BYTES} bytes in base64, found something else'
+        raise ValueError(f"{words}; make a key with: brokerctl keygen FILE")
+    return key
+
+
+def create(path: Path) -> None:
+    """Make a key file, 0600, durably. Raises FileExistsError and other OSErrors; nothing is ever overwritten."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(generate())
+        file.flush()
+        os.fsync(descriptor)

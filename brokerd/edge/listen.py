@@ -1,0 +1,77 @@
+# The listening socket: systemd's, or one of our own at a path. Nothing of what it carries is known here.
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import stat
+from collections.abc import MutableMapping
+from pathlib import Path
+
+BACKLOG = 1024  # connections that may wait to be accepted; the kernel's somaxconn may allow fewer
+FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
+
+
+class CannotListen(Exception):
+    """The text says why, and what to do."""
+
+
+def from_systemd(environ: MutableMapping[str, str]) -> socket.socket | None:
+    """The socket that systemd passed to this very process (sd_listen_fds(3)), if it passed one."""
+    if environ.get("LISTEN_PID") != str(os.getpid()) or environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    if environ["LISTEN_FDS"] != "1":
+        raise CannotListen(f"expected one socket from systemd, found {environ['LISTEN_FDS']}; keep one ListenStream=")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
+    listener = socket.socket(fileno=FIRST_DESCRIPTOR)
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    if listener.family != socket.AF_UNIX or listener.type != socket.SOCK_STREAM:
+        raise CannotListen("expected a Unix stream socket from systemd (ListenStream=/run/…)")
+    return listener
+
+
+def at(path: Path, mode: int, group: str | None) -> socket.socket:
+    """A socket of our own. One that a dead daemon left is replaced; one that answers is not. Raises CannotListen."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_dead(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)  # nobody connects before mode and group are what they should be
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        if group is not None:
+            shutil.chown(path, group=group)
+        path.chmod(mode)
+        listener.listen(BACKLOG)
+    except LookupError:
+        raise CannotListen(
+            f"socket_group: there is no group {group} on this machine; make it: groupadd {group}"
+        ) from None
+    except OSError as error:
+        words = error.strerror if error.errno != errno.EINVAL else "the path is too long for a socket (107 bytes)"
+        raise CannotListen(f"cannot listen at {path}: {words}; set another path: [daemon] socket") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_dead(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CannotListen(f"{path} is there and is no socket; move it away, or set another path: [daemon] socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its queue is full: somebody listens
+    raise CannotListen(f"somebody listens at {path} already; end that process, or set another path: [daemon] socket")

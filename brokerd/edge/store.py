@@ -1,0 +1,264 @@
+# The store as the broker uses it: records sealed and opened, writes grouped into one transaction, one thread of its
+# own. What is in the file is edge/database.py's matter; what is in a record is core's.
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from brokerd.core.breaker import Breaker
+from brokerd.core.envelope import KEY_BYTES, SEALS_PER_KEY, Bound, EnvelopeError, Keyring, unwrap, wrap
+from brokerd.core.moment import Moment
+from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
+from brokerd.core.record import Record, reopened
+from brokerd.core.secret import Secret
+from brokerd.edge.database import Database, Row
+
+T = TypeVar("T")
+Work = Callable[[Database], Any]
+RESERVED = 2**16  # seals that are counted ahead, so that the count is written seldom
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record of the store. `damage`: it could not be opened, and why; `record` is then None."""
+
+    grant: str
+    fingerprint: str
+    record: Record | None
+    dormant_since: float | None
+    damage: str | None = None
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Runs the store's work in its own thread, one at a time (law 13)."""
+    return await trio.to_thread.run_sync(work, limiter=_thread)
+
+
+_thread = trio.CapacityLimiter(1)
+
+
+class Store:
+    """An open store. `run` has to be running for the asynchronous methods to make progress.
+
+    `runner` runs the synchronous work: a thread, or in simulations the task itself.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kek: bytes,
+        machine: str,
+        entropy: Entropy,
+        runner: Callable[[Callable[[], None]], Awaitable[None]] = in_thread,
+    ) -> None:
+        """Opens or creates the store in `folder`. Blocking. Raises StoreError: nothing was changed then."""
+        self._database = _opened(folder)
+        try:
+            self._entropy = entropy
+            self._runner = runner
+            self._identity = f"{machine} {self._database.path.stat().st_ino}"
+            self._store_id = self._database.meta("store") or ""
+            self._keyring = Keyring(entropy)
+            self._unlock(kek)
+            self.adopted = self._database.meta("machine") in (None, self._identity)
+            if self._database.meta("machine") is None:
+                self._database.set_meta("machine", self._identity)
+        except BaseException:
+            self._database.close()
+            raise
+        self._kek = kek
+        self._seals_left = 0
+        self._pending: list[tuple[Work, _Result]] = []
+        self._wake = trio.Event()
+        self.trouble: str | None = None  # what is wrong with the disk, for status
+
+    def _unlock(self, kek: bytes) -> None:
+        for key_id, wrapped, _ in self._database.data_keys():
+            try:
+                self._keyring.add(key_id, unwrap(wrapped, kek, self._store_id, key_id))
+            except EnvelopeError as error:
+                words = "nothing was changed; configure the key that it was made with ([daemon] key)"
+                raise StoreError(f"{self._database.path}: {error}; {words}") from None
+        if not self._keyring.current:
+            self._add_key(self._database, kek, 1)
+
+    def _add_key(self, database: Database, kek: bytes, key_id: int) -> None:
+        key = self._entropy.bytes(KEY_BYTES)
+        database.add_data_key(key_id, wrap(key, kek, self._store_id, key_id, self._entropy))
+        self._keyring.add(key_id, key)
+
+    # -- synchronous, for the start
+
+    def all(self) -> list[Stored]:
+        """Every record. Blocking."""
+        return [self._open(row) for row in self._database.rows()]
+
+    def breakers(self) -> dict[str, Breaker]:
+        return self._database.breakers()
+
+    def close(self) -> None:
+        self._database.close()
+
+    # -- asynchronous
+
+    async def run(self) -> None:
+        """Does the work that was asked for: all that is waiting becomes one transaction and one sync."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            group, self._pending = self._pending, []
+            with trio.CancelScope(shield=True):
+                await self._runner(lambda group=group: self._group(group))  # type: ignore[misc]
+            for _, result in group:
+                result.done.set()
+
+    async def read(self, grant: str) -> list[Stored]:
+        """The records of one grant as the store has them now, the active one first."""
+        return await self._do(lambda database: [self._open(row) for row in database.rows(grant)])
+
+    async def dormant(self) -> list[Stored]:
+        """The records of grants that the configuration does not name any more."""
+        rows = await self._do(lambda database: [row for row in database.rows() if row.dormant_since is not None])
+        return [self._open(row) for row in rows]
+
+    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
+        """Journal, durably, that this generation's token is about to be sent (law 2). Raises StoreUnavailable."""
+        await self._do(lambda database: database.put_attempt(grant, fingerprint, generation, at))
+
+    async def write(self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool) -> None:
+        """Write a record in the place of generation `replaces`; where it `concludes` an exchange, the journal's row
+        goes with the same transaction. Durable when it returns. Raises GenerationConflict, StoreUnavailable."""
+
+        def work(database: Database) -> None:
+            bound = Bound(self._store_id, record.name, record.generation, fingerprint)
+            sealed = self._seal(database, msgspec.msgpack.encode(record, enc_hook=_encode), bound)
+            database.put_record(record.name, fingerprint, record.generation, sealed, replaces)
+            if concludes:
+                database.end_attempt(record.name, fingerprint)
+
+        await self._do(work)
+
+    async def set_dormant(self, records: Iterable[tuple[str, str]], since: float | None) -> None:
+        """Grants that vanished from the configuration lie dormant; `since` None wakes them."""
+        pairs = list(records)
+
+        def work(database: Database) -> None:
+            for grant, fingerprint in pairs:
+                database.set_dormant(grant, fingerprint, since)
+
+        await self._do(work)
+
+    async def forget(self, grant: str, fingerprint: str | None = None) -> int:
+        """Delete a grant's records (those with that fingerprint); how many there were."""
+        return await self._do(lambda database: database.delete(grant, fingerprint))
+
+    async def write_breaker(self, provider: str, breaker: Breaker) -> None:
+        await self._do(lambda database: database.put_breaker(provider, breaker))
+
+    async def adopt(self) -> None:
+        """This machine and this file are the store's from now on."""
+        await self._do(lambda database: database.set_meta("machine", self._identity))
+        self.adopted = True
+
+    async def _do(self, work: Callable[[Database], T]) -> T:
+        """Raises StoreUnavailable, or what `work` raises."""
+        result = _Result()
+        self._pending.append((work, result))
+        self._wake.set()
+        with trio.CancelScope(shield=True):  # it happens in any case: better to know how it ended
+            await result.done.wait()
+        if result.error is not None:
+            raise result.error
+        return result.value  # type: ignore[no-any-return]
+
+    def _group(self, group: list[tuple[Work, _Result]]) -> None:
+        """In the thread: everything in one transaction. A work that refuses refuses before it changes anything, and
+        costs the others nothing; a disk that refuses is every work's failure."""
+        database = self._database
+        try:
+            database.assert_in_place()
+            database.begin()
+            for work, result in group:
+                try:
+                    result.value = work(database)
+                except StoreError as error:
+                    result.error = error
+            database.commit()
+            self.trouble = None
+        except (sqlite3.Error, OSError, StoreUnavailable) as error:
+            with contextlib.suppress(sqlite3.Error):
+                database.rollback()
+            self.trouble = str(error) if isinstance(error, StoreError) else f"{database.path}: {error}"
+            for _, result in group:
+                result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
+
+    def _seal(self, database: Database, plain: bytes, bound: Bound) -> bytes:
+        if not self._seals_left:
+            key_id = self._keyring.current
+            used = next(seals for each, _, seals in database.data_keys() if each == key_id)
+            if used + RESERVED > SEALS_PER_KEY:
+                key_id += 1
+                self._add_key(database, self._kek, key_id)
+            database.reserve_seals(key_id, RESERVED)
+            self._seals_left = RESERVED
+        self._seals_left -= 1
+        return self._keyring.seal(plain, bound)
+
+    def _open(self, row: Row) -> Stored:
+        bound = Bound(self._store_id, row.grant, row.generation, row.fingerprint)
+        try:
+            plain = self._keyring.open(row.sealed, bound)
+            record = msgspec.msgpack.decode(plain, type=Record, dec_hook=_decode)
+        except (EnvelopeError, msgspec.DecodeError) as error:
+            words = str(error) if isinstance(error, EnvelopeError) else "it is not in a form that this version knows"
+            return Stored(row.grant, row.fingerprint, None, row.dormant_since, words)
+        return Stored(row.grant, row.fingerprint, reopened(record, interrupted=row.attempt), row.dormant_since)
+
+
+@dataclass(eq=False, slots=True)
+class _Result:
+    done: trio.Event
+    value: Any = None
+    error: Exception | None = None
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.value = None
+        self.error = None
+
+
+def fingerprint(identity: tuple[str, ...]) -> str:
+    """What a record is bound to besides its grant (law 15), as 32 hexadecimal digits."""
+    return hashlib.sha256(msgspec.msgpack.encode(identity)).hexdigest()[:32]
+
+
+def _opened(folder: Path) -> Database:
+    """Creates the folder's database with nobody else's eyes on it, or opens it."""
+    before = os.umask(0o077)
+    try:
+        return Database(folder)
+    except sqlite3.Error as error:
+        raise StoreError(f"{folder}: the store cannot be opened: {error}") from None
+    finally:
+        os.umask(before)
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise NotImplementedError(type(value))
+
+
+def _decode(wanted: type, raw: object) -> object:
+    if wanted is Secret and isinstance(raw, str):
+        return Secret(raw)
+    raise NotImplementedError(wanted)

@@ -1,0 +1,259 @@
+# One exchange of a grant, from its journal to its record (laws 2, 3, 4, 7, 12). It knows nothing of callers, waiters
+# and schedules: broker decides when, this does it.
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from brokerd.audit import Audit
+from brokerd.config import GrantSettings
+from brokerd.core import record as records
+from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
+from brokerd.core.breaker import Breaker
+from brokerd.core.exchange import Exchange
+from brokerd.core.grant import State
+from brokerd.core.moment import Moment
+from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens
+from brokerd.core.ports import Clock, Entropy, StoreUnavailable
+from brokerd.core.record import Doomed, Record, alive
+from brokerd.core.renewal import Operation, Plan
+from brokerd.core.secret import Secret
+from brokerd.held import GrantStore, HeldGrant
+from brokerd.metrics import Metrics
+from brokerd.provider import Conversation
+
+LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
+
+ReadSecrets = Callable[[GrantSettings], Awaitable[dict[str, Secret]]]
+
+
+class SecretsUnreadable(Exception):
+    """The credentials of a grant could not be read; the text says which and why."""
+
+
+class ExchangeStore(GrantStore, Protocol):
+    """What an exchange needs of the store."""
+
+    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None: ...
+
+    async def write_breaker(self, provider: str, breaker: Breaker) -> None: ...
+
+
+class Exchanger:
+    """Runs exchanges. `read_secrets` raises SecretsUnreadable."""
+
+    def __init__(
+        self,
+        store: ExchangeStore,
+        clock: Clock,
+        entropy: Entropy,
+        read_secrets: ReadSecrets,
+        audit: Audit,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._read_secrets = read_secrets
+        self._audit = audit
+        self._metrics = metrics
+
+    async def exchange(self, held: HeldGrant, plan: Plan) -> Outcome | None:
+        """One exchange for a token. None where it was not begun: a refused password has not changed (law 7)."""
+        generation = held.record.generation
+        try:
+            used = await self._credentials(held, again=held.record.state is State.MISCONFIGURED)
+        except SecretsUnreadable as error:
+            held.record = _begun(held.record)
+            await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
+            return None
+        refused = held.record.refused
+        if plan.operation is Operation.ISSUE and refused is not None and refused == _digest(held, used):
+            await held.change(self._store, lambda record: records.put_off(record, self._clock.now(), RECHECK))
+            return None
+        now = self._clock.now()
+        spends = held.ability(now).spends(plan.operation)
+        held.record, held.attempted = _begun(held.record), now
+        with trio.CancelScope(shield=spends):  # what was journalled is seen to its end, whoever goes away (law 3)
+            ended = await self._converse(held, plan, spends)
+            if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
+                ended = await self._converse(held, plan, spends)
+            await self._conclude(held, plan, generation, ended.outcome, ended.at, spends=spends)
+        return ended.outcome
+
+    async def fail(self, held: HeldGrant, reason: str) -> None:
+        """A fault of our own ended an exchange: it counts as a failure, and as an interruption if it may have spent."""
+        if held.record.state is State.RENEWING:
+            outcome = RetryLater(reason, Cause.FAILED)
+            plan = Plan(Operation.RENEW, 0.0)
+            await self._conclude(held, plan, held.record.generation, outcome, self._clock.now(), spends=True)
+
+    async def tell_revoked(self, held: HeldGrant) -> None:
+        """Tell the provider of every token that is still to be revoked, one exchange each (law 10)."""
+        for token in held.record.doomed:
+            if not await self._tell(held, token):
+                return
+
+    async def _converse(self, held: HeldGrant, plan: Plan, spends: bool) -> Conversation:
+        now = self._clock.now()
+        if spends:
+            try:
+                await self._store.begin(held.name, held.fingerprint, held.record.generation, now)
+            except StoreUnavailable as error:  # no journal, no send (law 2)
+                return Conversation(RetryLater(str(error), Cause.POSTPONED), now)
+        view, dialect = held.view(now), held.settings.provider.dialect
+        return await self._run(held, dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view))
+
+    async def _run(self, held: HeldGrant, exchange: Exchange) -> Conversation:
+        provider = held.provider
+        before = provider.breaker
+        ended = await provider.converse(exchange)
+        if provider.breaker.shut_until != before.shut_until:
+            try:
+                await self._store.write_breaker(provider.name, provider.breaker)
+            except StoreUnavailable:
+                self._metrics.store_failures.inc()
+        return ended
+
+    # -- what an outcome does to the record
+
+    async def _conclude(
+        self, held: HeldGrant, plan: Plan, generation: int, outcome: Outcome, at: Moment, *, spends: bool
+    ) -> None:
+        """The outcome moves the grant, durably. Outcomes of an older generation move nothing."""
+        if isinstance(outcome, Rejected) and not await held.confirm(self._store, generation):
+            self._audit.said("somebody else renewed the grant meanwhile; his result is used", grant=held.name)
+            return
+        interrupted = held.record.interrupted
+        now, jitter = self._clock.now(), self._entropy.fraction()
+
+        def step(record: Record) -> Record | None:
+            if record.generation != generation:
+                late = isinstance(outcome, Issued) and record.state is State.REVOKED
+                return records.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
+            match outcome:
+                case Issued(tokens):
+                    return _issued(record, tokens, at, now, jitter, held.settings.asked)
+                case RetryLater(reason, cause, after) if not plan.early:
+                    delay = retry_delay(record.failures + 1, after, jitter)
+                    return records.failed(record, reason, now, delay, interrupted=spends and cause.touched)
+                case RetryLater(reason, cause, after):
+                    delay = retry_delay(record.rotation_failures + 1, after, jitter)
+                    return records.rotation_failed(record, reason, now, delay, interrupted=spends and cause.touched)
+                case Rejected(reason) if plan.operation is Operation.RENEW:
+                    words = reason if interrupted is None else f"{reason} ({_interrupted(interrupted)})"
+                    return records.rejected(record, words, now, can_issue=held.can_issue())
+                case Rejected(reason) | Misconfigured(reason) if plan.early:
+                    delay = refused_delay(record.rotation_failures + 1, jitter)
+                    return records.rotation_failed(record, reason, now, delay, interrupted=False)
+                case Rejected(reason) | Misconfigured(reason):
+                    password = _digest(held, held.credentials or {}) if plan.operation is Operation.ISSUE else None
+                    delay = RECHECK if password else refused_delay(record.failures + 1, jitter)
+                    return records.refused(record, reason, now, delay, password)
+                case Done():
+                    raise AssertionError("an exchange for a token is never merely done")
+
+        await held.change(self._store, step, concludes=True)
+        self._report(held, plan.operation, outcome)
+
+    async def _tell(self, held: HeldGrant, token: Doomed) -> bool:
+        """Tell of one token; whether the next one can follow."""
+        now = self._clock.now()
+        if not alive(token.access_token or token.refresh_token, now):
+            await held.change(self._store, lambda record: records.told(record, token))
+            return True
+        try:
+            await self._credentials(held, again=False)
+        except SecretsUnreadable as error:
+            outcome: Outcome = Misconfigured(str(error))
+        else:
+            exchange = held.settings.provider.dialect.revoke(held.doomed_view(now), token)
+            outcome = (await self._run(held, exchange)).outcome if exchange else Done()
+        now, jitter = self._clock.now(), self._entropy.fraction()
+        match outcome:
+            case RetryLater(reason, _, after):
+                delay = retry_delay(held.record.failures + 1, after, jitter)
+            case Misconfigured(reason) | Rejected(reason):
+                delay = refused_delay(held.record.failures + 1, jitter)
+            case _:
+                await held.change(self._store, lambda record: records.told(record, token))
+                self._report(held, Operation.REVOKE, outcome)
+                return True
+        await held.change(self._store, lambda record: records.untold(record, reason, now, delay))
+        self._report(held, Operation.REVOKE, outcome)
+        return False
+
+    def _report(self, held: HeldGrant, operation: Operation, outcome: Outcome) -> None:
+        """Metrics and the audit log learn of it, last (DESIGN.md 2)."""
+        name = NAMES[type(outcome)]
+        self._metrics.exchanges.labels(held.provider.name, str(operation), name).inc()
+        details = {} if isinstance(outcome, Issued | Done) else {"reason": outcome.reason}
+        record = held.record
+        self._audit.exchanged(
+            held.name,
+            held.provider.name,
+            str(operation),
+            name,
+            state=str(record.state),
+            generation=record.generation,
+            **({"interrupted": True} if record.interrupted else {}),
+            **({"unstored": True} if held.unstored else {}),
+            **details,
+        )
+
+    # -- credentials
+
+    async def _credentials(self, held: HeldGrant, *, again: bool) -> dict[str, Secret]:
+        """The grant's credentials, read when first needed and when somebody doubts them."""
+        if held.credentials is None or again:
+            held.credentials = await self._read_secrets(held.settings)
+        return held.credentials
+
+    async def _changed(self, held: HeldGrant, used: dict[str, Secret]) -> bool:
+        """Before Misconfigured is believed, secret files and commands are read again (law 7)."""
+        try:
+            return await self._credentials(held, again=True) != used
+        except SecretsUnreadable:
+            return False
+
+
+def _begun(record: Record) -> Record:
+    """The record with its exchange begun; one that was misconfigured is let try again first."""
+    if record.state is State.MISCONFIGURED:
+        record = records.again(record, can_issue=True, by_hand=False)
+    return records.begun(record)
+
+
+def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:
+    changed = records.issued(record, tokens, at, jitter, asked)
+    if tokens.access_token is None or alive(changed.access_token, now):
+        return changed
+    return records.came_dead(changed, now, retry_delay(record.failures + 1, None, jitter))
+
+
+def _digest(held: HeldGrant, credentials: dict[str, Secret]) -> bytes | None:
+    """What a refused password is known again by; None where none is sent. It lies in the record, sealed."""
+    if LOCKABLE not in credentials:
+        return None
+    found = hashlib.sha256(held.name.encode())
+    for name, value in sorted(credentials.items()):
+        found.update(f"\0{name}\0{value.reveal()}".encode())
+    return found.digest()
+
+
+def _interrupted(since: Moment) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(since.wall))
+    return f"an exchange was interrupted at {when} UTC and may have used it up"
+
+
+NAMES: dict[type[Outcome], str] = {
+    Issued: "issued",
+    Done: "done",
+    Rejected: "rejected",
+    Misconfigured: "misconfigured",
+    RetryLater: "postponed",
+}

@@ -1,0 +1,200 @@
+# A configured grant as the daemon holds it: its record, and the record's way into the store. The one place where a
+# record changes. What an event does to a record is core/record.py's matter, when to cause one is broker's.
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import trio
+
+from brokerd.config import GrantSettings
+from brokerd.core.moment import Moment
+from brokerd.core.ports import GenerationConflict, StoreUnavailable
+from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served
+from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller
+from brokerd.core.secret import Secret
+from brokerd.dialects.dialect import GrantView
+from brokerd.provider import Provider
+
+CONFLICTS_MOST = 5  # with one daemon on a store there is never a second
+
+
+class StoredRecord(Protocol):
+    """A record as the store gives it back."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def record(self) -> Record | None: ...
+
+
+class GrantStore(Protocol):
+    """What a held grant needs of the store; brokerd.core.ports says what is raised."""
+
+    async def write(self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool) -> None: ...
+
+    async def read(self, grant: str) -> Iterable[StoredRecord]: ...
+
+
+class Flight:
+    """The one exchange of a grant that is under way; everybody who waits, waits for this."""
+
+    __slots__ = ("done", "operation")
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.done = trio.Event()
+
+
+class HeldGrant:
+    """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer
+    tokens are in memory only (law 2); `stopped`: it is being revoked, and serves nothing from that moment on (law 10);
+    `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record."""
+
+    __slots__ = (
+        "_lock",
+        "attempted",
+        "blocked",
+        "credentials",
+        "damaged",
+        "fingerprint",
+        "flight",
+        "hastened",
+        "name",
+        "provider",
+        "record",
+        "settings",
+        "stopped",
+        "stored",
+        "unstored",
+    )
+
+    def __init__(self, settings: GrantSettings, provider: Provider, fingerprint: str, record: Record | None) -> None:
+        self.name = settings.name
+        self.settings = settings
+        self.provider = provider
+        self.fingerprint = fingerprint
+        self.record = record or Record(settings.name, asked=settings.asked)
+        self.stored = record.generation if record else None
+        self.credentials: dict[str, Secret] | None = None  # read when first needed
+        self.unstored = False
+        self.stopped = False
+        self.blocked: str | None = None
+        self.damaged = False
+        self.flight: Flight | None = None
+        self.attempted: Moment | None = None
+        self.hastened: Moment | None = None
+        self._lock: trio.Lock | None = None
+
+    def begin_anew(self) -> None:
+        """Its record is gone from the store."""
+        self.record, self.stored = Record(self.name, asked=self.settings.asked), None
+        self.blocked, self.damaged = None, False
+
+    # -- questions
+
+    def serves(self, now: Moment, min_ttl: float = 0.0) -> AccessToken | None:
+        """The token that may be handed out now."""
+        if self.stopped or self.blocked:
+            return None
+        return served(self.record, now, min_ttl)
+
+    def view(self, now: Moment) -> GrantView:
+        """What the dialect may see: living tokens only, so that a dead one is never sent (law 3)."""
+        record = self.record
+        access, refresh = record.access_token, record.refresh_token
+        return self._view(access if alive(access, now) else None, refresh if alive(refresh, now) else None)
+
+    def doomed_view(self, now: Moment) -> GrantView:
+        """The same for a revocation: the tokens that are still to be revoked, of each kind the first that lives."""
+        access = next((each.access_token for each in self.record.doomed if alive(each.access_token, now)), None)
+        refresh = next((each.refresh_token for each in self.record.doomed if alive(each.refresh_token, now)), None)
+        return self._view(access, refresh)
+
+    def _view(self, access: AccessToken | None, refresh: RefreshToken | None) -> GrantView:
+        return GrantView(self.credentials or self._named(), self.settings.settings, access, refresh)
+
+    def _named(self) -> dict[str, Secret]:
+        """Before credentials were read it is known only that they are there."""
+        return {name: source.text or Secret("") for name, source in self.settings.credentials.items()}
+
+    def ability(self, now: Moment) -> Ability:
+        found = self.settings.provider.dialect.ability(self.view(now))
+        return Ability(found.issue, found.renew, found.issue_spends, found.renew_spends, self.settings.asked)
+
+    def can_issue(self) -> bool:
+        """Whether tokens can be had without a refresh token and without a person."""
+        bare = GrantView(self.credentials or self._named(), self.settings.settings)
+        return self.settings.provider.dialect.ability(bare).issue
+
+    def plan(self, now: Moment, *, for_caller: bool) -> Plan | None:
+        """What is next (core/renewal.py), not before the provider's breaker lets anything through."""
+        if self.blocked:
+            return None
+        choose = next_for_caller if for_caller else next_by_itself
+        found = choose(self.record, self.ability(now), self.settings.pace, now, self.attempted)
+        if found is None:
+            return None
+        return Plan(found.operation, max(found.delay, self.provider.breaker.wait(now)), found.early)
+
+    # -- changes
+
+    async def change(
+        self, store: GrantStore, step: Callable[[Record], Record | None], *, concludes: bool = False
+    ) -> Record | None:
+        """Apply `step` to the record, make the result durable, then let it be seen. A step that returns None moves
+        nothing: it was made for another generation. Where the store cannot be written the result counts all the same,
+        in memory, and `unstored` says so. `concludes`: an exchange ended with this, its journal row goes. Returns what
+        became of the record, None where nothing did.
+
+        Where somebody else wrote the store meanwhile, his record is taken over first (law 4).
+        """
+        if self._lock is None:
+            self._lock = trio.Lock()
+        async with self._lock:
+            for _ in range(CONFLICTS_MOST):
+                if (changed := step(self.record)) is None:
+                    return None
+                try:
+                    await store.write(changed, self.fingerprint, self.stored, concludes=concludes)
+                except GenerationConflict:
+                    await self._take_over(store)
+                    continue
+                except StoreUnavailable:
+                    self.unstored = True
+                else:
+                    self.stored, self.unstored = changed.generation, False
+                self.record = changed
+                return changed
+        raise RuntimeError(f"{self.name}: the store holds another record each time it is read")
+
+    async def confirm(self, store: GrantStore, generation: int) -> bool:
+        """Whether the store still holds the generation that was used (law 4); if not, what it holds is taken over."""
+        if self.stored is None or self.unstored:
+            return True
+        try:
+            async with self._lock or trio.Lock():
+                theirs = await self._read(store)
+                if theirs is None or theirs.generation == generation:
+                    return True
+                self._adopt(theirs)
+                return False
+        except StoreUnavailable:
+            return True
+
+    async def _take_over(self, store: GrantStore) -> None:
+        theirs = await self._read(store)
+        if theirs is None:
+            self.stored = None
+        else:
+            self._adopt(theirs)
+
+    def _adopt(self, theirs: Record) -> None:
+        self.record, self.stored = theirs, theirs.generation
+
+    async def _read(self, store: GrantStore) -> Record | None:
+        for found in await store.read(self.name):
+            if found.fingerprint == self.fingerprint:
+                return found.record
+        return None

@@ -1,0 +1,95 @@
+# A provider as the daemon holds it: its way out, its limit, its breaker; and the driver that runs an exchange over
+# them. It knows nothing of grants: what an outcome means for one is decided by who asked.
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import trio
+
+from brokerd.config import ProviderSettings
+from brokerd.core.breaker import Breaker, failed, probing, succeeded
+from brokerd.core.exchange import Answer, Exchange, Step, Wait
+from brokerd.core.moment import Moment
+from brokerd.core.outcome import Cause, Outcome, RetryLater
+from brokerd.core.ports import Clock, Entropy, Http, TransportError
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """How an exchange ended, and when its last request left: what it brought was made then or later."""
+
+    outcome: Outcome
+    at: Moment
+
+
+class Provider:
+    """One configured provider at work. `busy`: flights under way; `queue`: grants that are due and wait for one to
+    end, so that ten thousand of a slow provider's are names in a queue and not tasks."""
+
+    __slots__ = ("_clock", "_entropy", "_limiter", "_reopened", "breaker", "busy", "http", "name", "queue", "settings")
+
+    def __init__(
+        self, settings: ProviderSettings, http: Http, breaker: Breaker, clock: Clock, entropy: Entropy
+    ) -> None:
+        self.name = settings.name
+        self.settings = settings
+        self.http = http
+        self.breaker = breaker
+        self._clock = clock
+        self._entropy = entropy
+        self._reopened = False
+        self.busy = 0
+        self.queue: deque[str] = deque()
+        self._limiter = trio.CapacityLimiter(settings.concurrency)
+
+    def reconfigured(self, settings: ProviderSettings, http: Http) -> None:
+        """New settings after a reload; what was learnt about the provider stays."""
+        self.settings = settings
+        self.http = http
+        self._limiter.total_tokens = settings.concurrency
+
+    async def converse(self, exchange: Exchange) -> Conversation:
+        """Run an exchange to its end (DESIGN.md 2): requests go out within the provider's limit, and a failure of the
+        transport ends it. A caller whose exchange spends shields it from cancellation."""
+        self.breaker = probing(self.breaker, self._clock.now())
+        at, answer = self._clock.now(), None
+        outcome: Outcome | None = None
+        try:
+            while outcome is None:
+                try:
+                    step = exchange.send(answer)
+                except StopIteration as stop:
+                    outcome = stop.value
+                    break
+                try:
+                    answer = await self._take(step)
+                except TransportError as error:
+                    outcome = RetryLater(error.reason, Cause.UNANSWERED if error.sent else Cause.UNREACHABLE)
+                if answer is not None:
+                    at = answer.sent_at
+        finally:
+            exchange.close()
+        assert outcome is not None, "an exchange ended without an outcome"
+        self._judge(outcome)
+        return Conversation(outcome, at)
+
+    def take_reopened(self) -> bool:
+        """Whether the breaker has closed since this was last asked: everybody's next try is then sooner."""
+        reopened, self._reopened = self._reopened, False
+        return reopened
+
+    async def _take(self, step: Step) -> Answer:
+        if isinstance(step, Wait):
+            await trio.sleep(step.seconds)
+            return None
+        async with self._limiter:
+            return await self.http.send(step)
+
+    def _judge(self, outcome: Outcome) -> None:
+        was_shut = self.breaker.shut_until is not None
+        if isinstance(outcome, RetryLater) and outcome.cause.down:
+            self.breaker = failed(self.breaker, self._clock.now(), self._entropy.fraction())
+        else:
+            self.breaker = succeeded(self.breaker)
+            self._reopened = self._reopened or was_shut

@@ -1,0 +1,189 @@
+# Brings a configuration into a running broker, all or nothing (law 14): what can fail is done first and changes
+# nothing; then everything changes at once, without an await. The start is a reload of an empty broker.
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from brokerd.audit import Audit
+from brokerd.broker import Broker
+from brokerd.config import Configuration, GrantSettings, ProviderSettings
+from brokerd.core import record as records
+from brokerd.core.breaker import Breaker
+from brokerd.core.grant import State
+from brokerd.core.ports import Clock, Entropy, Http, StoreError
+from brokerd.core.record import Record
+from brokerd.core.secret import Secret
+from brokerd.dialects.dialect import GrantView
+from brokerd.dialects.recipe import IDENTIFYING
+from brokerd.edge.secrets import SecretUnreadable, read_secret
+from brokerd.edge.store import Store, Stored, fingerprint
+from brokerd.held import HeldGrant
+from brokerd.provider import Provider
+
+DORMANT_LONGEST = 30 * 86_400.0  # seconds for which the records of vanished grants are kept (law 14)
+SPREAD_AT_START = 60.0  # seconds over which renewals that are due at start-up are spread (law 7)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Grant names, sorted. `aside`: (grant, fingerprint) of records that nothing configured claims any more, `awake`:
+    of those that are claimed again."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    aside: list[tuple[str, str]] = field(default_factory=list)
+    awake: list[tuple[str, str]] = field(default_factory=list)
+
+
+def fingerprints(configuration: Configuration) -> dict[str, str | SecretUnreadable]:
+    """Each grant's fingerprint (law 15). Blocking: credentials that say who it is may lie in files."""
+    found: dict[str, str | SecretUnreadable] = {}
+    for name, settings in configuration.grants.items():
+        try:
+            view = GrantView(_identifying(settings), settings.settings)
+            found[name] = fingerprint(settings.provider.dialect.identity(view))
+        except SecretUnreadable as error:
+            found[name] = error
+    return found
+
+
+def _identifying(settings: GrantSettings) -> dict[str, Secret]:
+    named = ((name, source) for name, source in settings.credentials.items() if name in IDENTIFYING)
+    return {name: read_secret(source) for name, source in named}
+
+
+def bring_in(
+    broker: Broker,
+    configuration: Configuration,
+    prints: Mapping[str, str | SecretUnreadable],
+    stored: Iterable[Stored],
+    breakers: Mapping[str, Breaker],
+    providers: dict[str, Provider],
+    way_out: Callable[[ProviderSettings], Http],
+    clock: Clock,
+    entropy: Entropy,
+    *,
+    starting: bool,
+) -> tuple[Changes, list[Http]]:
+    """Make the broker hold what is configured. `stored` has at least the records of grants that are new to it;
+    `providers` is brought up to date in place. Returns what changed, and the ways out that are no longer used."""
+    changes, unused = Changes(), _bring_in_providers(configuration, providers, breakers, way_out, clock, entropy)
+    rows: dict[str, list[Stored]] = {}
+    for row in stored:
+        rows.setdefault(row.grant, []).append(row)
+    before, broker.grants = broker.grants, {}
+    for name, settings in configuration.grants.items():
+        held, printed = before.get(name), prints[name]
+        if held is not None and held.fingerprint == printed:
+            broker.grants[name] = held
+            _renew_settings(broker, held, settings, providers[settings.provider.name], changes)
+            continue
+        held = _hold(settings, providers[settings.provider.name], printed, rows.get(name, []), changes)
+        broker.grants[name] = held
+        (changes.changed if name in before else changes.added).append(name)
+        spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
+        broker.reschedule(held, after=spread)
+    _let_go(broker, before, rows, changes)
+    for names in (changes.added, changes.changed, changes.removed):
+        names.sort()
+    return changes, unused
+
+
+def _bring_in_providers(
+    configuration: Configuration,
+    providers: dict[str, Provider],
+    breakers: Mapping[str, Breaker],
+    way_out: Callable[[ProviderSettings], Http],
+    clock: Clock,
+    entropy: Entropy,
+) -> list[Http]:
+    unused = []
+    for name, settings in configuration.providers.items():
+        if (known := providers.get(name)) is None:
+            providers[name] = Provider(settings, way_out(settings), breakers.get(name, Breaker()), clock, entropy)
+        elif known.settings != settings:
+            unused.append(known.http)
+            known.reconfigured(settings, way_out(settings))
+    vanished = [providers.pop(name).http for name in providers.keys() - configuration.providers.keys()]
+    return unused + vanished
+
+
+def _hold(
+    settings: GrantSettings,
+    provider: Provider,
+    printed: str | SecretUnreadable,
+    rows: Sequence[Stored],
+    changes: Changes,
+) -> HeldGrant:
+    """A grant that is new here, with the record that the store has for exactly what is configured."""
+    if isinstance(printed, SecretUnreadable):
+        held = HeldGrant(settings, provider, "", None)
+        held.blocked = f"its credentials cannot be read: {printed}; mend that, then: brokerctl reload"
+        return held
+    mine = next((row for row in rows if row.fingerprint == printed), None)
+    changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
+    held = HeldGrant(settings, provider, printed, mine.record if mine else None)
+    if mine is None:
+        if _was_revoked(rows):  # revocation is final: a change of the configuration does not end it (law 10)
+            held.record = Record(settings.name, state=State.REVOKED)
+    elif mine.damage:
+        held.damaged = True
+        held.blocked = (
+            f"its stored record cannot be opened: {mine.damage}; nothing was overwritten: restore the state directory, "
+            f"or give the record up: brokerctl forget {settings.name}"
+        )
+    elif mine.dormant_since is not None:
+        changes.awake.append((mine.grant, mine.fingerprint))
+    return held
+
+
+def _was_revoked(rows: Sequence[Stored]) -> bool:
+    newest = next((row for row in rows if row.record is not None), None)
+    return newest is not None and newest.record is not None and newest.record.state is State.REVOKED
+
+
+def _renew_settings(
+    broker: Broker, held: HeldGrant, settings: GrantSettings, provider: Provider, changes: Changes
+) -> None:
+    """A grant that stays keeps tokens and timers. Its secrets are read again when they are next needed, and what was
+    misconfigured is looked at again."""
+    if held.settings != settings:
+        changes.changed.append(held.name)
+    held.settings, held.provider, held.credentials = settings, provider, None
+    if held.record.state is State.MISCONFIGURED and held.flight is None:
+        held.record = records.put_off(held.record, broker.now(), 0.0)
+        held.attempted = None
+        broker.reschedule(held)
+    elif held.name in changes.changed:
+        broker.reschedule(held)
+
+
+def _let_go(
+    broker: Broker, before: Mapping[str, HeldGrant], rows: Mapping[str, list[Stored]], changes: Changes
+) -> None:
+    """Grants that vanished: their records lie dormant, sealed and unserved (law 14)."""
+    for name, held in before.items():
+        if name not in broker.grants:
+            changes.removed.append(name)
+            broker.schedule.set(name, None)
+            broker.tell_watchers(name)
+        if broker.grants.get(name) is not held:
+            changes.aside.append((name, held.fingerprint))
+    for name, found in rows.items():
+        if name not in broker.grants and name not in before:
+            changes.aside.extend((row.grant, row.fingerprint) for row in found if row.dormant_since is None)
+
+
+async def sweep_dormant(store: Store, clock: Clock, audit: Audit) -> None:
+    """Delete what has lain dormant for 30 days (law 14), but not what says that a grant was revoked (law 10)."""
+    now = clock.now().wall
+    try:
+        for row in await store.dormant():
+            old = row.dormant_since is not None and now - row.dormant_since > DORMANT_LONGEST
+            if old and not (row.record and row.record.state is State.REVOKED):
+                await store.forget(row.grant, row.fingerprint)
+                audit.said("a dormant record was deleted", grant=row.grant)
+    except StoreError as error:
+        audit.warned("dormant records were not looked at", reason=str(error))

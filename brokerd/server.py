@@ -1,0 +1,225 @@
+# Connections: accepts them, learns who calls, cuts their bytes into requests, has the rules decide, and answers.
+# What a method does is methods.py's matter. Bad input costs its sender only (law 13).
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+from brokerd_client.errors import ProtocolError
+from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
+
+from brokerd.audit import Audit
+from brokerd.core.failure import Code, Failure
+from brokerd.core.policy import Caller, Policy
+from brokerd.edge.peer import attest
+from brokerd.methods import MAX_IN_FLIGHT, Methods, Session
+from brokerd.metrics import Metrics
+
+READ = 64 * 1024  # bytes taken from a connection at once
+UNFINISHED = 10.0  # seconds that the rest of a message may take to come
+STALLED = 30.0  # seconds that a client may leave its answers unread
+NO_DESCRIPTORS = 0.1  # seconds to wait before accepting again when there are none left
+OUR_FAULT = "a fault of brokerd's own; its log says more"
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+class Server:
+    """Serves the socket. Slow requests run in `nursery`, each with a scope that ends with its connection."""
+
+    def __init__(self, nursery: trio.Nursery, methods: Methods, policy: Policy, audit: Audit, metrics: Metrics) -> None:
+        self.policy = policy  # a reload puts another in its place
+        self._nursery = nursery
+        self._methods = methods
+        self._audit = audit
+        self._metrics = metrics
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Accept for ever; also when descriptors run out, as soon as there are some again."""
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._audit.warned("cannot accept connections", reason=error.strerror)
+                    await trio.sleep(NO_DESCRIPTORS)
+                continue
+            connection.setblocking(False)
+            self._metrics.connections.inc()
+            self._nursery.start_soon(self._serve, connection, name="connection")
+
+    async def _serve(self, sock: socket.socket) -> None:
+        connection = Connection(sock, self)
+        try:
+            await connection.serve(await attest(sock))
+        except (OSError, trio.BusyResourceError, trio.ClosedResourceError):
+            pass  # the client went away: his loss alone
+        except Exception:
+            self._audit.bug("a connection ended in a fault of brokerd's own")
+        finally:
+            connection.close()
+
+    def start(self, work: Callable[[], Awaitable[None]]) -> trio.CancelScope:
+        """Run a connection's slow work beside it; the scope ends it."""
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await work()
+
+        self._nursery.start_soon(run, name="request")
+        return scope
+
+    @property
+    def methods(self) -> Methods:
+        return self._methods
+
+    def bad_input(self, caller: Caller, error: ProtocolError) -> None:
+        self._metrics.protocol_errors.inc()
+        self._audit.warned("bad input on a connection", reason=str(error), pid=caller.pid, uid=caller.uid)
+
+
+class Connection:
+    """One client: its bytes in both directions, and its requests that are under way."""
+
+    def __init__(self, sock: socket.socket, server: Server) -> None:
+        self._sock = sock
+        self._server = server
+        self._reader = Reader()
+        self._outbox: list[bytes] = []
+        self._sending = trio.Lock()
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._started = 0
+        self._session: Session | None = None
+
+    async def serve(self, caller: Caller) -> None:
+        """Until the client closes, sends what is no message, or leaves something undone for too long."""
+        self._session = session = Session(caller, self._notify)
+        reader, sock = self._reader, self._sock
+        while True:
+            with _limit(UNFINISHED if reader.partial else None) as scope:
+                await trio.lowlevel.wait_readable(sock)
+            if scope is not None and scope.cancelled_caught:
+                return await self._reject(
+                    caller, ProtocolError(f"expected the rest of a message within {UNFINISHED:g} s")
+                )
+            try:
+                data = sock.recv(READ)
+            except BlockingIOError:
+                continue
+            if not data:
+                return None
+            reader.feed(data)
+            try:
+                for message in reader:
+                    self._take(session, message)
+            except ProtocolError as error:
+                return await self._reject(caller, error)
+            if self._outbox and not await self._flush():
+                return None
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._server.methods.end(self._session)
+        for scope in self._scopes.values():
+            scope.cancel()
+        self._sock.close()
+
+    def _take(self, session: Session, message: list[object]) -> None:
+        """Answer a request at once where that is possible; otherwise beside the connection."""
+        try:
+            number, method, params = read_request(message)
+        except ProtocolError as error:
+            if error.id is None:
+                raise
+            self._outbox.append(pack_error(error.id, Failure(Code.BAD_REQUEST, str(error)).as_map()))
+            return
+        server = self._server
+        session.policy = server.policy
+        try:
+            answer = server.methods.answer(session, method, params)
+        except Failure as failure:
+            self._outbox.append(pack_error(number, failure.as_map()))
+            return
+        if not callable(answer):
+            self._outbox.append(pack_result(number, answer))
+        elif len(self._scopes) >= MAX_IN_FLIGHT:
+            words = f"expected at most {MAX_IN_FLIGHT} requests in flight on a connection"
+            self._outbox.append(pack_error(number, Failure(Code.LIMIT, words, retry_after=1.0).as_map()))
+        else:
+            self._started += 1
+            key = self._started
+            self._scopes[key] = server.start(lambda: self._answer_later(key, number, answer))
+
+    async def _answer_later(self, key: int, number: int, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            message = pack_result(number, await work())
+        except Failure as failure:
+            message = pack_error(number, failure.as_map())
+        except Exception:
+            self._server.methods.audit.bug("a request ended in a fault of brokerd's own")
+            message = pack_error(number, Failure(Code.INTERNAL, OUR_FAULT).as_map())
+        finally:
+            del self._scopes[key]
+        self._outbox.append(message)
+        await self._flush()
+
+    def _notify(self, method: str, params: dict[str, object]) -> Awaitable[bool]:
+        self._outbox.append(pack_notification(method, params))
+        return self._flush()
+
+    async def _flush(self) -> bool:
+        """Send what is in the outbox; false, and the connection closed, if the client does not take it in time."""
+        sock = self._sock
+        if self._sending.locked():
+            await self._sending.acquire()
+        else:
+            self._sending.acquire_nowait()
+        try:
+            while self._outbox:
+                data = memoryview(b"".join(self._outbox))
+                self._outbox.clear()
+                while data:
+                    try:
+                        data = data[sock.send(data) :]
+                    except BlockingIOError:
+                        if not await self._writable():
+                            return False
+                    except OSError:
+                        return False
+        finally:
+            self._sending.release()
+        return True
+
+    async def _writable(self) -> bool:
+        with trio.move_on_after(STALLED):
+            await trio.lowlevel.wait_writable(self._sock)
+            return True
+        self._sock.shutdown(socket.SHUT_RDWR)
+        return False
+
+    async def _reject(self, caller: Caller, error: ProtocolError) -> None:
+        self._server.bad_input(caller, error)
+        self._outbox.append(pack_error(None, Failure(Code.BAD_REQUEST, str(error)).as_map()))
+        await self._flush()
+
+
+class _NoLimit:
+    """A `with` that costs nothing, for the way of every request."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+_NO_LIMIT = _NoLimit()
+
+
+def _limit(seconds: float | None) -> _NoLimit | trio.CancelScope:
+    return _NO_LIMIT if seconds is None else trio.move_on_after(seconds)

@@ -1,0 +1,50 @@
+# Where the daemon's socket is and how to connect to it, for all three clients.
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from brokerd_client.errors import NoDaemon
+
+SYSTEM = "/run/brokerd/brokerd.sock"
+BUSY_PAUSE = 0.01  # seconds between tries while the daemon's queue of new connections is full
+
+
+def find_socket() -> str:
+    """The path of the socket: BROKERD_SOCKET, then the user's own daemon if there is one, then the system's."""
+    if path := os.environ.get("BROKERD_SOCKET"):
+        return path
+    if folder := os.environ.get("XDG_RUNTIME_DIR"):
+        path = f"{folder}/brokerd/brokerd.sock"
+        if os.access(path, os.F_OK):
+            return path
+    return SYSTEM
+
+
+def connect(path: str) -> socket.socket | None:
+    """A connected socket that does not block and is closed on exec. Raises NoDaemon.
+
+    None: the daemon's queue is full; try again in BUSY_PAUSE. Connecting to a Unix socket never takes time, so this
+    serves the asynchronous clients too (trio and asyncio take the full queue for a connection in progress).
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(path)
+    except BlockingIOError:
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        found, remedy = _WORDS.get(error.errno or 0, (str(error), _START))
+        raise NoDaemon(f"{found} at {path}: {remedy}") from None
+    return sock
+
+
+_START = "is brokerd running? (systemctl status brokerd; BROKERD_SOCKET names another socket)"
+_WORDS = {
+    errno.ENOENT: ("no socket", _START),
+    errno.ECONNREFUSED: ("nobody listens", _START),
+    errno.EACCES: ("no permission to connect", "join the group that owns the socket (ls -l shows it)"),
+}

@@ -1,0 +1,104 @@
+# What answers and events mean to a caller: the token, and the news that there is none any more.
+# It knows maps, not bytes: those are wire's.
+from __future__ import annotations
+
+from brokerd_client.errors import BrokerError, ProtocolError, from_map
+
+TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PRESENT = "Authorization: Bearer {access_token}"  # how an API wants a token unless its provider says otherwise
+
+
+class Token:
+    """An access token. `value` and `header` are secret; `repr`, `str` and `format` mask them, pickling is refused.
+
+    `expires_at` is in Unix seconds, None where the provider names no expiry. `header` is a dict made for the
+    `headers=` of requests or httpx: {"Authorization": "Bearer …"} or what the provider's APIs want instead.
+    """
+
+    __slots__ = ("expires_at", "grant", "header", "token_type", "value")
+
+    value: str
+    token_type: str
+    expires_at: float | None
+    grant: str
+    header: dict[str, str]
+
+    def __init__(
+        self, value: str, token_type: str, expires_at: float | None, grant: str, present: str = PRESENT
+    ) -> None:
+        name, colon, line = present.partition(":")
+        if not colon:
+            raise ProtocolError(f'expected present as a header line "Name: …", found "{present}"')
+        put = object.__setattr__
+        put(self, "value", value)
+        put(self, "token_type", token_type)
+        put(self, "expires_at", expires_at)
+        put(self, "grant", grant)
+        put(self, "header", {name.strip(): line.strip().replace("{access_token}", value)})
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Token is frozen: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Token is frozen: {name} cannot be deleted")
+
+    def __repr__(self) -> str:
+        return f"Token(grant={self.grant!r}, value=***, expires_at={self.expires_at!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Token cannot be pickled; ask brokerd for it where it is needed")
+
+
+class Gone:
+    """An event of `watch`: the grant has no token to serve any more. `error` says why, as `get` would raise it."""
+
+    __slots__ = ("error", "grant")
+
+    def __init__(self, grant: str, error: BrokerError) -> None:
+        self.grant = grant
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"Gone(grant={self.grant!r}, error={self.error!r})"
+
+
+def read_token(found: object) -> Token:
+    """The token that a map of the protocol describes. Raises ProtocolError."""
+    if not isinstance(found, dict):
+        raise ProtocolError("expected a token to be a map")
+    value, token_type, grant = found.get("value"), found.get("token_type"), found.get("grant")
+    expires_at, present = found.get("expires_at"), found.get("present", PRESENT)
+    if not (isinstance(value, str) and isinstance(token_type, str) and isinstance(grant, str)):
+        raise ProtocolError("expected a token to have the texts value, token_type and grant")
+    if expires_at is not None and not isinstance(expires_at, (int, float)):
+        raise ProtocolError("expected the expires_at of a token to be a number or nil")
+    if not isinstance(present, str):
+        raise ProtocolError("expected the present of a token to be text")
+    return Token(value, token_type, expires_at, grant, present)
+
+
+def read_tokens(grants: list[str], found: object) -> dict[str, Token | BrokerError]:
+    """The result of `get_many` by grant: a token, or the error that `get` would raise. Raises ProtocolError."""
+    if not isinstance(found, list) or len(found) != len(grants):
+        raise ProtocolError(f"expected an array of {len(grants)} tokens or errors")
+    tokens: dict[str, Token | BrokerError] = {}
+    for grant, entry in zip(grants, found, strict=True):
+        if not isinstance(entry, dict):
+            raise ProtocolError("expected each answer to be a map with token or error")
+        tokens[grant] = read_token(entry["token"]) if "token" in entry else from_map(entry.get("error"))
+    return tokens
+
+
+def read_event(method: str, params: dict[str, object]) -> Token | Gone | None:
+    """What a notification says; None for those that this version does not know. Raises ProtocolError."""
+    if method == "token":
+        return read_token(params)
+    if method == "gone":
+        error = from_map(params)
+        if error.grant is None:
+            raise ProtocolError("expected the grant of a gone to be text")
+        return Gone(error.grant, error)
+    return None

@@ -1,0 +1,124 @@
+# The client for asyncio programs. asyncio's own transport writes and reads, so that a cancelled caller never leaves
+# half a message behind.
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+from brokerd_client.address import BUSY_PAUSE, connect
+from brokerd_client.asynchronous import AsyncBroker
+from brokerd_client.errors import BrokerError
+from brokerd_client.session import TIMEOUT, Lost, Session, unanswered
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from brokerd_client.messages import Gone, Token
+    from brokerd_client.wire import Response
+
+__all__ = ["Broker"]
+
+
+class Broker(AsyncBroker):
+    """brokerd at its socket, for the tasks of one event loop. `async with` or `close()` ends it."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
+        super().__init__(socket, timeout)
+        self._lock = asyncio.Lock()
+        self._open: set[_Connection] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        await asyncio.sleep(0)  # asyncio closes a socket at the next turn of its loop
+
+    def close(self) -> None:
+        """Closes the connections; requests in progress fail."""
+        self._closed = True
+        for connection in list(self._open):
+            connection.close()
+
+    async def _connect(self, seconds: float) -> _Connection:
+        if self._closed:
+            raise RuntimeError("this Broker is closed; make another")
+        try:
+            async with asyncio.timeout(seconds):
+                while (sock := connect(self._find())) is None:
+                    await asyncio.sleep(BUSY_PAUSE)
+                connection = _Connection(self._open)
+                await connection.loop.create_unix_connection(lambda: connection, sock=sock)
+        except TimeoutError:
+            raise unanswered(seconds) from None
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, siblings: set[_Connection]) -> None:
+        self.failure: BaseException | None = None
+        self.loop = asyncio.get_running_loop()
+        self._siblings = siblings
+        self._session = Session()
+        self._news = asyncio.Event()
+
+    async def ask(self, method: str, params: dict[str, Any], seconds: float) -> Response:
+        if self.loop is not asyncio.get_running_loop():
+            raise RuntimeError("this Broker belongs to another event loop; make one in each")
+        waiter: asyncio.Future[Response | None] = self.loop.create_future()
+        response = None
+        if self.failure is None:
+            self._transport.write(self._session.request(method, params, waiter))
+            try:
+                async with asyncio.timeout(seconds):
+                    response = await waiter
+            except TimeoutError:
+                raise unanswered(seconds) from None
+        if response is None:
+            assert self.failure is not None
+            raise self.failure
+        return response
+
+    async def event(self) -> Token | Gone:
+        while True:
+            if event := self._session.next_event():
+                return event
+            if self.failure is not None:
+                raise self.failure
+            self._news.clear()
+            await self._news.wait()
+
+    def close(self) -> None:
+        self._end(Lost())
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._siblings.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for waiter, response in self._session.receive(data):
+                if not waiter.done():
+                    waiter.set_result(response)
+        except BrokerError as error:
+            self._end(error)
+        self._news.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(Lost())
+
+    def _end(self, failure: BaseException) -> None:
+        if self.failure is not None:
+            return
+        self.failure = failure
+        self._siblings.discard(self)
+        self._transport.abort()
+        self._news.set()
+        for waiter in self._session.abandon():
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,130 @@
+# The client for trio programs. Two tasks per connection, in the Broker's nursery: one writes and one reads, so that
+# a cancelled caller never leaves half a message behind.
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from brokerd_client.address import BUSY_PAUSE, connect
+from brokerd_client.asynchronous import AsyncBroker
+from brokerd_client.errors import BrokerError
+from brokerd_client.session import READ_SIZE, TIMEOUT, Lost, Session, unanswered
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from brokerd_client.messages import Gone, Token
+    from brokerd_client.wire import Response
+
+__all__ = ["Broker"]
+
+
+class Broker(AsyncBroker):
+    """brokerd at its socket, for the tasks of one `async with Broker() as broker:`."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
+        super().__init__(socket, timeout)
+        self._lock = trio.Lock()
+        self._scope: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> Self:
+        self._nursery = await self._scope.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+        self._nursery = None
+        # Without the body's error: the nursery would wrap it in a group, and `except Denied` would not catch it.
+        await self._scope.__aexit__(None, None, None)
+
+    async def _connect(self, seconds: float) -> _Connection:
+        if self._nursery is None:
+            raise RuntimeError("use this Broker inside `async with`")
+        with trio.move_on_after(seconds):
+            while (sock := connect(self._find())) is None:
+                await trio.sleep(BUSY_PAUSE)
+            connection = _Connection(trio.socket.from_stdlib_socket(sock))
+            self._nursery.start_soon(connection.read)
+            self._nursery.start_soon(connection.write)
+            return connection
+        raise unanswered(seconds)
+
+
+class _Connection:
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.failure: BaseException | None = None
+        self._sock = sock
+        self._session = Session()
+        self._unsent = bytearray()
+        self._to_send = trio.Event()
+        self._news = trio.Event()
+
+    async def ask(self, method: str, params: dict[str, Any], seconds: float) -> Response:
+        waiter = _Waiter()
+        if self.failure is None:
+            self._unsent += self._session.request(method, params, waiter)
+            self._to_send.set()
+            with trio.move_on_after(seconds):
+                await waiter.done.wait()
+        if waiter.response is not None:
+            return waiter.response
+        raise self.failure or unanswered(seconds)
+
+    async def event(self) -> Token | Gone:
+        while True:
+            if event := self._session.next_event():
+                return event
+            if self.failure is not None:
+                raise self.failure
+            self._news = trio.Event()
+            await self._news.wait()
+
+    def close(self) -> None:
+        self._end(Lost())
+
+    async def read(self) -> None:
+        try:
+            while True:
+                for waiter, response in self._session.receive(await self._sock.recv(READ_SIZE)):
+                    waiter.response = response
+                    waiter.done.set()
+                self._news.set()
+        except (OSError, trio.ClosedResourceError):
+            self._end(Lost())
+        except (Lost, BrokerError) as error:
+            self._end(error)
+        finally:
+            self._end(Lost())  # cancelled
+
+    async def write(self) -> None:
+        try:
+            while self.failure is None:
+                await self._to_send.wait()
+                self._to_send = trio.Event()
+                while self._unsent:
+                    del self._unsent[: await self._sock.send(bytes(self._unsent[:READ_SIZE]))]
+        except (OSError, trio.ClosedResourceError):
+            pass  # what the daemon said before it hung up can still be read: the reader ends the connection
+
+    def _end(self, failure: BaseException) -> None:
+        if self.failure is not None:
+            return
+        self.failure = failure
+        self._sock.close()
+        self._to_send.set()
+        self._news.set()
+        for waiter in self._session.abandon():
+            waiter.done.set()
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.response: Response | None = None

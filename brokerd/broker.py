@@ -157,7 +157,9 @@ class Broker:
                 words = f"{name} is misconfigured{why}; mend it, then: brokerctl reload, or brokerctl refresh {name}"
                 return Failure(Code.MISCONFIGURED, words, name)
             case _:
-                after = max(1.0, plan.delay) if plan else 1.0
+                if record.interrupted and plan and plan.delay > 0:
+                    why += "; an interrupted exchange may have used up its refresh token, which is not risked yet"
+                after = max(1.0, plan.delay if plan else 0.0, self._haste_left(held, now))
                 return Failure(Code.UNAVAILABLE, f"{name} has no such token now{why}", name, after)
 
     async def _await_flight(self, held: HeldGrant, wait: float) -> None:
@@ -181,12 +183,17 @@ class Broker:
     def _plan_for_caller(self, held: HeldGrant) -> Plan | None:
         """None also where a living token was brought forward a short while ago (law 5)."""
         now = self._clock.now()
-        token = held.serves(now)
-        if token is not None and held.hastened is not None:
-            lifetime = held.settings.pace.lifetime if token.lifetime is None else token.lifetime
-            if -seconds_until(held.hastened, now) < lifetime / HASTE:
-                return None
+        if self._haste_left(held, now) > 0:
+            return None
         return self._allowed(held, held.plan(now, for_caller=True), now)
+
+    def _haste_left(self, held: HeldGrant, now: Moment) -> float:
+        """Seconds until a living token may be brought forward again; 0 or less: now."""
+        token = held.serves(now)
+        if token is None or held.hastened is None:
+            return 0.0
+        lifetime = held.settings.pace.lifetime if token.lifetime is None else token.lifetime
+        return lifetime / HASTE + seconds_until(held.hastened, now)
 
     def _allowed(self, held: HeldGrant, plan: Plan | None, now: Moment) -> Plan | None:
         """The plan, unless something stands in its way that no time mends by itself."""

@@ -19,12 +19,12 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
-from brokerd.core.record import Doomed, Record, alive
+from brokerd.core.record import Doomed, Record, alive, usable
 from brokerd.core.renewal import Operation, Plan
 from brokerd.core.secret import Secret
 from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
-from brokerd.provider import Conversation
+from brokerd.provider import Conversation, Journal
 
 LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
 
@@ -71,17 +71,17 @@ class Exchanger:
             held.record = _begun(held.record)
             await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
             return None
+        now = self._clock.now()
         refused = held.record.refused
         if plan.operation is Operation.ISSUE and refused is not None and refused == _digest(held, used):
-            await held.change(self._store, lambda record: records.put_off(record, self._clock.now(), RECHECK))
+            await held.change(self._store, lambda record: _still_refused(record, now))
             return None
-        now = self._clock.now()
         spends = held.ability(now).spends(plan.operation)
         held.record, held.attempted = _begun(held.record), now
-        with trio.CancelScope(shield=spends):  # what was journalled is seen to its end, whoever goes away (law 3)
-            ended = await self._converse(held, plan, spends)
+        with trio.CancelScope() as scope:
+            ended = await self._converse(held, plan, scope)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
-                ended = await self._converse(held, plan, spends)
+                ended = await self._converse(held, plan, scope)
             await self._conclude(held, plan, generation, ended.outcome, ended.at, spends=spends)
         return ended.outcome
 
@@ -98,20 +98,20 @@ class Exchanger:
             if not await self._tell(held, token):
                 return
 
-    async def _converse(self, held: HeldGrant, plan: Plan, spends: bool) -> Conversation:
-        now = self._clock.now()
-        if spends:
-            try:
-                await self._store.begin(held.name, held.fingerprint, held.record.generation, now)
-            except StoreUnavailable as error:  # no journal, no send (law 2)
-                return Conversation(RetryLater(str(error), Cause.POSTPONED), now)
-        view, dialect = held.view(now), held.settings.provider.dialect
-        return await self._run(held, dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view))
+    async def _converse(self, held: HeldGrant, plan: Plan, scope: trio.CancelScope) -> Conversation:
+        async def journal() -> None:
+            scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
+            now = self._clock.now()
+            await self._store.begin(held.name, held.fingerprint, held.record.generation, now)
 
-    async def _run(self, held: HeldGrant, exchange: Exchange) -> Conversation:
+        view, dialect = held.view(self._clock.now()), held.settings.provider.dialect
+        exchange = dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
+        return await self._run(held, exchange, journal)
+
+    async def _run(self, held: HeldGrant, exchange: Exchange, journal: Journal | None = None) -> Conversation:
         provider = held.provider
         before = provider.breaker
-        ended = await provider.converse(exchange)
+        ended = await provider.converse(exchange, journal)
         if provider.breaker.shut_until != before.shut_until:
             try:
                 await self._store.write_breaker(provider.name, provider.breaker)
@@ -163,7 +163,7 @@ class Exchanger:
     async def _tell(self, held: HeldGrant, token: Doomed) -> bool:
         """Tell of one token; whether the next one can follow."""
         now = self._clock.now()
-        if not alive(token.access_token or token.refresh_token, now):
+        if not usable(token.access_token or token.refresh_token, now):
             await held.change(self._store, lambda record: records.told(record, token))
             return True
         try:
@@ -228,11 +228,20 @@ def _begun(record: Record) -> Record:
     return records.begun(record)
 
 
+def _still_refused(record: Record, now: Moment) -> Record:
+    """The password is the one that was refused: it is not sent again (law 7)."""
+    if record.state is State.MISCONFIGURED:
+        return records.put_off(record, now, RECHECK)
+    words = "the provider refused this password before; it is not sent again until it changes"
+    return records.refused(records.begun(record), words, now, RECHECK, record.refused)
+
+
 def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:
     changed = records.issued(record, tokens, at, jitter, asked)
     if tokens.access_token is None or alive(changed.access_token, now):
         return changed
-    return records.came_dead(changed, now, retry_delay(record.failures + 1, None, jitter))
+    failures = record.failures + 1
+    return records.came_dead(changed, failures, now, retry_delay(failures, None, jitter))
 
 
 def _digest(held: HeldGrant, credentials: dict[str, Secret]) -> bytes | None:

@@ -10,7 +10,7 @@ import trio
 from brokerd.config import GrantSettings
 from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreUnavailable
-from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served
+from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
 from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller
 from brokerd.core.secret import Secret
 from brokerd.dialects.dialect import GrantView
@@ -104,12 +104,12 @@ class HeldGrant:
         """What the dialect may see: living tokens only, so that a dead one is never sent (law 3)."""
         record = self.record
         access, refresh = record.access_token, record.refresh_token
-        return self._view(access if alive(access, now) else None, refresh if alive(refresh, now) else None)
+        return self._view(access if alive(access, now) else None, refresh if usable(refresh, now) else None)
 
     def doomed_view(self, now: Moment) -> GrantView:
         """The same for a revocation: the tokens that are still to be revoked, of each kind the first that lives."""
-        access = next((each.access_token for each in self.record.doomed if alive(each.access_token, now)), None)
-        refresh = next((each.refresh_token for each in self.record.doomed if alive(each.refresh_token, now)), None)
+        access = next((each.access_token for each in self.record.doomed if usable(each.access_token, now)), None)
+        refresh = next((each.refresh_token for each in self.record.doomed if usable(each.refresh_token, now)), None)
         return self._view(access, refresh)
 
     def _view(self, access: AccessToken | None, refresh: RefreshToken | None) -> GrantView:
@@ -154,7 +154,8 @@ class HeldGrant:
             self._lock = trio.Lock()
         async with self._lock:
             for _ in range(CONFLICTS_MOST):
-                if (changed := step(self.record)) is None:
+                base = self.record
+                if (changed := step(base)) is None:
                     return None
                 try:
                     await store.write(changed, self.fingerprint, self.stored, concludes=concludes)
@@ -165,8 +166,9 @@ class HeldGrant:
                     self.unstored = True
                 else:
                     self.stored, self.unstored = changed.generation, False
-                self.record = changed
-                return changed
+                # What only memory knows may have moved during the write (an exchange began): the step is made on that.
+                self.record = changed if self.record is base else step(self.record) or self.record
+                return self.record
         raise RuntimeError(f"{self.name}: the store holds another record each time it is read")
 
     async def confirm(self, store: GrantStore, generation: int) -> bool:

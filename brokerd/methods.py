@@ -234,7 +234,7 @@ class Methods:
 
     async def _push(self, session: Session, scope: trio.CancelScope) -> None:
         """Tell the connection what became of the grants that it watches: of several changes, the last."""
-        last: dict[str, object] = {}
+        last: dict[str, object] = {}  # the value that was pushed, or the code
         with scope:
             while True:
                 await session.wake.wait()
@@ -242,9 +242,10 @@ class Methods:
                 while session.changed:
                     grant = session.changed.pop()
                     method, params = self._event(session, grant)
-                    if last.get(grant) != params and not await session.notify(method, params):
+                    told = params.get("value") or params["code"]
+                    if last.get(grant) != told and not await session.notify(method, params):
                         return
-                    last[grant] = params
+                    last[grant] = told
 
     def _event(self, session: Session, grant: str) -> tuple[str, dict[str, object]]:
         held = self._broker.grants.get(grant)

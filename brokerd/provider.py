@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -12,7 +13,9 @@ from brokerd.core.breaker import Breaker, failed, probing, succeeded
 from brokerd.core.exchange import Answer, Exchange, Step, Wait
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Cause, Outcome, RetryLater
-from brokerd.core.ports import Clock, Entropy, Http, TransportError
+from brokerd.core.ports import Clock, Entropy, Http, StoreUnavailable, TransportError
+
+Journal = Callable[[], Awaitable[None]]  # raises StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,13 @@ class Provider:
         self.http = http
         self._limiter.total_tokens = settings.concurrency
 
-    async def converse(self, exchange: Exchange) -> Conversation:
+    async def converse(self, exchange: Exchange, journal: Journal | None = None) -> Conversation:
         """Run an exchange to its end (DESIGN.md 2): requests go out within the provider's limit, and a failure of the
-        transport ends it. A caller whose exchange spends shields it from cancellation."""
+        transport ends it. `journal` is awaited before a request that spends leaves: no journal, no send (law 2)."""
         self.breaker = probing(self.breaker, self._clock.now())
         at, answer = self._clock.now(), None
         outcome: Outcome | None = None
+        heard = False
         try:
             while outcome is None:
                 try:
@@ -63,15 +67,18 @@ class Provider:
                     outcome = stop.value
                     break
                 try:
-                    answer = await self._take(step)
+                    answer = await self._take(step, journal)
                 except TransportError as error:
                     outcome = RetryLater(error.reason, Cause.UNANSWERED if error.sent else Cause.UNREACHABLE)
+                except StoreUnavailable as error:
+                    outcome = RetryLater(str(error), Cause.POSTPONED)
                 if answer is not None:
                     at = answer.sent_at
+                    heard = True
         finally:
             exchange.close()
         assert outcome is not None, "an exchange ended without an outcome"
-        self._judge(outcome)
+        self._judge(outcome, heard)
         return Conversation(outcome, at)
 
     def take_reopened(self) -> bool:
@@ -79,17 +86,20 @@ class Provider:
         reopened, self._reopened = self._reopened, False
         return reopened
 
-    async def _take(self, step: Step) -> Answer:
+    async def _take(self, step: Step, journal: Journal | None) -> Answer:
         if isinstance(step, Wait):
             await trio.sleep(step.seconds)
             return None
         async with self._limiter:
+            if step.spends and journal is not None:
+                await journal()
             return await self.http.send(step)
 
-    def _judge(self, outcome: Outcome) -> None:
+    def _judge(self, outcome: Outcome, heard: bool) -> None:
+        """What the outcome says of the provider as a whole; `heard`: it answered something."""
         was_shut = self.breaker.shut_until is not None
         if isinstance(outcome, RetryLater) and outcome.cause.down:
             self.breaker = failed(self.breaker, self._clock.now(), self._entropy.fraction())
-        else:
+        elif heard:
             self.breaker = succeeded(self.breaker)
             self._reopened = self._reopened or was_shut

@@ -93,6 +93,14 @@ def alive(token: AccessToken | RefreshToken | None, now: Moment, min_ttl: float 
     return seconds_until(issued.after(token.lifetime), now) > min_ttl
 
 
+def usable(token: AccessToken | RefreshToken | None, now: Moment) -> bool:
+    """Whether the token may be sent to its provider, who will say if it is dead. Where no clock can tell (after a
+    reboot, law 8), it may: to serve needs certainty, to try does not."""
+    if token is None:
+        return False
+    return token.lifetime is None or (token.issued.boot_id != now.boot_id and not now.trusted) or alive(token, now)
+
+
 def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | None:
     """The access token that may be handed out now, if there is one."""
     if record.state is State.REVOKED or not alive(record.access_token, now, min_ttl):
@@ -129,13 +137,13 @@ def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str
     )
 
 
-def came_dead(record: Record, now: Moment, delay: float) -> Record:
-    """What was just issued had no life left: it is kept, and counts as a failure, so that nobody hammers."""
+def came_dead(record: Record, failures: int, now: Moment, delay: float) -> Record:
+    """What was just issued had no life left: it is kept, and is the `failures`-th failure, so that nobody hammers."""
     return replace(
         record,
         state=State.RETRYING,
         retry=now.after(delay),
-        failures=record.failures + 1,
+        failures=failures,
         last_error="the provider issued a token that had already expired",
     )
 
@@ -217,9 +225,9 @@ def put_off(record: Record, now: Moment, delay: float) -> Record:
 def revoked(record: Record, now: Moment) -> Record:
     """From here on nothing of the grant is served; its living tokens are doomed."""
     doomed = record.doomed
-    if alive(record.access_token, now):
+    if usable(record.access_token, now):
         doomed += (Doomed(access_token=record.access_token),)
-    if alive(record.refresh_token, now):
+    if usable(record.refresh_token, now):
         doomed += (Doomed(refresh_token=record.refresh_token),)
     return replace(
         record,

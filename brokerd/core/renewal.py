@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
-from brokerd.core.record import AccessToken, Record, RefreshToken, alive
+from brokerd.core.record import AccessToken, Record, RefreshToken, alive, usable
 
 AHEAD = 2 / 3  # of a lifetime: late enough to be worth the request, early enough to fail a few times (law 6)
 SPREAD = 0.08  # of a lifetime, by which jitter puts a renewal off: grants issued together part slowly
@@ -65,7 +65,7 @@ def next_for_caller(record: Record, ability: Ability, pace: Pace, now: Moment, a
     there is none without a person. `attempted`: when the grant's last exchange began."""
     if record.state in (State.RENEWING, State.NEEDS_LOGIN, State.REVOKED):
         return None
-    if ability.renew and alive(record.refresh_token, now):
+    if ability.renew and usable(record.refresh_token, now):
         operation = Operation.RENEW
     elif ability.issue:
         operation = Operation.ISSUE

@@ -13,6 +13,7 @@ from brokerd.edge.tls import broken_reason
 # still). Short reads and BLANKS bound that; they also let other tasks run between the pieces of a long answer.
 READ_SIZE = 2048
 BLANKS = b" " * 512
+MAX_PIECES = 10_000  # of a body; in chunks of one byte each, 1 MiB would cost seconds of our time
 MAX_HEADERS = 256  # lines; the limit in bytes alone would let 16,000 pass
 
 
@@ -63,6 +64,8 @@ class AnswerReader:
         while not isinstance(event := await self._event(), h11.EndOfMessage):
             assert isinstance(event, h11.Data)
             parts.append(bytes(event.data))
+            if len(parts) > MAX_PIECES:
+                raise BadAnswer(f"more than {MAX_PIECES} pieces in the answer")
         return b"".join(parts)
 
     async def _event(self) -> object:

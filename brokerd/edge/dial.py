@@ -1,5 +1,5 @@
 # From a host name to a TCP connection: DNS in threads of its own, staggered attempts, a wire that counts.
-# It knows nothing of TLS, proxies or HTTP; whatever fails here fails before the first byte of a request.
+# It knows nothing of TLS, proxies or HTTP; a TransportError from here means that no byte of a request was sent.
 from __future__ import annotations
 
 import errno
@@ -51,7 +51,7 @@ class Wire(trio.abc.Stream):
 
     @property
     def reaches_loopback(self) -> bool:
-        """The connected address, not the name that was asked for, is this machine's own."""
+        """Of the connected address, not of the name that was asked for."""
         return is_loopback(self._peer)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -165,7 +165,7 @@ async def _connect_one(info: AddressInfo) -> Wire:
 
 
 def is_loopback(address: str) -> bool:
-    """An IP address in digits that is this machine's own; IPv4 written as IPv6 too. False for names."""
+    """A loopback address in digits, IPv4 written as IPv6 too. False for names: what they lead to is seen later."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -307,6 +307,7 @@ async def test_an_answer_that_ends_at_any_byte_is_an_error(answer: bytes, reset:
         (OK.replace(b": 2", b": 2, 3"), "not HTTP/1.1, or its headers break the rules"),
         (OK.replace(b": 2", b": -2"), "not HTTP/1.1, or its headers break the rules"),
         (CHUNKED.replace(b"chunked", b"gzip, chunked"), "not HTTP/1.1, or its headers break the rules"),
+        (CHUNKED + b"1\r\nx\r\n" * 10_001, "more than 10000 pieces in the answer"),
         (CHUNKED + b"zz\r\n", "the answer's chunked coding is broken"),
         (CHUNKED + b"2\r\nokXX", "the answer's chunked coding is broken"),
         (CHUNKED + b"1;" + b"x" * 5000, "a chunk header or trailer is too long"),

@@ -48,7 +48,7 @@ class ProviderSettings:
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    proxy: str | None = None
+    proxy: Secret | None = None
     insecure_http: bool = False
     reuse_grace: float = 0.0
     concurrency: int = 8
@@ -87,7 +87,7 @@ def load(path: str | Path) -> Configuration:
     providers = {}
     for name, (file, raw) in tables.named["providers"].items():
         with _Within(file, f"providers.{name}"):
-            providers[name] = _provider(name, raw, recipes)
+            providers[name] = _provider(name, raw, recipes, file)
     grants = {}
     for name, (file, raw) in tables.named["grants"].items():
         with _Within(file, f"grants.{name}"):
@@ -268,12 +268,14 @@ def _key(raw: dict[str, Any]) -> SecretSource:
     return _source(table, "key", 'key = { file = "/etc/brokerd/key" }')
 
 
-def _provider(name: str, raw: Any, recipes: _Recipes) -> ProviderSettings:
+def _provider(name: str, raw: Any, recipes: _Recipes, file: Path) -> ProviderSettings:
     table = convert(raw, ProviderFile)
     if table.concurrency < 1:
         raise expected("a whole number of 1 or more", table.concurrency, key="concurrency")
     if table.key_file and not table.cert_file:
         raise ConfigError("a key_file needs its cert_file", key="key_file")
+    if table.proxy and "@" in table.proxy:
+        _refuse_if_others_can_read(file, "proxy")
     for key in ("ca_file", "cert_file", "key_file"):
         if (path := getattr(table, key)) and not Path(path).is_file():
             raise expected("a file that is there", path, key=key)
@@ -283,7 +285,7 @@ def _provider(name: str, raw: Any, recipes: _Recipes) -> ProviderSettings:
         ca_file=table.ca_file,
         cert_file=table.cert_file,
         key_file=table.key_file,
-        proxy=table.proxy,
+        proxy=None if table.proxy is None else Secret(table.proxy),
         insecure_http=table.insecure_http,
         reuse_grace=float(table.reuse_grace),
         concurrency=table.concurrency,
@@ -318,7 +320,9 @@ def _grant(name: str, raw: Any, providers: Mapping[str, ProviderSettings], file:
     if table.lifetime < 1:
         raise expected("a duration of a second or more", float(table.lifetime), key="lifetime")
     credentials = {key: _secret(value, f"credentials.{key}") for key, value in table.credentials.items()}
-    _refuse_if_others_can_read(file, credentials)
+    for key, source in credentials.items():
+        if source.text is not None and key not in PUBLIC:
+            _refuse_if_others_can_read(file, f"credentials.{key}")
     settings: dict[str, object] = dict(table.settings)
     settings.update({k: v for k in ("scope", "audience", "resource") if (v := getattr(table, k))})
     if isinstance(provider.dialect, OAuth2):
@@ -401,12 +405,10 @@ def _url(value: str | None, key: str) -> str:
     return value
 
 
-def _refuse_if_others_can_read(file: Path, credentials: Mapping[str, SecretSource]) -> None:
+def _refuse_if_others_can_read(file: Path, key: str) -> None:
     """A secret in the file itself wants a file that others cannot read (DESIGN.md 6)."""
-    inline = [name for name, source in credentials.items() if source.text is not None and name not in PUBLIC]
-    if inline and stat.S_IMODE(file.stat().st_mode) & 0o004:
-        words = f"a secret stands in a file that everybody can read; chmod o-r {file}"
-        raise ConfigError(words, key=f"credentials.{inline[0]}")
+    if stat.S_IMODE(file.stat().st_mode) & 0o004:
+        raise ConfigError(f"a secret stands in a file that everybody can read; chmod o-r {file}", key=key)
 
 
 def _toml(file: Path) -> dict[str, Any]:

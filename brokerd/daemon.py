@@ -41,6 +41,7 @@ from brokerd.server import Server
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
+CLOSE_IDLE = 15.0  # seconds between looks at connections that are kept and not used
 LANDING = 10.0  # seconds for exchanges under way at SIGTERM; those that spend keep their own deadline (law 3)
 EXIT_OURS, EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 1, 2, 4
 
@@ -139,6 +140,7 @@ class Daemon:
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                     serving.start_soon(self.server.accept, listener)
                     serving.start_soon(refresh_ahead, self.broker, self.clock, self._sweep)
+                    serving.start_soon(self._close_idle)
                     systemd.notify("READY=1", f"STATUS={len(self.broker.grants)} grants")
                     self.audit.said(
                         "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
@@ -203,6 +205,12 @@ class Daemon:
 
     def _way_out(self, settings: ProviderSettings) -> Http:
         return HttpClient(_http_settings(settings), self.clock)
+
+    async def _close_idle(self) -> None:
+        while True:
+            await trio.sleep(CLOSE_IDLE)
+            for provider in self.providers.values():
+                provider.http.sweep()
 
     async def _sweep(self) -> None:
         await sweep_dormant(self.store, self.clock, self.audit)
@@ -311,7 +319,7 @@ def _http_settings(provider: ProviderSettings) -> HttpSettings:
         ca_file=_path(provider.ca_file),
         cert_file=_path(provider.cert_file),
         key_file=_path(provider.key_file),
-        proxy=None if provider.proxy is None else Secret(provider.proxy),
+        proxy=provider.proxy,
         insecure_http=provider.insecure_http,
     )
 

@@ -43,6 +43,10 @@ class Http(Protocol):
         """One request, one answer, nothing repeated. Raises TransportError."""
         ...
 
+    def sweep(self) -> None:
+        """Close the connections that have been idle for too long."""
+        ...
+
     async def aclose(self) -> None:
         """Close the kept connections."""
         ...

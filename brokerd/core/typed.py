@@ -85,6 +85,7 @@ def _explain(text: str, raw: object, wanted: Any, secret: bool) -> ConfigError:
     message, _, path = text.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     found = _at(raw, path)
+    secret = secret or path.startswith(SECRETIVE)
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", message):
         return unknown_key(match[1], _fields(_type_at(wanted, path)), path)
     if match := re.fullmatch(r"Object missing required field `(.*)`", message):
@@ -125,6 +126,7 @@ def _fields(wanted: Any) -> list[str]:
     return list(getattr(wanted, "__struct_encode_fields__", ()))
 
 
+SECRETIVE = ("credentials", "proxy")  # keys whose values are not quoted in errors, however they are mistaken
 KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "a boolean"),
     (str, "text"),

@@ -187,6 +187,9 @@ class ModelProvider:
             raise TransportError("connection closed in the middle of the answer", sent=True)
         return self._response(sent, status, body)
 
+    def sweep(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 

@@ -277,8 +277,8 @@ def _provider(name: str, raw: Any, recipes: _Recipes, file: Path) -> ProviderSet
     if table.proxy and "@" in table.proxy:
         _refuse_if_others_can_read(file, "proxy")
     for key in ("ca_file", "cert_file", "key_file"):
-        if (path := getattr(table, key)) and not Path(path).is_file():
-            raise expected("a file that is there", path, key=key)
+        if (path := getattr(table, key)) and not (path.startswith("/") and Path(path).is_file()):
+            raise expected("the absolute path of a file that is there", path, key=key)
     return ProviderSettings(
         name=name,
         dialect=_dialect(table, recipes),

@@ -42,6 +42,7 @@ from brokerd.server import Server
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
 CLOSE_IDLE = 15.0  # seconds between looks at connections that are kept and not used
+SWEEP = 86_400.0  # seconds between looks at what has lain dormant for too long
 LANDING = 10.0  # seconds for exchanges under way at SIGTERM; those that spend keep their own deadline (law 3)
 EXIT_OURS, EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 1, 2, 4
 
@@ -139,7 +140,8 @@ class Daemon:
                 await self._bring_in(configuration, await in_thread(self.store.all), starting=True)
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                     serving.start_soon(self.server.accept, listener)
-                    serving.start_soon(refresh_ahead, self.broker, self.clock, self._sweep)
+                    serving.start_soon(refresh_ahead, self.broker, self.clock)
+                    serving.start_soon(self._sweep)
                     serving.start_soon(self._close_idle)
                     systemd.notify("READY=1", f"STATUS={len(self.broker.grants)} grants")
                     self.audit.said(
@@ -213,7 +215,9 @@ class Daemon:
                 provider.http.sweep()
 
     async def _sweep(self) -> None:
-        await sweep_dormant(self.store, self.clock, self.audit)
+        while True:
+            await sweep_dormant(self.store, self.clock, self.audit)
+            await trio.sleep(SWEEP)
 
 
 async def read_secrets(settings: GrantSettings) -> dict[str, Secret]:

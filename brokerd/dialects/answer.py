@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -13,6 +14,8 @@ from brokerd.core.exchange import Response
 from brokerd.core.outcome import Cause, RetryLater
 
 AGREEMENT = 1.5  # seconds; a JWT's whole seconds and ours differ by this much when both clocks are right
+VISIBLE = re.compile(r"[!-~]+")
+LONGEST_TOKEN = 48 * 1024  # characters
 LONGEST_LIFETIME = 100 * 365 * 86_400.0  # seconds; anything beyond is a way of writing "never"
 
 
@@ -32,6 +35,18 @@ def text(value: object) -> str | None:
     if isinstance(value, int):
         return str(value)
     return value if isinstance(value, str) and value else None
+
+
+def token(value: object) -> str | None:
+    """A token: visible ASCII (RFC 6749 appendix A.12), so that no line break in it becomes a header of its own where an
+    application sends it, and short enough for one message to the application."""
+    found = text(value)
+    return found if found is not None and len(found) <= LONGEST_TOKEN and VISIBLE.fullmatch(found) else None
+
+
+def token_type(value: object) -> str:
+    """The token type as the provider writes it; Bearer where it names none or something unprintable."""
+    return token(value) or "Bearer"
 
 
 def number(value: object) -> float | None:

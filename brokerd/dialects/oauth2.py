@@ -133,20 +133,20 @@ def _read(response: Response, what: str, errors: Errors, request: Request) -> Ou
     body = answer.json_object(response)
     if not 200 <= response.status < 300 or (body and "error" in body and "access_token" not in body):
         return _error(response, what, errors, request)
-    value = answer.text(body.get("access_token")) if body else None
+    value = answer.token(body.get("access_token")) if body else None
     if body is None or value is None:
         return answer.strange(response, what)
     lifetime = answer.lifetime_in(body.get("expires_in"))
     if lifetime is None:
         lifetime = answer.lifetime_of_jwt(value, response)
-    refresh = answer.text(body.get("refresh_token"))
+    refresh = answer.token(body.get("refresh_token"))
     refresh_lifetime = answer.lifetime_in(body.get("refresh_expires_in", body.get("refresh_token_expires_in")))
     scope = body.get("scope")
     return Issued(
         Tokens(
             access_token=Token(Secret(value), lifetime),
             refresh_token=Token(Secret(refresh), refresh_lifetime or None) if refresh else None,
-            token_type=answer.text(body.get("token_type")) or "Bearer",
+            token_type=answer.token_type(body.get("token_type")),
             scope=tuple(scope.split()) if isinstance(scope, str) else None,
         )
     )

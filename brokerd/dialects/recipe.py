@@ -337,9 +337,9 @@ def _tokens(places: AnswerFile, body: Mapping[str, object], response: Response) 
     refresh = _token(places.refresh_token, body, response)
     if access is None and (places.access_token is not None or refresh is None):
         return None
-    token_type = answer.text(_find(places.token_type, body, response)) if places.token_type else None
+    token_type = answer.token_type(_find(places.token_type, body, response))
     scope = _find(places.scope, body, response) if places.scope else None
-    return Tokens(access, refresh, token_type or "Bearer", _scope(scope))
+    return Tokens(access, refresh, token_type, _scope(scope))
 
 
 def _token(place: str | Place | None, body: Mapping[str, object], response: Response) -> Token | None:
@@ -347,7 +347,7 @@ def _token(place: str | Place | None, body: Mapping[str, object], response: Resp
         return None
     if isinstance(place, str):
         place = Place(at=place)
-    value = answer.text(_find(place.at, body, response))
+    value = answer.token(_find(place.at, body, response))
     if value is None:
         return None
     identifier = answer.text(_find(place.id, body, response)) if place.id else None

@@ -293,7 +293,7 @@ async def world(
         made = World(path, clock, store, provider, others or {}, broker, {}, entropy, {})
         made.bring_in(starting=True)
         if refresher:
-            nursery.start_soon(refresh_ahead, broker, clock, trio.lowlevel.checkpoint)
+            nursery.start_soon(refresh_ahead, broker, clock)
         yield made
         nursery.cancel_scope.cancel()
 

@@ -140,7 +140,7 @@ class Daemon:
                 await self._bring_in(configuration, await in_thread(self.store.all), starting=True)
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                     serving.start_soon(self.server.accept, listener)
-                    serving.start_soon(refresh_ahead, self.broker, self.clock)
+                    serving.start_soon(refresh_ahead, self.broker.flights, self.clock)
                     serving.start_soon(self._sweep)
                     serving.start_soon(self._close_idle)
                     systemd.notify("READY=1", f"STATUS={len(self.broker.grants)} grants")
@@ -148,11 +148,11 @@ class Daemon:
                         "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
                     )
                     await self._until_stopped(signals)
-                self.broker.stopping = True
+                self.broker.flights.stopping = True
                 systemd.notify("STOPPING=1")
                 serving.cancel_scope.cancel()
             with trio.move_on_after(LANDING):
-                await self.broker.landed()
+                await self.broker.flights.landed()
             flights.cancel_scope.cancel()
         self.audit.said("stopped")
 

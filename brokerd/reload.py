@@ -73,7 +73,8 @@ def bring_in(
     rows: dict[str, list[Stored]] = {}
     for row in stored:
         rows.setdefault(row.grant, []).append(row)
-    before, broker.grants = broker.grants, {}
+    flights = broker.flights
+    before, flights.grants = flights.grants, {}
     for name, settings in configuration.grants.items():
         held, printed = before.get(name), prints[name]
         if held is not None and held.fingerprint == printed:
@@ -84,7 +85,7 @@ def bring_in(
         broker.grants[name] = held
         (changes.changed if name in before else changes.added).append(name)
         spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
-        broker.reschedule(held, after=spread)
+        broker.flights.reschedule(held, after=spread)
     _let_go(broker, before, rows, changes)
     for names in (changes.added, changes.changed, changes.removed):
         names.sort()
@@ -155,9 +156,9 @@ def _renew_settings(
     if held.record.state is State.MISCONFIGURED and held.flight is None:
         held.record = records.put_off(held.record, broker.now(), 0.0)
         held.attempted = None
-        broker.reschedule(held)
+        broker.flights.reschedule(held)
     elif held.name in changes.changed:
-        broker.reschedule(held)
+        broker.flights.reschedule(held)
 
 
 def _let_go(
@@ -167,7 +168,7 @@ def _let_go(
     for name, held in before.items():
         if name not in broker.grants:
             changes.removed.append(name)
-            broker.schedule.set(name, None)
+            broker.flights.schedule.set(name, None)
             broker.tell_watchers(name)
         if broker.grants.get(name) is not held:
             changes.aside.append((name, held.fingerprint))

@@ -264,7 +264,7 @@ async def test_spending_requests_say_that_they_spend(autojump_clock: MockClock, 
 
 async def test_sigterm_starts_no_exchange(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path, ISSUING, refresher=False) as made:
-        made.broker.stopping = True
+        made.broker.flights.stopping = True
         assert (await failure_of(made)).code is Code.UNAVAILABLE
         assert made.provider.asked == []
 
@@ -671,11 +671,11 @@ async def test_an_answer_that_is_not_the_providers_kills_nothing(
 async def test_an_unchanged_grant_keeps_token_and_timer_at_a_reload(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path, ISSUING) as made:
         token = await made.broker.get("app")
-        at = made.broker.schedule.at("app")
+        at = made.broker.flights.schedule.at("app")
         await trio.sleep(10)
         made.bring_in()
         assert made.broker.cached("app") is token
-        assert made.broker.schedule.at("app") == pytest.approx(at)
+        assert made.broker.flights.schedule.at("app") == pytest.approx(at)
 
 
 async def test_a_new_secret_keeps_the_tokens_and_a_new_scope_renews(autojump_clock: MockClock, tmp_path: Path) -> None:

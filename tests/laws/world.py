@@ -293,7 +293,7 @@ async def world(
         made = World(path, clock, store, provider, others or {}, broker, {}, entropy, {})
         made.bring_in(starting=True)
         if refresher:
-            nursery.start_soon(refresh_ahead, broker, clock)
+            nursery.start_soon(refresh_ahead, broker.flights, clock)
         yield made
         nursery.cancel_scope.cancel()
 

@@ -1,0 +1,220 @@
+# Single flight (law 1): the one exchange of each grant: when it may begin, who waits for it, what follows it.
+# How an exchange goes is exchanger.py's matter, when one is due core/renewal.py's. It knows nobody's rights.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from brokerd.audit import Audit
+from brokerd.core import record as records
+from brokerd.core.grant import State
+from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.outcome import Issued, Rejected
+from brokerd.core.ports import Clock
+from brokerd.core.record import Record
+from brokerd.core.renewal import Operation, Plan
+from brokerd.core.schedule import Schedule
+from brokerd.exchanger import Exchanger, ExchangeStore
+from brokerd.held import Flight, HeldGrant
+from brokerd.metrics import Metrics
+from brokerd.provider import Provider
+
+STEPS_MOST = 3  # exchanges in one flight: a refresh token is dead, a long one is issued, a short one got with it
+MEND_FIRST, MEND_LONGEST = 1.0, 30.0  # seconds between tries to store what is in memory only
+HASTE = 3  # a caller brings an exchange forward at most once per this part of a lifetime (law 5)
+
+
+class Store(ExchangeStore, Protocol):
+    """What flights need of the store. `adopted`: it may spend (law 15)."""
+
+    adopted: bool
+
+
+class Flights:
+    """All grants and their exchanges, which run in `nursery`, the daemon's: a caller who goes away cancels none.
+
+    `changed` is called with a grant's name whenever something became of it.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: Store,
+        clock: Clock,
+        exchanger: Exchanger,
+        audit: Audit,
+        metrics: Metrics,
+        changed: Callable[[str], None],
+    ) -> None:
+        self.grants: dict[str, HeldGrant] = {}
+        self.schedule = Schedule()
+        self.rescheduled = trio.Event()
+        self.stopping = False
+        self._nursery = nursery
+        self._store = store
+        self._clock = clock
+        self._exchanger = exchanger
+        self._audit = audit
+        self._metrics = metrics
+        self._changed = changed
+        self._mending = False
+
+    # -- when
+
+    def _plan_for_caller(self, held: HeldGrant) -> Plan | None:
+        """None also where a living token was brought forward a short while ago (law 5)."""
+        now = self._clock.now()
+        if self.haste_left(held, now) > 0:
+            return None
+        return self._allowed(held, held.plan(now, for_caller=True), now)
+
+    def haste_left(self, held: HeldGrant, now: Moment) -> float:
+        """Seconds until a living token may be brought forward again; 0 or less: now."""
+        token = held.serves(now)
+        if token is None or held.hastened is None:
+            return 0.0
+        lifetime = held.settings.pace.lifetime if token.lifetime is None else token.lifetime
+        return lifetime / HASTE + seconds_until(held.hastened, now)
+
+    def _allowed(self, held: HeldGrant, plan: Plan | None, now: Moment) -> Plan | None:
+        """The plan, unless something stands in its way that no time mends by itself."""
+        if plan is None or self.stopping:
+            return None
+        if held.ability(now).spends(plan.operation) and (held.unstored or not self._store.adopted):
+            return None
+        return plan
+
+    # -- for callers
+
+    async def wait_for(self, held: HeldGrant, wait: float) -> None:
+        """Until the grant's exchange has ended, for `wait` seconds at most. One that is held back for longer than that
+        is not waited for."""
+        with trio.move_on_after(wait) as scope:
+            while held.flight is None:
+                plan = self._plan_for_caller(held)
+                if plan is None or plan.delay > scope.deadline - trio.current_time():
+                    return
+                if plan.delay > 0:
+                    await trio.sleep(plan.delay)
+                    continue
+                if held.serves(self._clock.now()):
+                    held.hastened = self._clock.now()
+                self.launch(held, for_caller=True)
+                if held.flight is None:
+                    return
+            await held.flight.done.wait()
+
+    # -- the flight
+
+    def renew(self, name: str) -> None:
+        """What is due of the grant, if it still is: the refresher calls this."""
+        held = self.grants.get(name)
+        if held is not None and held.flight is None:
+            self.launch(held, for_caller=False)
+
+    def launch(self, held: HeldGrant, *, for_caller: bool) -> None:
+        now = self._clock.now()
+        plan = self._allowed(held, held.plan(now, for_caller=for_caller), now)
+        if plan is None or plan.delay > 0:
+            self.reschedule(held)
+            return
+        provider = held.provider
+        if not for_caller and provider.busy >= provider.settings.concurrency:
+            provider.queue.append(held.name)
+            return
+        provider.busy += 1
+        held.flight = Flight(plan.operation)
+        self.schedule.set(held.name, None)
+        self._nursery.start_soon(self._fly, held, held.flight, plan, provider, name=f"{plan.operation} {held.name}")
+
+    async def _fly(self, held: HeldGrant, flight: Flight, plan: Plan, provider: Provider) -> None:
+        try:
+            if plan.operation is Operation.REVOKE:
+                await self._exchanger.tell_revoked(held)
+            else:
+                await self._exchange(held, plan)
+        except Exception:
+            self._audit.bug("an exchange ended in a fault of brokerd's own", grant=held.name)
+            await self._exchanger.fail(held, "a fault of brokerd's own; its log says more")
+        finally:
+            held.flight = None
+            provider.busy -= 1
+            flight.done.set()
+            self._after_flight(held, provider)
+
+    async def _exchange(self, held: HeldGrant, plan: Plan) -> None:
+        """An exchange, and those that have to follow it at once; each is stored before the next begins."""
+        for _ in range(STEPS_MOST):
+            outcome = await self._exchanger.exchange(held, plan)
+            if not isinstance(outcome, Issued | Rejected) or held.serves(self._clock.now()):
+                return
+            held.attempted = None  # what follows is part of the same errand
+            now = self._clock.now()
+            following = self._allowed(held, held.plan(now, for_caller=True), now)
+            if following is None or following.delay > 0:
+                return
+            plan = following
+
+    async def landed(self) -> None:
+        """Until no exchange is under way."""
+        while flight := next((held.flight for held in self.grants.values() if held.flight), None):
+            await flight.done.wait()
+
+    def _after_flight(self, held: HeldGrant, provider: Provider) -> None:
+        while provider.queue and provider.busy < provider.settings.concurrency and not self.stopping:
+            self.renew(provider.queue.popleft())
+        self.announce(held)
+        if provider.take_reopened():
+            for each in self.grants.values():
+                if each.provider is provider:
+                    self.reschedule(each)
+
+    def announce(self, held: HeldGrant) -> None:
+        """The grant has changed: its next renewal is set, its watchers are told, what is unstored is mended."""
+        if self.grants.get(held.name) is held:
+            self.reschedule(held)
+            self._changed(held.name)
+        if held.unstored and not self._mending:
+            self._mending = True
+            self._nursery.start_soon(self._mend, name="mend the store")
+
+    def reschedule(self, held: HeldGrant, *, after: float = 0.0) -> None:
+        """Set when the refresher is to look at the grant next, `after` seconds from now at the earliest."""
+        now = self._clock.now()
+        plan = held.plan(now, for_caller=False)
+        if plan is None and held.flight is None and not held.blocked:
+            self._note_dead_end(held, now)
+        plan = self._allowed(held, plan, now)
+        at = None if plan is None or held.flight is not None else now.boot + max(plan.delay, after)
+        self.schedule.set(held.name, at)
+        self.rescheduled.set()
+
+    def _note_dead_end(self, held: HeldGrant, now: Moment) -> None:
+        """A grant that has nothing left to get a token with needs a login, and says so before its token ends."""
+        record = held.record
+        if record.state not in (State.READY, State.RETRYING) or held.plan(now, for_caller=True) is not None:
+            return
+        words = "its refresh token has expired" if record.refresh_token else "it has no refresh token yet"
+        held.record = records.lacks_login(record, words)
+
+    async def _mend(self) -> None:
+        """Store what is in memory only, as soon as the store can be written again (law 2)."""
+        delay = MEND_FIRST
+        while unstored := [held for held in self.grants.values() if held.unstored]:
+            self._metrics.store_failures.inc()
+            await trio.sleep(delay)
+            delay = min(2 * delay, MEND_LONGEST)
+            async with trio.open_nursery() as nursery:
+                for held in unstored:
+                    nursery.start_soon(held.change, self._store, _unchanged)
+            for held in unstored:
+                if not held.unstored:
+                    self._audit.said("stored at last", grant=held.name)
+                    self.reschedule(held)
+        self._mending = False
+
+
+def _unchanged(record: Record) -> Record:
+    return record

@@ -73,32 +73,35 @@ class Broker:
 
     # -- fetching
 
-    def cached(self, name: str, min_ttl: float = 0.0) -> AccessToken | None:
-        """The living token of a grant, if there is one: no thread, no disk, no lock (DESIGN.md 2)."""
-        held = self.grants.get(name)
-        return None if held is None else held.serves(self._clock.now(), min_ttl)
+    def cached(self, name: str, min_ttl: float = 0.0, refused: str | None = None) -> AccessToken | None:
+        """The living token of a grant with more than `min_ttl` seconds to live that is not `refused`, if there is one:
+        no thread, no disk, no lock (DESIGN.md 2). Raises Failure for a `min_ttl` that is too long."""
+        held = self.flights.grants.get(name)
+        return None if held is None else self._wanted(held, min_ttl, refused)
+
+    def _wanted(self, held: HeldGrant, min_ttl: float, refused: str | None) -> AccessToken | None:
+        if min_ttl:
+            _check_min_ttl(held, min_ttl)
+        token = held.serves(self._clock.now(), min_ttl)
+        return None if token is None or token.value.reveal() == refused else token
 
     def expires_at(self, token: AccessToken) -> float | None:
         """When the token dies, in Unix seconds as the wall clock goes now; None: nobody knows."""
-        return None if token.lifetime is None else wall_time(token.issued.after(token.lifetime), self._clock.now())
+        if token.lifetime is None:
+            return None
+        return round(wall_time(token.issued, self._clock.now()) + token.lifetime, 2)
 
     async def get(
         self, name: str, *, min_ttl: float = 0.0, wait: float = 10.0, refused: str | None = None
     ) -> AccessToken:
-        """A living token with more than `min_ttl` seconds to live that is not `refused`. Raises Failure within `wait`
-        seconds; until then it waits for the grant's one exchange."""
+        """The token that `cached` finds, or will find: until then it waits for the grant's one exchange. Raises Failure
+        within `wait` seconds."""
         held = self.held(name)
-        _check_min_ttl(held, min_ttl)
-
-        def wanted() -> AccessToken | None:
-            token = held.serves(self._clock.now(), min_ttl)
-            return None if token is None or token.value.reveal() == refused else token
-
-        if (token := wanted()) is not None:
+        if (token := self._wanted(held, min_ttl, refused)) is not None:
             self.metrics.gets_cached.inc()
             return token
         await self.flights.wait_for(held, wait)
-        if (token := wanted()) is None:
+        if (token := self._wanted(held, min_ttl, refused)) is None:
             self.metrics.gets_failed.inc()
             raise self.failure(held)
         self.metrics.gets_waited.inc()

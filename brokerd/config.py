@@ -19,7 +19,8 @@ from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.dialect import Dialect
 from brokerd.dialects.oauth2 import OAuth2
-from brokerd.dialects.recipe import IDENTIFYING, Recipe, read_recipe
+from brokerd.dialects.recipe import IDENTIFYING, RecipeDialect
+from brokerd.dialects.recipe_file import Recipe, read_recipe
 
 DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
 BUILT_IN_RECIPES = Path(__file__).parent / "dialects" / "recipes"
@@ -308,7 +309,7 @@ def _dialect(table: ProviderFile, recipes: _Recipes) -> Dialect:
         if key not in recipe.settings:
             known = ", ".join(recipe.settings) or "none"
             raise ConfigError(f"{recipe.name} knows no such setting; known: {known}", key=f"settings.{key}")
-    return recipe.at(_url(table.base_url, "base_url"), table.settings)
+    return RecipeDialect(recipe, _url(table.base_url, "base_url").rstrip("/"), table.settings)
 
 
 def _grant(name: str, raw: Any, providers: Mapping[str, ProviderSettings], file: Path) -> GrantSettings:

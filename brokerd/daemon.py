@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import os
 import signal
 import socket
@@ -63,6 +64,7 @@ def main() -> None:
             print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
             return
         log.set_up(arguments.log_level)
+        gc.disable()  # what a start makes stays; looking through it again and again would double its time
         trio.run(functools.partial(run, arguments.config))
     except (CannotStart, ConfigError) as error:
         print(f"brokerd: {error}", file=sys.stderr)  # noqa: T201
@@ -136,8 +138,10 @@ class Daemon:
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
             async with trio.open_nursery() as serving:
                 methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
-                self.server = Server(serving, methods, Policy((), os.geteuid()), self.audit, self.metrics)
+                self.server = Server(serving, methods, self.audit, self.metrics)
                 await self._bring_in(configuration, await in_thread(self.store.all), starting=True)
+                gc.freeze()  # nor does a collection of later look through ten thousand grants while callers wait
+                gc.enable()
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                     serving.start_soon(self.server.accept, listener)
                     serving.start_soon(refresh_ahead, self.broker.flights, self.clock)
@@ -197,7 +201,7 @@ class Daemon:
             self.entropy,
             starting=starting,
         )
-        self.server.policy = Policy(configuration.rules, os.geteuid())
+        self.server.methods.policy = Policy(configuration.rules, os.geteuid())
         for http in unused:
             await http.aclose()
         with contextlib.suppress(StoreError):  # the next start does it again

@@ -82,9 +82,8 @@ class Flights:
         """The plan, unless something stands in its way that no time mends by itself."""
         if plan is None or self.stopping:
             return None
-        if held.ability(now).spends(plan.operation) and (held.unstored or not self._store.adopted):
-            return None
-        return plan
+        may_spend = self._store.adopted and not held.unstored
+        return plan if may_spend or not held.ability(now).spends(plan.operation) else None
 
     # -- for callers
 
@@ -115,16 +114,18 @@ class Flights:
             self.launch(held, for_caller=False)
 
     def launch(self, held: HeldGrant, *, for_caller: bool) -> None:
-        now = self._clock.now()
+        now, provider = self._clock.now(), held.provider
+        if not for_caller and provider.busy >= provider.settings.concurrency:
+            provider.queue[held.name] = None
+            return
+        if not for_caller and (shut := provider.breaker.wait(now)) > 0:
+            self._look_at(held.name, now.boot + shut)
+            return
         plan = self._allowed(held, held.plan(now, for_caller=for_caller), now)
         if plan is None or plan.delay > 0:
             self.reschedule(held)
             return
-        provider = held.provider
-        if not for_caller and provider.busy >= provider.settings.concurrency:
-            provider.queue.append(held.name)
-            return
-        provider.busy += 1
+        provider.take_place()
         held.flight = Flight(plan.operation)
         self.schedule.set(held.name, None)
         self._nursery.start_soon(self._fly, held, held.flight, plan, provider, name=f"{plan.operation} {held.name}")
@@ -164,12 +165,13 @@ class Flights:
 
     def _after_flight(self, held: HeldGrant, provider: Provider) -> None:
         while provider.queue and provider.busy < provider.settings.concurrency and not self.stopping:
-            self.renew(provider.queue.popleft())
+            self.renew(provider.queue.popitem(last=False)[0])
         self.announce(held)
         if provider.take_reopened():
+            now = self._clock.now().boot
             for each in self.grants.values():
-                if each.provider is provider:
-                    self.reschedule(each)
+                if each.provider is provider and each.flight is None:
+                    self._look_at(each.name, now)
 
     def announce(self, held: HeldGrant) -> None:
         """The grant has changed: its next renewal is set, its watchers are told, what is unstored is mended."""
@@ -188,7 +190,11 @@ class Flights:
             self._note_dead_end(held, now)
         plan = self._allowed(held, plan, now)
         at = None if plan is None or held.flight is not None else now.boot + max(plan.delay, after)
-        self.schedule.set(held.name, at)
+        self._look_at(held.name, at)
+
+    def _look_at(self, name: str, at: float | None) -> None:
+        """Have the refresher look at the grant at `at`, or not at all: at one after the other, however many are due."""
+        self.schedule.set(name, at)
         self.rescheduled.set()
 
     def _note_dead_end(self, held: HeldGrant, now: Moment) -> None:

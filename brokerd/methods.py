@@ -32,26 +32,19 @@ Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """What is known of a connection: who calls, what he watches, and which rules were last asked for him."""
+    """What is known of a connection: who calls, what he may get by which rules, and what he watches."""
 
     caller: Caller
     notify: Notify
-    _policy: Policy = field(default_factory=Policy)
+    rules: Policy | None = None
     may_get: dict[str, bool] = field(default_factory=dict)
     watching: dict[str, Callable[[str], None]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
 
-    @property
-    def policy(self) -> Policy:
-        return self._policy
 
-    @policy.setter
-    def policy(self, policy: Policy) -> None:
-        if policy is not self._policy:
-            self._policy = policy
-            self.may_get.clear()
+Handler = Callable[[Session, dict[str, Any]], object]
 
 
 class Methods:
@@ -66,32 +59,32 @@ class Methods:
         metrics: Metrics,
     ) -> None:
         self.audit = audit
+        self.policy = Policy()  # the configuration's takes its place, and another one's at a reload
         self._broker = broker
         self._nursery = nursery
         self._reload = reload
         self._metrics = metrics
         self._started_at = round(time.time(), 2)
-        self._handlers: dict[str, tuple[Callable[[Session, dict[str, Any]], object], Mapping[str, Check]]] = {
-            "hello": (self._hello, {}),
-            "get": (self._get, {"grant": _text, "min_ttl": _seconds, "wait": _wait, "refused": _text, **VARIANT}),
-            "get_many": (self._get_many, {"grants": _names, "min_ttl": _seconds, "wait": _wait}),
-            "watch": (self._watch, {"grants": _names}),
-            "unwatch": (self._unwatch, {"grants": _names}),
-            "status": (self._status, {"grants": _names_of_any_number}),
-            "refresh": (self._refresh, {"grant": _text, "wait": _wait}),
-            "revoke": (self._revoke, {"grant": _text, "wait": _wait}),
-            "forget": (self._forget, {"grant": _text}),
-            "adopt": (self._adopt, {}),
-            "import": (self._import, {"grant": _text, "refresh_token": _text}),
-            "reload": (self._read_again, {}),
+        get = {"grant": _text, "min_ttl": _seconds, "wait": _wait, "refused": _text, **VARIANT}
+        self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
+            "hello": (self._hello, {}, ()),
+            "get": (self._get, get, ("grant",)),
+            "get_many": (self._get_many, {"grants": _names, "min_ttl": _seconds, "wait": _wait}, ("grants",)),
+            "watch": (self._watch, {"grants": _names}, ("grants",)),
+            "unwatch": (self._unwatch, {"grants": _names}, ("grants",)),
+            "status": (self._status, {"grants": _names_of_any_number}, ()),
+            "refresh": (self._refresh, {"grant": _text, "wait": _wait}, ("grant",)),
+            "revoke": (self._revoke, {"grant": _text, "wait": _wait}, ("grant",)),
+            "forget": (self._forget, {"grant": _text}, ("grant",)),
+            "adopt": (self._adopt, {}, ()),
+            "import": (self._import, {"grant": _text, "refresh_token": _text}, ("grant", "refresh_token")),
+            "reload": (self._read_again, {}, ()),
         }
 
     def answer(self, session: Session, method: str, params: dict[str, Any]) -> object:
         """The result, or a function that brings it later. Raises Failure."""
-        if method == "get" and len(params) == 1 and (found := self._at_once(session, params.get("grant"))) is not None:
-            return found
         try:
-            handler, checks = self._handlers[method]
+            handler, checks, required = self._handlers[method]
         except KeyError:
             known = ", ".join(self._handlers)
             raise Failure(Code.BAD_REQUEST, f"unknown method {method[:40]!r}; known: {known}") from None
@@ -100,7 +93,7 @@ class Methods:
                 known = ", ".join(checks) or "none"
                 raise Failure(Code.BAD_REQUEST, f"{method}: unknown parameter {name[:40]!r}; known: {known}")
             checks[name](f"{method}: {name}", value)
-        for name in REQUIRED.get(method, ()):
+        for name in required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
         return handler(session, params)
@@ -116,15 +109,15 @@ class Methods:
     # -- who may
 
     def _require(self, session: Session, action: Action, grant: str, method: str) -> None:
-        if session.policy.allows(session.caller, action, grant):
+        if self.policy.allows(session.caller, action, grant):
             return
         self._deny(session, method, grant)
-        if grant in self._broker.grants and session.policy.allows(session.caller, Action.STATUS, grant):
+        if grant in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, grant):
             raise Failure(Code.DENIED, f"{grant}: you may not {action} it; see [[allow]] in the configuration", grant)
         raise unknown(grant)
 
     def _require_administration(self, session: Session, method: str) -> None:
-        if not session.policy.allows_administration(session.caller):
+        if not self.policy.allows_administration(session.caller):
             self._deny(session, method, "*")
             words = f'{method}: only root, the daemon\'s user, and rules with grants = ["*"] and the action admin may'
             raise Failure(Code.DENIED, words)
@@ -135,35 +128,29 @@ class Methods:
         self.audit.denied(method, grant[:128], pid=caller.pid, uid=caller.uid, user=caller.user)
 
     def _may_get(self, session: Session, grant: str) -> bool:
+        if session.rules is not self.policy:
+            session.rules = self.policy
+            session.may_get.clear()
         known = session.may_get.get(grant)
         if known is None:
-            known = session.policy.allows(session.caller, Action.GET, grant)
+            known = self.policy.allows(session.caller, Action.GET, grant)
             if grant in self._broker.grants:  # a made-up name is not worth remembering
                 session.may_get[grant] = known
         return known
 
     # -- fetching
 
-    def _at_once(self, session: Session, grant: object) -> dict[str, object] | None:
-        """A living token for a caller who may have it: the way of nearly every request."""
-        if type(grant) is not str or not self._may_get(session, grant):
-            return None
-        token = self._broker.cached(grant)
-        if token is None:
-            return None
-        self._metrics.gets_cached.inc()
-        return self._as_map(session, grant, token)
-
-    def _get(self, session: Session, params: dict[str, Any]) -> Later:
-        for name in VARIANT:
-            if name in params:
-                words = f"get: {name}: this version serves a grant's own token only; leave it out"
-                raise Failure(Code.BAD_REQUEST, words)
+    def _get(self, session: Session, params: dict[str, Any]) -> object:
+        """A living token at once: nearly every request is one of these. Else later."""
         grant = params["grant"]
         if not self._may_get(session, grant):
             self._require(session, Action.GET, grant, "get")
-        min_ttl, wait = params.get("min_ttl", 0.0), params.get("wait", WAIT)
-        return lambda: self._fetch(session, grant, min_ttl, wait, params.get("refused"))
+        min_ttl, refused = params.get("min_ttl", 0.0), params.get("refused")
+        token = self._broker.cached(grant, min_ttl, refused)
+        if token is None:
+            return lambda: self._fetch(session, grant, min_ttl, params.get("wait", WAIT), refused)
+        self._metrics.gets_cached.inc()
+        return self._as_map(session, grant, token)
 
     async def _fetch(
         self, session: Session, grant: str, min_ttl: float, wait: float, refused: str | None = None
@@ -249,7 +236,7 @@ class Methods:
 
     def _event(self, session: Session, grant: str) -> tuple[str, dict[str, object]]:
         held = self._broker.grants.get(grant)
-        if held is None or not session.policy.allows(session.caller, Action.GET, grant):
+        if held is None or not self.policy.allows(session.caller, Action.GET, grant):
             return "gone", {"grant": grant, **_without_grant(unknown(grant))}
         token = self._broker.cached(grant)
         if token is not None:
@@ -272,7 +259,7 @@ class Methods:
             for name in names:
                 self._require(session, Action.STATUS, name, "status")
         else:
-            allows, caller = session.policy.allows, session.caller
+            allows, caller = self.policy.allows, session.caller
             names = [name for name in sorted(self._broker.grants) if allows(caller, Action.STATUS, name)]
         return {
             "daemon": {
@@ -401,18 +388,8 @@ def _names(what: str, value: object) -> None:
         raise _wrong(what, f"at most {MANY} names")
 
 
-def _anything(_what: str, _value: object) -> None:
-    """Refused by the method itself, which can say why."""
+def _no_variant(what: str, _value: object) -> None:
+    raise Failure(Code.BAD_REQUEST, f"{what}: this version serves a grant's own token only; leave it out")
 
 
-VARIANT: Mapping[str, Check] = {"scope": _anything, "audience": _anything, "resource": _anything}
-REQUIRED = {
-    "get": ("grant",),
-    "get_many": ("grants",),
-    "watch": ("grants",),
-    "unwatch": ("grants",),
-    "refresh": ("grant",),
-    "revoke": ("grant",),
-    "forget": ("grant",),
-    "import": ("grant", "refresh_token"),
-}
+VARIANT: Mapping[str, Check] = {"scope": _no_variant, "audience": _no_variant, "resource": _no_variant}

@@ -2,7 +2,7 @@
 # them. It knows nothing of grants: what an outcome means for one is decided by who asked.
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Conversation:
 
 class Provider:
     """One configured provider at work. `busy`: flights under way; `queue`: grants that are due and wait for one to
-    end, so that ten thousand of a slow provider's are names in a queue and not tasks."""
+    end, each once, so that ten thousand of a slow provider's are names in a queue and not tasks."""
 
     __slots__ = ("_clock", "_entropy", "_limiter", "_reopened", "breaker", "busy", "http", "name", "queue", "settings")
 
@@ -43,7 +43,7 @@ class Provider:
         self._entropy = entropy
         self._reopened = False
         self.busy = 0
-        self.queue: deque[str] = deque()
+        self.queue: OrderedDict[str, None] = OrderedDict()
         self._limiter = trio.CapacityLimiter(settings.concurrency)
 
     def reconfigured(self, settings: ProviderSettings, http: Http) -> None:
@@ -52,10 +52,14 @@ class Provider:
         self.http = http
         self._limiter.total_tokens = settings.concurrency
 
+    def take_place(self) -> None:
+        """A flight begins. Where the provider seems to be down it is a probe, and nobody else's begins beside it."""
+        self.busy += 1
+        self.breaker = probing(self.breaker, self._clock.now())
+
     async def converse(self, exchange: Exchange, journal: Journal | None = None) -> Conversation:
         """Run an exchange to its end (DESIGN.md 2): requests go out within the provider's limit, and a failure of the
         transport ends it. `journal` is awaited before a request that spends leaves: no journal, no send (law 2)."""
-        self.breaker = probing(self.breaker, self._clock.now())
         at, answer = self._clock.now(), None
         outcome: Outcome | None = None
         heard = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +13,7 @@ from brokerd_client.wire import Reader, pack_error, pack_notification, pack_resu
 
 from brokerd.audit import Audit
 from brokerd.core.failure import Code, Failure
-from brokerd.core.policy import Caller, Policy
+from brokerd.core.policy import Caller
 from brokerd.edge.peer import attest
 from brokerd.methods import MAX_IN_FLIGHT, Methods, Session
 from brokerd.metrics import Metrics
@@ -28,10 +29,9 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 class Server:
     """Serves the socket. Slow requests run in `nursery`, each with a scope that ends with its connection."""
 
-    def __init__(self, nursery: trio.Nursery, methods: Methods, policy: Policy, audit: Audit, metrics: Metrics) -> None:
-        self.policy = policy  # a reload puts another in its place
+    def __init__(self, nursery: trio.Nursery, methods: Methods, audit: Audit, metrics: Metrics) -> None:
+        self.methods = methods
         self._nursery = nursery
-        self._methods = methods
         self._audit = audit
         self._metrics = metrics
 
@@ -74,10 +74,6 @@ class Server:
         self._nursery.start_soon(run, name="request")
         return scope
 
-    @property
-    def methods(self) -> Methods:
-        return self._methods
-
     def bad_input(self, caller: Caller, error: ProtocolError) -> None:
         self._metrics.protocol_errors.inc()
         self._audit.warned("bad input on a connection", reason=str(error), pid=caller.pid, uid=caller.uid)
@@ -90,8 +86,8 @@ class Connection:
         self._sock = sock
         self._server = server
         self._reader = Reader()
-        self._outbox: list[bytes] = []
-        self._sending = trio.Lock()
+        self._outbox = bytearray()  # whole answers but for the first, of which a part may have left
+        self._sending = trio.Lock()  # one task waits for the socket, the others for him
         self._scopes: dict[int, trio.CancelScope] = {}
         self._started = 0
         self._session: Session | None = None
@@ -100,13 +96,16 @@ class Connection:
         """Until the client closes, sends what is no message, or leaves something undone for too long."""
         self._session = session = Session(caller, self._notify)
         reader, sock = self._reader, self._sock
+        deadline = math.inf  # of an unfinished message; bytes that trickle in do not move it
         while True:
-            with _limit(UNFINISHED if reader.partial else None) as scope:
+            if deadline == math.inf:
                 await trio.lowlevel.wait_readable(sock)
-            if scope is not None and scope.cancelled_caught:
-                return await self._reject(
-                    caller, ProtocolError(f"expected the rest of a message within {UNFINISHED:g} s")
-                )
+            else:
+                with trio.move_on_at(deadline) as scope:
+                    await trio.lowlevel.wait_readable(sock)
+                if scope.cancelled_caught:
+                    words = f"expected the rest of a message within {UNFINISHED:g} s"
+                    return await self._reject(caller, ProtocolError(words))
             try:
                 data = sock.recv(READ)
             except BlockingIOError:
@@ -116,11 +115,14 @@ class Connection:
             reader.feed(data)
             try:
                 for message in reader:
+                    deadline = math.inf
                     self._take(session, message)
             except ProtocolError as error:
                 return await self._reject(caller, error)
-            if self._outbox and not await self._flush():
+            if not self._send() and not await self._flush():
                 return None
+            if reader.partial:
+                deadline = min(deadline, trio.current_time() + UNFINISHED)
 
     def close(self) -> None:
         if self._session is not None:
@@ -136,24 +138,22 @@ class Connection:
         except ProtocolError as error:
             if error.id is None:
                 raise
-            self._outbox.append(pack_error(error.id, Failure(Code.BAD_REQUEST, str(error)).as_map()))
+            self._outbox += pack_error(error.id, Failure(Code.BAD_REQUEST, str(error)).as_map())
             return
-        server = self._server
-        session.policy = server.policy
         try:
-            answer = server.methods.answer(session, method, params)
+            answer = self._server.methods.answer(session, method, params)
         except Failure as failure:
-            self._outbox.append(pack_error(number, failure.as_map()))
+            self._outbox += pack_error(number, failure.as_map())
             return
         if not callable(answer):
-            self._outbox.append(pack_result(number, answer))
+            self._outbox += pack_result(number, answer)
         elif len(self._scopes) >= MAX_IN_FLIGHT:
             words = f"expected at most {MAX_IN_FLIGHT} requests in flight on a connection"
-            self._outbox.append(pack_error(number, Failure(Code.LIMIT, words, retry_after=1.0).as_map()))
+            self._outbox += pack_error(number, Failure(Code.LIMIT, words, retry_after=1.0).as_map())
         else:
             self._started += 1
             key = self._started
-            self._scopes[key] = server.start(lambda: self._answer_later(key, number, answer))
+            self._scopes[key] = self._server.start(lambda: self._answer_later(key, number, answer))
 
     async def _answer_later(self, key: int, number: int, work: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -165,61 +165,38 @@ class Connection:
             message = pack_error(number, Failure(Code.INTERNAL, OUR_FAULT).as_map())
         finally:
             del self._scopes[key]
-        self._outbox.append(message)
+        self._outbox += message
         await self._flush()
 
     def _notify(self, method: str, params: dict[str, object]) -> Awaitable[bool]:
-        self._outbox.append(pack_notification(method, params))
+        self._outbox += pack_notification(method, params)
         return self._flush()
 
     async def _flush(self) -> bool:
         """Send what is in the outbox; false, and the connection closed, if the client does not take it in time."""
-        sock = self._sock
-        if self._sending.locked():
-            await self._sending.acquire()
-        else:
-            self._sending.acquire_nowait()
         try:
-            while self._outbox:
-                data = memoryview(b"".join(self._outbox))
-                self._outbox.clear()
-                while data:
-                    try:
-                        data = data[sock.send(data) :]
-                    except BlockingIOError:
-                        if not await self._writable():
-                            return False
-                    except OSError:
+            async with self._sending:
+                while not self._send():
+                    with trio.move_on_after(STALLED) as scope:
+                        await trio.lowlevel.wait_writable(self._sock)
+                    if scope.cancelled_caught:
+                        self._sock.shutdown(socket.SHUT_RDWR)
                         return False
-        finally:
-            self._sending.release()
+        except OSError:
+            return False
         return True
 
-    async def _writable(self) -> bool:
-        with trio.move_on_after(STALLED):
-            await trio.lowlevel.wait_writable(self._sock)
-            return True
-        self._sock.shutdown(socket.SHUT_RDWR)
-        return False
+    def _send(self) -> bool:
+        """Send what the socket takes now; whether that was all."""
+        outbox = self._outbox
+        while outbox:
+            try:
+                del outbox[: self._sock.send(outbox)]
+            except BlockingIOError:
+                return False
+        return True
 
     async def _reject(self, caller: Caller, error: ProtocolError) -> None:
         self._server.bad_input(caller, error)
-        self._outbox.append(pack_error(None, Failure(Code.BAD_REQUEST, str(error)).as_map()))
+        self._outbox += pack_error(None, Failure(Code.BAD_REQUEST, str(error)).as_map())
         await self._flush()
-
-
-class _NoLimit:
-    """A `with` that costs nothing, for the way of every request."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-_NO_LIMIT = _NoLimit()
-
-
-def _limit(seconds: float | None) -> _NoLimit | trio.CancelScope:
-    return _NO_LIMIT if seconds is None else trio.move_on_after(seconds)

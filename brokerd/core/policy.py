@@ -44,7 +44,7 @@ class Selector:
             (self.user, caller.user == self.user),
             (self.uid, caller.uid == self.uid),
             (self.group, self.group in caller.groups),
-            (self.gid, self.gid in caller.gids),
+            (self.gid, self.gid in caller.gids and self.gid != OVERFLOW_ID),
         )
         named = [holds for selector, holds in said if selector is not None]
         return bool(named) and all(named)

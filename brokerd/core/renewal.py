@@ -71,7 +71,7 @@ def next_for_caller(record: Record, ability: Ability, pace: Pace, now: Moment, a
         operation = Operation.ISSUE
     else:
         return None
-    held = max(0.0, _until(record.retry, now), _until(attempted, now) + LEAST_INTERVAL if attempted else 0.0)
+    held = max(0.0, _until(record.retry, now), _paced(attempted, now))
     if record.interrupted and ability.spends(operation):
         held = max(held, _risked_after(record, record.interrupted, pace, now))
     return Plan(operation, held)
@@ -94,7 +94,10 @@ def next_by_itself(record: Record, ability: Ability, pace: Pace, now: Moment, at
         if ability.renew_spends:
             due = min(due, rotation)
         elif ability.issue and alive(access, now):
-            rotation = max(0.0, rotation, _until(record.rotation_retry, now), _until(record.retry, now))
+            held = max(_until(record.rotation_retry, now), _until(record.retry, now), _paced(attempted, now))
+            if record.interrupted and ability.issue_spends:
+                held = max(held, _risked_after(record, record.interrupted, pace, now))
+            rotation = max(rotation, held)
             if rotation < due:
                 return Plan(Operation.ISSUE, rotation, early=True)
     return None if due == NEVER else Plan(token.operation, max(due, token.delay))
@@ -119,9 +122,13 @@ def _due(token: AccessToken | RefreshToken | None, unnamed: float, now: Moment) 
 def _risked_after(record: Record, interrupted: Moment, pace: Pace, now: Moment) -> float:
     """Seconds until a refresh token that may be used up is sent again (law 3): at once within the provider's
     grace, else not before the living access token nears its end."""
-    if -_until(interrupted, now) <= pace.reuse_grace:
+    if 0 <= -_until(interrupted, now) <= pace.reuse_grace:
         return 0.0
     return near_end(record.access_token, now)
+
+
+def _paced(attempted: Moment | None, now: Moment) -> float:
+    return 0.0 if attempted is None else seconds_until(attempted, now) + LEAST_INTERVAL
 
 
 def _until(moment: Moment | None, now: Moment) -> float:

@@ -23,8 +23,10 @@ class ConfigError(Exception):
 
     def within(self, key: str = "", file: str = "") -> ConfigError:
         """The same error, seen from further out."""
+        if self.file:  # what it is about lies in a file of its own
+            return self
         path = f"{key}{'' if self.key.startswith('[') or not self.key or not key else '.'}{self.key}"
-        return ConfigError(self.message, key=path, file=self.file or file)
+        return ConfigError(self.message, key=path, file=file)
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.file, self.key, self.message) if part)
@@ -83,9 +85,9 @@ def _hook(wanted: type, raw: object) -> object:
 
 def _explain(text: str, raw: object, wanted: Any, secret: bool) -> ConfigError:
     message, _, path = text.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
+    path = _named(path.rstrip("`").lstrip("."), raw, wanted)
     found = _at(raw, path)
-    secret = secret or path.startswith(SECRETIVE)
+    secret = secret or re.split(r"[.\[]", path)[0] in SECRETIVE
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", message):
         return unknown_key(match[1], _fields(_type_at(wanted, path)), path)
     if match := re.fullmatch(r"Object missing required field `(.*)`", message):
@@ -101,24 +103,54 @@ def _explain(text: str, raw: object, wanted: Any, secret: bool) -> ConfigError:
     return ConfigError(message, key=path)
 
 
+def _named(path: str, raw: object, wanted: Any) -> str:
+    """The path with the names of the tables that msgspec calls `[...]`: of each the first that does not fit."""
+    while "[...]" in path:
+        before, _, after = path.partition("[...]")
+        tables, of_type = _at(raw, before), _annotation_at(wanted, before)
+        name = next((name for name, value in dict(tables).items() if not _fits({name: value}, of_type)), "?")  # type: ignore[call-overload]
+        path = f"{before}.{name}{after}".lstrip(".")
+    return path
+
+
+def _fits(raw: object, wanted: Any) -> bool:
+    try:
+        msgspec.convert(raw, wanted, strict=True, dec_hook=_hook)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _at(raw: object, path: str) -> object:
-    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
         if name and isinstance(raw, Mapping):
             raw = raw.get(name)
-        elif index.isdigit() and isinstance(raw, list):
+        elif index and isinstance(raw, list):
             raw = raw[int(index)]
-        elif index == "..." and isinstance(raw, Mapping):
-            return raw
     return raw
 
 
-def _type_at(wanted: Any, path: str) -> Any:
+def _annotation_at(wanted: Any, path: str) -> Any:
+    """The type that a struct's field at the path was declared with."""
     for name in re.findall(r"[^.\[\]]+", path):
-        if hasattr(wanted, "__struct_fields__"):
-            wanted = get_type_hints(wanted).get(name, wanted)
-        for argument in getattr(wanted, "__args__", ()):
-            if hasattr(argument, "__struct_fields__") or hasattr(argument, "__members__"):
-                wanted = argument
+        fields = get_type_hints(_structured(wanted)) if hasattr(_structured(wanted), "__struct_fields__") else {}
+        if name in fields:
+            wanted = fields[name]
+        elif not name.isdigit():  # the name of a table in a table of tables
+            wanted = _structured(wanted)
+    return wanted
+
+
+def _type_at(wanted: Any, path: str) -> Any:
+    return _structured(_annotation_at(wanted, path))
+
+
+def _structured(wanted: Any) -> Any:
+    """The struct or enum inside of a type such as `list[T] | None`."""
+    for argument in getattr(wanted, "__args__", ()):
+        inner = _structured(argument)
+        if hasattr(inner, "__struct_fields__") or hasattr(inner, "__members__"):
+            return inner
     return wanted
 
 
@@ -126,7 +158,7 @@ def _fields(wanted: Any) -> list[str]:
     return list(getattr(wanted, "__struct_encode_fields__", ()))
 
 
-SECRETIVE = ("credentials", "proxy")  # keys whose values are not quoted in errors, however they are mistaken
+SECRETIVE = ("credentials", "proxy", "key")  # keys whose values are not quoted in errors, however they are mistaken
 KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "a boolean"),
     (str, "text"),

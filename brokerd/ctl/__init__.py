@@ -1,0 +1,115 @@
+# brokerctl: reads the command line, runs one command, turns how it ended into an exit code and one line. A get from
+# a shell pays for every import here: each command's code, and whatever it needs, is imported when it runs.
+from __future__ import annotations
+
+import os
+import sys
+
+from brokerd_client import Broker, BrokerError, ProtocolError
+
+from brokerd.ctl.terminal import Failed, complain, plain
+
+OUR_BUG, USAGE, REFUSED, TRY_AGAIN, OVER, NO_DAEMON = 1, 2, 3, 4, 5, 6
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+EXITS = {
+    "internal": OUR_BUG,
+    "misconfigured": USAGE,
+    "bad_request": USAGE,
+    "unknown_grant": REFUSED,
+    "denied": REFUSED,
+    "unavailable": TRY_AGAIN,
+    "limit": TRY_AGAIN,
+    "locked": TRY_AGAIN,
+    "needs_login": OVER,
+    "revoked": OVER,
+    "no_daemon": NO_DAEMON,
+}
+REMEDIES = {
+    "unknown_grant": "brokerctl status lists those that you may use",
+    "denied": "a rule ([[allow]]) of the configuration would have to permit it",
+    "needs_login": "give it a refresh token: brokerctl import GRANT",
+    "revoked": "a new refresh token ends that: brokerctl import GRANT",
+    "misconfigured": "change the configuration, then: brokerctl reload",
+    "internal": "see its log: journalctl -u brokerd",
+    "locked": "try again when they are unlocked",
+    "bad_request": "see brokerctl --help; brokerd and brokerctl may be of different versions",
+}
+
+
+def main() -> int:
+    """The console script. Returns the exit code (DESIGN.md 6)."""
+    try:
+        code = _run(sys.argv[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Failed as failed:
+        complain(str(failed))
+        return failed.code
+    except BrokerError as error:
+        complain(_words(error))
+        return OUR_BUG if isinstance(error, ProtocolError) else EXITS.get(error.code, OUR_BUG)
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        _drop_output()
+        complain(f"the system refused: {error.strerror or type(error).__name__}; mend that and try again")
+        return OUR_BUG
+    except Exception as error:
+        # Neither the error's text nor a traceback: nobody knows what is in them.
+        complain(f"a fault of brokerctl's own: {type(error).__name__} {_place(error)}; please report it")
+        return OUR_BUG
+    return code
+
+
+def _run(words: list[str]) -> int:
+    match words:
+        case ["get", grant] | ["--socket", _, "get", grant] if not grant.startswith("-"):
+            # What scripts run a thousand times: half of its time would be argparse's.
+            from brokerd.ctl.fetch import print_token
+
+            with Broker(words[1] if len(words) > 2 else None) as broker:
+                return print_token(broker, grant)
+    from brokerd.ctl.arguments import read_arguments
+
+    try:
+        arguments = read_arguments(words)
+    except SystemExit:  # argparse has printed the help
+        return 0
+    code: int
+    if arguments.local is not None:
+        code = arguments.local(arguments)
+    else:
+        with Broker(arguments.socket) as broker:
+            code = arguments.run(broker, arguments)
+    return code
+
+
+def _words(error: BrokerError) -> str:
+    words = plain(error.message)
+    if isinstance(error, ProtocolError):
+        return f"what answers at the socket is not brokerd: {words}; name another with --socket or BROKERD_SOCKET"
+    if error.retry_after is not None:
+        return f"{words}; try again in {max(error.retry_after, 1):.0f} s"
+    if ";" in words or error.code not in REMEDIES:
+        return words
+    return f"{words}; {REMEDIES[error.code]}"
+
+
+def _drop_output() -> None:
+    """So that the interpreter does not fail once more, loudly, when it flushes at its end."""
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"in {trace.tb_frame.f_code.co_qualname}, line {trace.tb_lineno}"

@@ -12,6 +12,8 @@ import jwt
 
 from brokerd.core.exchange import Response
 from brokerd.core.outcome import Cause, RetryLater
+from brokerd.core.reason import reason
+from brokerd.core.secret import Secret
 
 AGREEMENT = 1.5  # seconds; a JWT's whole seconds and ours differ by this much when both clocks are right
 VISIBLE = re.compile(r"[!-~]+")
@@ -28,20 +30,31 @@ def json_object(response: Response) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def text(value: object) -> str | None:
-    """A token, id or message as providers write it: text that is not empty, or a number."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
+def identifier(value: object) -> str | None:
+    """An id as providers write it: printable text, or a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
 def token(value: object) -> str | None:
     """A token: visible ASCII (RFC 6749 appendix A.12), so that no line break in it becomes a header of its own where an
     application sends it, and short enough for one message to the application."""
-    found = text(value)
-    return found if found is not None and len(found) <= LONGEST_TOKEN and VISIBLE.fullmatch(found) else None
+    fits = isinstance(value, str) and len(value) <= LONGEST_TOKEN and VISIBLE.fullmatch(value)
+    return value if isinstance(value, str) and fits else None
+
+
+def is_unreadable(value: object) -> bool:
+    """Whether something stands where a token should, and is none: it must not be taken for nothing (law 3)."""
+    return value not in (None, "") and token(value) is None
+
+
+def scope(value: object) -> tuple[str, ...] | None:
+    """A scope, as text with spaces (RFC 6749 §3.3) or as a list."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(each, str) and each.isprintable() for each in found):
+        return None
+    return tuple(found)
 
 
 def token_type(value: object) -> str:
@@ -109,23 +122,21 @@ def retry_after(response: Response) -> float | None:
     return None if seconds is None else max(0.0, seconds)
 
 
-def later(response: Response, reason: str) -> RetryLater | None:
+def later(response: Response, what: str) -> RetryLater | None:
     """The outcome of a status that means "again later" whatever the body says; None for the other statuses."""
     cause = LATER.get(response.status)
     if cause is None and response.status >= 500:
         cause = Cause.FAILED
     if cause is None:
         return None
-    return RetryLater(f"{reason}: the provider answered {response.status}", cause, retry_after(response))
+    return RetryLater(f"{what}: the provider answered {response.status}", cause, retry_after(response))
 
 
-def strange(response: Response, what: str) -> RetryLater:
+def strange(response: Response, what: str, secrets: tuple[Secret, ...]) -> RetryLater:
     """The outcome of an answer that is not in the provider's own form (law 12)."""
-    kind = (response.header("content-type") or "no content type").split(";")[0].strip()[:60]
-    printable = "".join(each if each.isprintable() else "?" for each in kind)
-    detail = (
-        f"{what}: answered {response.status} with {printable}, {len(response.body)} bytes, not in the provider's form"
-    )
+    kind = reason((response.header("content-type") or "no content type").split(";")[0], secrets)[:60]
+    size = f"{len(response.body)} bytes"
+    detail = f"{what}: answered {response.status} with {kind}, {size}, not in the provider's form"
     return RetryLater(detail, Cause.STRANGE, retry_after(response))
 
 
@@ -135,8 +146,10 @@ def _server_time(response: Response) -> float:
     Its Date has whole seconds. Where our own clock agrees with it, our own is the better reading.
     """
     date = _http_date(response.header("date"))
-    if date is None or (response.sent_at.wall < date + 1 and response.at.wall >= date):
+    if date is None:
         return response.sent_at.wall
+    if response.sent_at.wall < date + 1 and response.at.wall >= date:
+        return max(response.sent_at.wall, date)
     return date + 1
 
 

@@ -94,27 +94,31 @@ class OAuth2(Dialect):
         assert response is not None
         if later := answer.later(response, "revocation"):
             return later
-        if 200 <= response.status < 300 and (not response.body.strip() or answer.json_object(response) is not None):
+        body = answer.json_object(response)
+        heard = not response.body.strip() if body is None else "error" not in body
+        if 200 <= response.status < 300 and heard:
             return Done()
         return _error(response, "revocation", REVOKE_ERRORS, request)
 
 
 def _request(url: str, view: GrantView, fields: dict[str, str], *, spends: bool = False) -> Request:
     """A form with the client's authentication (RFC 6749 §2.3.1)."""
+    stored = (token.value for token in (view.access_token, view.refresh_token) if token)
+    sent = [*(secret for name, secret in view.credentials.items() if name != "client_id"), *stored]
     headers = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")]
     client_id = view.credentials["client_id"].reveal()
     match view.settings["client_auth"]:
         case "client_secret_basic":
             # Both are form-encoded first: an id with a colon in it would otherwise be cut there.
             pair = f"{quote_plus(client_id)}:{quote_plus(view.credentials['client_secret'].reveal())}"
-            headers.append(("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}"))
+            encoded = base64.b64encode(pair.encode()).decode()
+            headers.append(("Authorization", f"Basic {encoded}"))
+            sent.append(Secret(encoded))
         case "client_secret_post":
             fields = {**fields, "client_id": client_id, "client_secret": view.credentials["client_secret"].reveal()}
         case _:
             fields = {**fields, "client_id": client_id}
-    stored = [token.value for token in (view.access_token, view.refresh_token) if token]
-    sent = (*(secret for name, secret in view.credentials.items() if name != "client_id"), *stored)
-    return Request("POST", url, tuple(headers), urlencode(fields).encode(), sent, spends)
+    return Request("POST", url, tuple(headers), urlencode(fields).encode(), tuple(sent), spends)
 
 
 def _wanted(view: GrantView) -> dict[str, str]:
@@ -134,20 +138,19 @@ def _read(response: Response, what: str, errors: Errors, request: Request) -> Ou
     if not 200 <= response.status < 300 or (body and "error" in body and "access_token" not in body):
         return _error(response, what, errors, request)
     value = answer.token(body.get("access_token")) if body else None
-    if body is None or value is None:
-        return answer.strange(response, what)
+    if body is None or value is None or answer.is_unreadable(body.get("refresh_token")):
+        return answer.strange(response, what, request.secrets)
     lifetime = answer.lifetime_in(body.get("expires_in"))
     if lifetime is None:
         lifetime = answer.lifetime_of_jwt(value, response)
     refresh = answer.token(body.get("refresh_token"))
     refresh_lifetime = answer.lifetime_in(body.get("refresh_expires_in", body.get("refresh_token_expires_in")))
-    scope = body.get("scope")
     return Issued(
         Tokens(
             access_token=Token(Secret(value), lifetime),
             refresh_token=Token(Secret(refresh), refresh_lifetime or None) if refresh else None,
             token_type=answer.token_type(body.get("token_type")),
-            scope=tuple(scope.split()) if isinstance(scope, str) else None,
+            scope=answer.scope(body.get("scope")),
         )
     )
 
@@ -155,11 +158,10 @@ def _read(response: Response, what: str, errors: Errors, request: Request) -> Ou
 def _error(response: Response, what: str, errors: Errors, request: Request) -> Outcome:
     """RFC 6749 §5.2. An answer without an error code is not the provider's (law 12)."""
     body = answer.json_object(response) or {}
-    code = answer.text(body.get("error"))
-    if code is None or not isinstance(body.get("error"), str) or 300 <= response.status < 400:
-        return answer.strange(response, what)
-    described = answer.text(body.get("error_description"))
-    words = reason(f"{code}: {described}" if described else code, request.secrets)
+    code, described = body.get("error"), body.get("error_description")
+    if not isinstance(code, str) or not code or 300 <= response.status < 400:
+        return answer.strange(response, what, request.secrets)
+    words = reason(f"{code}: {described}" if isinstance(described, str) else code, request.secrets)
     said = f"{what}: the provider answered {response.status} {words}"
     match errors.get(code, Misconfigured):
         case answer_type if answer_type is RetryLater:

@@ -1,17 +1,13 @@
-# The recipe dialect: a TOML file says what to send and where in the answer to look (DESIGN.md 4).
-# Everything is checked when the file is read; what is left to the first renewal is the provider's answer.
+# The recipe dialect at work: fills a recipe's templates, reads its answers (DESIGN.md 4). What may stand in a recipe
+# file, and whether one is right, is recipe_file.py's matter.
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
-
-import msgspec
 
 from brokerd.core.exchange import Exchange, Request, Response
 from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
@@ -19,132 +15,12 @@ from brokerd.core.reason import reason
 from brokerd.core.record import Doomed
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
-from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.core.typed import ConfigError
 from brokerd.dialects import answer, template
-from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView
+from brokerd.dialects.dialect import Dialect, GrantView
+from brokerd.dialects.recipe_file import ALWAYS_SETTINGS, STORED, AnswerFile, Operation, OperationFile, Place, Recipe
 
-STORED = ("access_token", "refresh_token", "access_token.id", "refresh_token.id")
 IDENTIFYING = ("client_id", "username", "user", "email", "account", "api_key")  # credentials that say who, not that
-ALWAYS_SETTINGS = ("scope", "audience", "resource")
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding")
-HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-
-
-class Place(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Where in an answer a token is, and what goes with it. Paths are dotted, `header:Name`, or a list of which the
-    first found counts."""
-
-    at: str | list[str]
-    id: str | list[str] | None = None
-    expires_in: str | list[str] | None = None
-    expires_in_ms: str | list[str] | None = None
-    expires_at: str | list[str] | None = None
-
-
-class AnswerFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    access_token: str | Place | None = None
-    refresh_token: str | Place | None = None
-    token_type: str | list[str] | None = None
-    scope: str | list[str] | None = None
-
-
-class OperationFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    request: str
-    headers: dict[str, str] = {}
-    basic: list[str] | None = None
-    query: dict[str, str] = {}
-    json: dict[str, Any] | None = None
-    form: dict[str, str] | None = None
-    multipart: dict[str, str] | None = None
-    errors: dict[str, str] = {}
-    answer: AnswerFile | None = None
-
-
-class RevokeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    access_token: OperationFile | None = None
-    refresh_token: OperationFile | None = None
-
-
-class ErrorsFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    reason: str | list[str] | None = None
-
-
-class RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    credentials: list[str] = []
-    settings: list[str] = []
-    present: str = DEFAULT_PRESENT
-    issue: list[OperationFile] = []
-    renew: OperationFile | None = None
-    revoke: RevokeFile = RevokeFile()
-    answer: AnswerFile = AnswerFile()
-    errors: ErrorsFile = ErrorsFile()
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One request of a recipe, checked."""
-
-    key: str
-    method: str
-    path: str
-    file: OperationFile
-    errors: Mapping[int, str]
-    answer: AnswerFile
-    needs: frozenset[str] = field(default=frozenset())  # placeholders that must have a value
-
-    @property
-    def spends(self) -> bool:
-        """It sends a stored token, and its answer may bring a refresh token in the place of the one that is held."""
-        return self.answer.refresh_token is not None and bool(self.needs & set(STORED))
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A recipe file, checked: what every provider that speaks it has in common."""
-
-    name: str
-    credentials: tuple[str, ...]
-    settings: tuple[str, ...]
-    present: str
-    issue: tuple[Operation, ...]
-    renew: Operation | None
-    revoke_access: Operation | None
-    revoke_refresh: Operation | None
-    reason: str | list[str] | None
-
-    def at(self, base_url: str, settings: Mapping[str, object]) -> RecipeDialect:
-        """The dialect of one provider: the recipe at a base URL, with the provider's own settings."""
-        return RecipeDialect(self, base_url.rstrip("/"), settings)
-
-
-def read_recipe(name: str, raw: Mapping[str, object]) -> Recipe:
-    """A recipe from what its TOML file says. Raises ConfigError, whose key is within the file."""
-    file = convert(raw, RecipeFile)
-    known = frozenset((*file.credentials, *file.settings, *ALWAYS_SETTINGS))
-    if twice := sorted(known & set(STORED)):
-        raise ConfigError(f"{twice[0]} names what is stored and cannot be a credential or setting", key="credentials")
-    issue = tuple(_operation(f"issue[{n}]", each, file, known) for n, each in enumerate(file.issue))
-    renew = _operation("renew", file.renew, file, known) if file.renew else None
-    if not issue and renew is None:
-        raise ConfigError("a recipe needs an [[issue]] or a [renew]: without one no token can be got", key="issue")
-    for operation in (*issue, *((renew,) if renew else ())):
-        if operation.answer.access_token is None and operation.answer.refresh_token is None:
-            raise ConfigError('say where the token is: access_token = "…"', key=f"{operation.key}.answer")
-    if not file.present.partition(":")[2] or "{access_token}" not in file.present or "\n" in file.present:
-        raise expected('a header line such as "Authorization: Bearer {access_token}"', file.present, key="present")
-    access, refresh = file.revoke.access_token, file.revoke.refresh_token
-    return Recipe(
-        name=name,
-        credentials=tuple(file.credentials),
-        settings=tuple(file.settings),
-        present=file.present,
-        issue=issue,
-        renew=renew,
-        revoke_access=_operation("revoke.access_token", access, file, known) if access else None,
-        revoke_refresh=_operation("revoke.refresh_token", refresh, file, known) if refresh else None,
-        reason=file.errors.reason,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +98,7 @@ class RecipeDialect(Dialect):
             return self._refusal(operation, response, request)
         body = answer.json_object(response)
         tokens = None if body is None else _tokens(operation.answer, body, response)
-        return answer.strange(response, operation.key) if tokens is None else Issued(tokens)
+        return answer.strange(response, operation.key, request.secrets) if tokens is None else Issued(tokens)
 
     def _for_revocation(self, operation: Operation, view: GrantView) -> Exchange:
         try:
@@ -236,7 +112,7 @@ class RecipeDialect(Dialect):
         if not 200 <= response.status < 300:
             return self._refusal(operation, response, request)
         if response.body.strip() and answer.json_object(response) is None:
-            return answer.strange(response, operation.key)
+            return answer.strange(response, operation.key, request.secrets)
         return Done()
 
     def _refusal(self, operation: Operation, response: Response, request: Request) -> Outcome:
@@ -249,7 +125,7 @@ class RecipeDialect(Dialect):
             own, words = found is not None, reason(_words(found), request.secrets)
         meaning = operation.errors.get(response.status)
         if not own or (meaning is None and response.status not in REFUSALS):
-            return answer.strange(response, operation.key)
+            return answer.strange(response, operation.key, request.secrets)
         said = f"{operation.key}: the provider answered {response.status}" + (f": {words}" if words else "")
         match meaning:
             case "rejected":
@@ -277,12 +153,15 @@ class RecipeDialect(Dialect):
     def _request(self, operation: Operation, view: GrantView) -> Request:
         file, values = operation.file, self._values(view)
         headers = [("Accept", "application/json")]
+        sent = [value for value in values.values() if isinstance(value, Secret)]
         filled = template.fill(file.headers, values)
         assert isinstance(filled, dict)
         headers += [(name, _line(template.flat(value))) for name, value in filled.items()]
         if file.basic is not None:
             user, password = (template.flat(template.fill(each, values)) for each in file.basic)
-            headers.append(("Authorization", f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"))
+            pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+            headers.append(("Authorization", f"Basic {pair}"))
+            sent.append(Secret(pair))
         body, content_type = _body(file, values)
         if content_type:
             headers.append(("Content-Type", content_type))
@@ -290,7 +169,6 @@ class RecipeDialect(Dialect):
         if query := template.fill(file.query, values):
             assert isinstance(query, dict)
             url += "?" + urlencode({name: template.flat(value) for name, value in query.items()})
-        sent = [value for value in values.values() if isinstance(value, Secret)]
         return Request(operation.method, url, tuple(headers), body, tuple(sent), operation.spends)
 
 
@@ -332,25 +210,25 @@ def _line(value: str) -> str:
 
 
 def _tokens(places: AnswerFile, body: Mapping[str, object], response: Response) -> Tokens | None:
-    """The tokens of an answer; None where one that has to be there is not."""
-    access = _token(places.access_token, body, response)
-    refresh = _token(places.refresh_token, body, response)
+    """The tokens of an answer; None where one that has to be there is not, or where one is unreadable."""
+    tokens = []
+    for place in (places.access_token, places.refresh_token):
+        place = Place(at=place) if isinstance(place, str) else place
+        found = _find(place.at, body, response) if place else None
+        if answer.is_unreadable(found):
+            return None
+        tokens.append(_token(place, answer.token(found), body, response))
+    access, refresh = tokens
     if access is None and (places.access_token is not None or refresh is None):
         return None
     token_type = answer.token_type(_find(places.token_type, body, response))
-    scope = _find(places.scope, body, response) if places.scope else None
-    return Tokens(access, refresh, token_type, _scope(scope))
+    return Tokens(access, refresh, token_type, answer.scope(_find(places.scope, body, response)))
 
 
-def _token(place: str | Place | None, body: Mapping[str, object], response: Response) -> Token | None:
-    if place is None:
+def _token(place: Place | None, value: str | None, body: Mapping[str, object], response: Response) -> Token | None:
+    if place is None or value is None:
         return None
-    if isinstance(place, str):
-        place = Place(at=place)
-    value = answer.token(_find(place.at, body, response))
-    if value is None:
-        return None
-    identifier = answer.text(_find(place.id, body, response)) if place.id else None
+    identifier = answer.identifier(_find(place.id, body, response))
     return Token(Secret(value), _lifetime(place, value, body, response), identifier)
 
 
@@ -389,79 +267,9 @@ def _walk(path: str, found: object) -> object:
     return found
 
 
-def _scope(value: object) -> tuple[str, ...] | None:
-    if isinstance(value, str):
-        return tuple(value.split())
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    return None
-
-
 def _words(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-# -- reading the file
-
-
-def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozenset[str]) -> Operation:
-    method, _, path = file.request.partition(" ")
-    if method not in METHODS or not path.startswith("/") or path.startswith("//") or set(path) & set("?#\\ \t\r\n"):
-        raise expected(
-            'a method and a path with one leading slash, such as "POST /token"', file.request, key=f"{key}.request"
-        )
-    bodies = [name for name in ("json", "form", "multipart") if getattr(file, name) is not None]
-    if len(bodies) > 1:
-        raise ConfigError(f"at most one of json, form and multipart; found {' and '.join(bodies)}", key=key)
-    if file.basic is not None and len(file.basic) != 2:
-        raise expected("an array of two: user name and password", file.basic, key=f"{key}.basic")
-    for name in file.headers:
-        if not HEADER_NAME.fullmatch(name) or name.lower() in OURS:
-            raise ConfigError("this header cannot be set by a recipe", key=f"{key}.headers.{name}")
-    needs = frozenset(_needs(key, file, known))
-    return Operation(key, method, path, file, dict(_errors(key, file)), file.answer or recipe.answer, needs)
-
-
-def _needs(key: str, file: OperationFile, known: frozenset[str]) -> Iterator[str]:
-    """The placeholders that must have a value; raises for those that nobody declares."""
-    parts = {
-        "request": file.request, "headers": file.headers, "basic": file.basic, "query": file.query,
-        "json": file.json, "form": file.form, "multipart": file.multipart,
-    }  # fmt: skip
-    for part, value in parts.items():
-        for text in _texts(value):
-            if template.stray_brace(text):
-                raise ConfigError(
-                    f'"{text}": braces that are no placeholder; write {{name}} or {{name?}}', key=f"{key}.{part}"
-                )
-        for name, may_be_missing in template.names(value):
-            if name not in known and name not in STORED:
-                declared = ", ".join(sorted(known | set(STORED)))
-                raise ConfigError(f"{{{name}}} is declared nowhere; known: {declared}", key=f"{key}.{part}")
-            if may_be_missing and part in ("request", "basic"):
-                raise ConfigError(f"{{{name}?}} cannot be left out here", key=f"{key}.{part}")
-            if not may_be_missing:
-                yield name
-
-
-def _texts(value: object) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict() | list():
-            for each in value.values() if isinstance(value, dict) else value:
-                yield from _texts(each)
-
-
-def _errors(key: str, file: OperationFile) -> Iterator[tuple[int, str]]:
-    for status, meaning in file.errors.items():
-        if not status.isdigit() or not 400 <= int(status) <= 499 or int(status) in answer.LATER:
-            raise expected('a status from 400 to 499 that does not mean "later" anyway', status, key=f"{key}.errors")
-        if meaning not in MEANINGS:
-            raise expected(f"one of {', '.join(MEANINGS)}", meaning, key=f"{key}.errors.{status}")
-        yield int(status), meaning
-
-
-MEANINGS = ("misconfigured", "rejected", "retry", "done")
 # Statuses that mean "a person must change something" where a recipe does not name them.
 REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 409, 410, 411, 413, 414, 415, 422})

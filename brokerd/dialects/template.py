@@ -55,13 +55,10 @@ def fill_path(template: str, values: Values) -> str:
     """A path with every placeholder encoded as one segment (RFC 3986 §3.3). Raises MissingValue, also for the segments
     `.` and `..`, which would lead elsewhere."""
 
-    def segment(match: re.Match[str]) -> str:
-        value = flat(_value(match[1], values))
-        if value in (".", ".."):
-            raise MissingValue(f"{match[1]} is {value}, which is no path segment")
-        return quote(value, safe="")
-
-    return PLACEHOLDER.sub(segment, template)
+    filled = PLACEHOLDER.sub(lambda match: quote(flat(_value(match[1], values)), safe=""), template)
+    if {".", ".."} & set(filled.split("/")):
+        raise MissingValue("what stands for a segment of the path is . or .., which is none")
+    return filled
 
 
 def flat(value: object) -> str:

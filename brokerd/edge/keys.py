@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def parse(text: str) -> bytes:
     text = text.strip()
     try:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True) if text.startswith(PREFIX) else b""
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         key = b""
     if len(key) != KEY_BYTES:
         words = f'expected one line "{PREFIX}" and {KEY_BYTES} bytes in base64, found something else'

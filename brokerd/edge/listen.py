@@ -1,7 +1,6 @@
 # The listening socket: systemd's, or one of our own at a path. Nothing of what it carries is known here.
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import socket
@@ -53,7 +52,7 @@ def at(path: Path, mode: int, group: str | None) -> socket.socket:
             f"socket_group: there is no group {group} on this machine; make it: groupadd {group}"
         ) from None
     except OSError as error:
-        words = error.strerror if error.errno != errno.EINVAL else "the path is too long for a socket (107 bytes)"
+        words = error.strerror or "the path is too long for a socket (107 bytes)"  # Python's own, without an errno
         raise CannotListen(f"cannot listen at {path}: {words}; set another path: [daemon] socket") from None
     listener.setblocking(False)
     return listener

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import trio
 
-from brokerd.core.policy import Caller
+from brokerd.core.policy import OVERFLOW_ID, Caller
 
 SO_PEERGROUPS = 59
 NAMES_LAST = 5.0  # seconds for which a name that was looked up is believed
@@ -46,7 +46,7 @@ def _groups(sock: socket.socket) -> Iterable[int]:
 
 
 def _names(uid: int, gids: frozenset[int]) -> tuple[str | None, frozenset[str]]:
-    return _user(uid), frozenset(filter(None, map(_group, gids)))
+    return _user(uid), frozenset(filter(None, map(_group, gids - {OVERFLOW_ID})))
 
 
 def _user(uid: int) -> str | None:

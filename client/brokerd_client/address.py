@@ -3,9 +3,16 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
+from _socket import AF_UNIX, SOCK_STREAM
 
 from brokerd_client.errors import NoDaemon
+
+TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
+if TYPE_CHECKING:
+    from _socket import socket
+    from typing import TypeVar
+
+    Kind = TypeVar("Kind", bound=socket)
 
 SYSTEM = "/run/brokerd/brokerd.sock"
 BUSY_PAUSE = 0.01  # seconds between tries while the daemon's queue of new connections is full
@@ -22,13 +29,13 @@ def find_socket() -> str:
     return SYSTEM
 
 
-def connect(path: str) -> socket.socket | None:
-    """A connected socket that does not block and is closed on exec. Raises NoDaemon.
+def connect(path: str, kind: type[Kind]) -> Kind | None:
+    """A connected socket of that class, which does not block and is closed on exec. Raises NoDaemon.
 
     None: the daemon's queue is full; try again in BUSY_PAUSE. Connecting to a Unix socket never takes time, so this
     serves the asynchronous clients too (trio and asyncio take the full queue for a connection in progress).
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = kind(AF_UNIX, SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.connect(path)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from brokerd_client.address import find_socket
 from brokerd_client.messages import Gone, Token, read_token, read_tokens
 from brokerd_client.session import REPEATABLE, TIMEOUT, WAIT, Lost, get_params, lost, patience, read_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from brokerd_client.errors import BrokerError
     from brokerd_client.wire import Response
+
+T = TypeVar("T")
 
 
 class Connection(Protocol):
@@ -23,8 +24,8 @@ class Connection(Protocol):
 
     failure: BaseException | None  # what ended it
 
-    async def ask(self, method: str, params: dict[str, Any], seconds: float) -> Response:
-        """Raises what ended the connection, or Unavailable after so many seconds. May be cancelled."""
+    async def ask(self, method: str, params: dict[str, Any]) -> Response:
+        """Raises what ended the connection. May be cancelled: the answer is then dropped when it comes."""
         ...
 
     async def event(self) -> Token | Gone:
@@ -72,21 +73,27 @@ class AsyncBroker:
 
     async def call(self, method: str, /, **params: Any) -> Any:
         """Any method of docs/protocol.md; returns its result as plain maps and arrays."""
-        seconds = patience(params, self._timeout)
+        return await self._within(patience(params, self._timeout), self._call(method, params))
+
+    async def _call(self, method: str, params: dict[str, Any]) -> Any:
         for tries_left in (1, 0):
             async with self._lock:
                 if self._connection is None or self._connection.failure is not None:
-                    self._connection = await self._connect(seconds)
+                    self._connection = await self._connect()
                 connection = self._connection
             try:
-                return read_result(await connection.ask(method, params, seconds))
+                return read_result(await connection.ask(method, params))
             except Lost:
                 if not tries_left or method not in REPEATABLE:
                     break
         raise lost(method)
 
-    async def _connect(self, seconds: float) -> Connection:
-        """A new connection. Raises NoDaemon, or Unavailable after so many seconds."""
+    async def _connect(self) -> Connection:
+        """A new connection. Raises NoDaemon."""
+        raise NotImplementedError
+
+    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
+        """Do the work. Raises Unavailable if it is not done after so many seconds."""
         raise NotImplementedError
 
     def _find(self) -> str:
@@ -115,7 +122,8 @@ class Watch:
             except Lost:
                 self.close()
         try:
-            self._connection = await self._open()
+            seconds = patience({}, self._broker._timeout)
+            self._connection = await self._broker._within(seconds, self._open())
             return await self._connection.event()
         except Lost:
             self.close()
@@ -130,17 +138,13 @@ class Watch:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.close()
 
     async def _open(self) -> Connection:
-        params = {"grants": self._grants}
-        seconds = patience(params, self._broker._timeout)
-        connection = await self._broker._connect(seconds)
+        connection = await self._broker._connect()
         try:
-            read_result(await connection.ask("watch", params, seconds))
+            read_result(await connection.ask("watch", {"grants": self._grants}))
         except BaseException:
             connection.close()
             raise

@@ -1,9 +1,10 @@
 # The client for programs without an event loop: sockets with a deadline, one request at a time on each.
-# A get from a shell pays for every import here, hence no typing, threading or dataclasses.
+# A get from a shell pays for every import here, hence no typing, no threading, and the interpreter's own socket class.
 from __future__ import annotations
 
+import _socket
 import os
-from contextlib import suppress
+import sys
 from time import monotonic, sleep
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
@@ -25,7 +26,6 @@ from brokerd_client.session import (
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
     from typing import Any, Self
 
     from brokerd_client.errors import BrokerError
@@ -39,9 +39,9 @@ class Broker:
     """brokerd at its socket. One Broker serves a whole program: all threads, and its forks.
 
     Connections are made when they are needed and kept: each request in progress has one of its own, so a slow get
-    in one thread holds up no other. A kept connection that turns out dead (the daemon was restarted) is replaced
-    and the request sent once more, where doing it twice changes nothing (session.REPEATABLE). After a fork the
-    child makes connections of its own.
+    in one thread holds up no other. If a connection ends before the answer (the daemon was restarted), another is
+    made and the request sent once more, where doing it twice changes nothing (session.REPEATABLE); the rest always
+    gets a new connection. After a fork the child makes connections of its own.
 
     `timeout`: seconds beyond `wait` until a daemon that does not answer is given up with Unavailable.
     Every method raises the errors of brokerd_client.errors.
@@ -76,16 +76,14 @@ class Broker:
         """Any method of docs/protocol.md; returns its result as plain maps and arrays."""
         seconds = patience(params, self._timeout)
         deadline = monotonic() + seconds
-        connection = self._take() if method in REPEATABLE else None
-        if connection:
+        repeatable = method in REPEATABLE
+        for first in (True, False) if repeatable else (False,):
+            connection = self._take() if first else None
             try:
-                return self._ask(connection, method, params, deadline, seconds)
+                return self._ask(connection or self._connect(deadline, seconds), method, params, deadline, seconds)
             except Lost:
                 self._forget_idle()  # they are as old as that one
-        try:
-            return self._ask(self._connect(deadline, seconds), method, params, deadline, seconds)
-        except Lost:
-            raise lost(method) from None
+        raise lost(method)
 
     def close(self) -> None:
         """Closes the connections; those in use by other threads are closed when they are done."""
@@ -95,9 +93,7 @@ class Broker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _ask(
@@ -132,7 +128,10 @@ class Broker:
         if self._closed:
             raise RuntimeError("this Broker is closed; make another")
         path = self._path or find_socket()
-        while (sock := connect(path)) is None:
+        # `socket` brings enums and selectors along, which take as long as all the rest. Where the program has it anyway,
+        # it is the one to use: gevent and the like put a class of theirs there.
+        kind = sys.modules.get("socket", _socket).socket
+        while (sock := connect(path, kind)) is None:
             if monotonic() > deadline:
                 raise unanswered(seconds)
             sleep(BUSY_PAUSE)
@@ -180,9 +179,7 @@ class Watch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _open(self) -> _Connection:
@@ -204,7 +201,7 @@ class Watch:
 class _Connection:
     """A socket with one request in progress."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.pid = os.getpid()
         self._sock = sock
         self._session = Session()
@@ -213,8 +210,10 @@ class _Connection:
         """Raises Lost, TimeoutError, ProtocolError."""
         data = self._session.request(method, params)
         self._sock.settimeout(max(deadline - monotonic(), 0.001))
-        with suppress(ConnectionError):  # what the daemon said before it hung up can still be read
+        try:  # noqa: SIM105 - contextlib costs time to import
             self._sock.sendall(data)
+        except ConnectionError:
+            pass  # what the daemon said before it hung up can still be read
         while True:
             for _, response in list(self._session.receive(self._receive(deadline))):
                 return response
@@ -233,10 +232,9 @@ class _Connection:
     def _receive(self, deadline: float | None) -> bytes:
         self._sock.settimeout(None if deadline is None else max(deadline - monotonic(), 0.001))
         try:
-            data: bytes = self._sock.recv(READ_SIZE)
+            return self._sock.recv(READ_SIZE)
         except ConnectionError:
             raise Lost from None
-        return data
 
     def __del__(self) -> None:  # of a Broker that nobody closed; a socket would warn
         self._sock.close()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket as stdlib
 from typing import TYPE_CHECKING, Any, Self
 
 from brokerd_client.address import BUSY_PAUSE, connect
-from brokerd_client.asynchronous import AsyncBroker
+from brokerd_client.asynchronous import AsyncBroker, T
 from brokerd_client.errors import BrokerError
 from brokerd_client.session import TIMEOUT, Lost, Session, unanswered
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Awaitable
 
     from brokerd_client.messages import Gone, Token
     from brokerd_client.wire import Response
@@ -32,9 +33,7 @@ class Broker(AsyncBroker):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.close()
         await asyncio.sleep(0)  # asyncio closes a socket at the next turn of its loop
 
@@ -44,18 +43,22 @@ class Broker(AsyncBroker):
         for connection in list(self._open):
             connection.close()
 
-    async def _connect(self, seconds: float) -> _Connection:
-        if self._closed:
-            raise RuntimeError("this Broker is closed; make another")
-        try:
-            async with asyncio.timeout(seconds):
-                while (sock := connect(self._find())) is None:
-                    await asyncio.sleep(BUSY_PAUSE)
+    async def _connect(self) -> _Connection:
+        while True:
+            if self._closed:
+                raise RuntimeError("this Broker is closed; make another")
+            if sock := connect(self._find(), stdlib.socket):
                 connection = _Connection(self._open)
                 await connection.loop.create_unix_connection(lambda: connection, sock=sock)
+                return connection
+            await asyncio.sleep(BUSY_PAUSE)
+
+    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
         except TimeoutError:
             raise unanswered(seconds) from None
-        return connection
 
 
 class _Connection(asyncio.Protocol):
@@ -66,18 +69,14 @@ class _Connection(asyncio.Protocol):
         self._session = Session()
         self._news = asyncio.Event()
 
-    async def ask(self, method: str, params: dict[str, Any], seconds: float) -> Response:
+    async def ask(self, method: str, params: dict[str, Any]) -> Response:
         if self.loop is not asyncio.get_running_loop():
             raise RuntimeError("this Broker belongs to another event loop; make one in each")
-        waiter: asyncio.Future[Response | None] = self.loop.create_future()
         response = None
         if self.failure is None:
+            waiter: asyncio.Future[Response | None] = self.loop.create_future()
             self._transport.write(self._session.request(method, params, waiter))
-            try:
-                async with asyncio.timeout(seconds):
-                    response = await waiter
-            except TimeoutError:
-                raise unanswered(seconds) from None
+            response = await waiter
         if response is None:
             assert self.failure is not None
             raise self.failure
@@ -109,7 +108,7 @@ class _Connection(asyncio.Protocol):
             self._end(error)
         self._news.set()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._end(Lost())
 
     def _end(self, failure: BaseException) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket as stdlib
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
 from brokerd_client.address import BUSY_PAUSE, connect
-from brokerd_client.asynchronous import AsyncBroker
+from brokerd_client.asynchronous import AsyncBroker, T
 from brokerd_client.errors import BrokerError
 from brokerd_client.session import READ_SIZE, TIMEOUT, Lost, Session, unanswered
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from brokerd_client.messages import Gone, Token
     from brokerd_client.wire import Response
@@ -28,32 +29,36 @@ class Broker(AsyncBroker):
     def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
         super().__init__(socket, timeout)
         self._lock = trio.Lock()
-        self._scope: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> Self:
+        self._scope: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
         self._nursery = await self._scope.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         assert self._nursery is not None
+        # Without the body's error: the nursery would wrap it in a group, and `except Denied` would not catch it. With
+        # a shield: a Cancelled from in here would take that error's place.
+        self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
         self._nursery = None
-        # Without the body's error: the nursery would wrap it in a group, and `except Denied` would not catch it.
         await self._scope.__aexit__(None, None, None)
 
-    async def _connect(self, seconds: float) -> _Connection:
-        if self._nursery is None:
-            raise RuntimeError("use this Broker inside `async with`")
+    async def _connect(self) -> _Connection:
+        while True:
+            if self._nursery is None:
+                raise RuntimeError("use this Broker inside `async with`")
+            if sock := connect(self._find(), stdlib.socket):
+                connection = _Connection(trio.socket.from_stdlib_socket(sock))
+                self._nursery.start_soon(connection.read)
+                self._nursery.start_soon(connection.write)
+                return connection
+            await trio.sleep(BUSY_PAUSE)
+
+    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
         with trio.move_on_after(seconds):
-            while (sock := connect(self._find())) is None:
-                await trio.sleep(BUSY_PAUSE)
-            connection = _Connection(trio.socket.from_stdlib_socket(sock))
-            self._nursery.start_soon(connection.read)
-            self._nursery.start_soon(connection.write)
-            return connection
+            return await work
         raise unanswered(seconds)
 
 
@@ -66,16 +71,16 @@ class _Connection:
         self._to_send = trio.Event()
         self._news = trio.Event()
 
-    async def ask(self, method: str, params: dict[str, Any], seconds: float) -> Response:
+    async def ask(self, method: str, params: dict[str, Any]) -> Response:
         waiter = _Waiter()
         if self.failure is None:
             self._unsent += self._session.request(method, params, waiter)
             self._to_send.set()
-            with trio.move_on_after(seconds):
-                await waiter.done.wait()
-        if waiter.response is not None:
-            return waiter.response
-        raise self.failure or unanswered(seconds)
+            await waiter.done.wait()
+        if waiter.response is None:
+            assert self.failure is not None
+            raise self.failure
+        return waiter.response
 
     async def event(self) -> Token | Gone:
         while True:
@@ -96,12 +101,12 @@ class _Connection:
                     waiter.response = response
                     waiter.done.set()
                 self._news.set()
-        except (OSError, trio.ClosedResourceError):
-            self._end(Lost())
-        except (Lost, BrokerError) as error:
+        except BrokerError as error:
             self._end(error)
+        except (OSError, trio.ClosedResourceError, Lost):
+            pass
         finally:
-            self._end(Lost())  # cancelled
+            self._end(Lost())
 
     async def write(self) -> None:
         try:

@@ -2,9 +2,9 @@
 # keeps the newest event of each grant; and what all three decide alike: patience, what may be repeated, last words.
 from __future__ import annotations
 
-from brokerd_client.errors import BrokerError, NoDaemon, ProtocolError, Unavailable, from_map
+from brokerd_client.errors import BadRequest, BrokerError, NoDaemon, ProtocolError, Unavailable, from_map
 from brokerd_client.messages import read_event
-from brokerd_client.wire import MAX_ANSWER, MAX_ID, Notification, Reader, pack_request, read_reply
+from brokerd_client.wire import MAX_ANSWER, MAX_ID, MAX_MESSAGE, Notification, Reader, pack_request, read_reply
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
@@ -37,10 +37,15 @@ class Session:
         self.events: dict[str, Token | Gone] = {}  # by grant: of several the last is enough
 
     def request(self, method: str, params: dict[str, Any], waiter: object = None) -> bytes:
-        """The bytes of a new request. A waiter that went away is simply not looked at when the answer comes."""
+        """The bytes of a new request. Raises BadRequest where they would only end the connection."""
         while self._id in self._waiting:
             self._id = (self._id + 1) & MAX_ID
-        data = pack_request(self._id, method, params)
+        try:
+            data = pack_request(self._id, method, params)
+        except (UnicodeError, OverflowError):
+            raise BadRequest(f"expected {method} with text in UTF-8 and numbers of at most 64 bits") from None
+        if len(data) > MAX_MESSAGE:
+            raise BadRequest(f"expected {method} with at most {MAX_MESSAGE} bytes, found {len(data)}")
         self._waiting[self._id] = waiter
         self._id = (self._id + 1) & MAX_ID
         return data
@@ -87,8 +92,10 @@ def read_result(response: Response) -> Any:
 
 
 def get_params(grant: str, min_ttl: float, wait: float, refused: str | None) -> dict[str, Any]:
-    """The parameters of `get`."""
-    params: dict[str, Any] = {"grant": grant, "wait": wait}
+    """The parameters of `get`; what is the default stays away, because the daemon answers the plain get fastest."""
+    params: dict[str, Any] = {"grant": grant}
+    if wait != WAIT:
+        params["wait"] = wait
     if min_ttl:
         params["min_ttl"] = min_ttl
     if refused is not None:

@@ -40,9 +40,6 @@ class Reader:
         self._unpacker = Unpacker(
             ext_hook=_no_extension,
             max_buffer_size=0,
-            max_str_len=limit,
-            max_bin_len=limit,
-            max_ext_len=limit,
             max_array_len=limit // 64,
             max_map_len=limit // 64,
         )
@@ -88,19 +85,19 @@ class Reader:
         raise error from None
 
 
-def pack_request(id: int, method: str, params: dict[str, Any]) -> bytes:  # noqa: A002 - the protocol's word
+def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
     """`[0, id, method, [params]]`, or with `[]` where there are none."""
-    return _pack((REQUEST, id, method, (params,) if params else ()))
+    return _pack((REQUEST, msgid, method, (params,) if params else ()))
 
 
-def pack_result(id: int, result: Any) -> bytes:  # noqa: A002
+def pack_result(msgid: int, result: Any) -> bytes:
     """`[1, id, nil, result]`."""
-    return _pack((RESPONSE, id, None, result))
+    return _pack((RESPONSE, msgid, None, result))
 
 
-def pack_error(id: int | None, error: dict[str, Any]) -> bytes:  # noqa: A002
+def pack_error(msgid: int | None, error: dict[str, Any]) -> bytes:
     """`[1, id, error, nil]`; without an id it is the last message before the connection is closed."""
-    return _pack((RESPONSE, id, error, None))
+    return _pack((RESPONSE, msgid, error, None))
 
 
 def pack_notification(method: str, params: dict[str, Any]) -> bytes:
@@ -115,39 +112,39 @@ def read_request(message: list[Any]) -> tuple[int, str, dict[str, Any]]:
     with bad_request; without it where the message is no request, which ends the connection.
     """
     try:
-        kind, id, method, params = message  # noqa: A001 - the protocol's word
+        kind, msgid, method, params = message
     except ValueError:
         raise ProtocolError(f"expected a request [0, id, method, params], found {len(message)} items") from None
     if kind != REQUEST or type(kind) is not int:
         raise ProtocolError("expected a request, which begins with 0")
-    if type(id) is not int or not 0 <= id <= MAX_ID:
+    if type(msgid) is not int or not 0 <= msgid <= MAX_ID:
         raise ProtocolError("expected the id of a request to be an integer from 0 to 2^32-1")
     if type(method) is not str:
         raise ProtocolError("expected the method of a request to be text")
-    return id, method, _read_params(params, id)
+    return msgid, method, _read_params(params, msgid)
 
 
 def read_reply(message: list[Any]) -> Response | Notification:
     """The client's side: the answer or the event that a message holds. Raises ProtocolError."""
     if len(message) == 4 and message[0] == RESPONSE:
-        _, id, error, result = message  # noqa: A001
-        if id is None and error is None:
+        _, msgid, error, result = message
+        if msgid is None and error is None:
             raise ProtocolError("expected an answer without an id to be an error")
-        if id is not None and (type(id) is not int or not 0 <= id <= MAX_ID):
+        if msgid is not None and (type(msgid) is not int or not 0 <= msgid <= MAX_ID):
             raise ProtocolError("expected the id of an answer to be an integer from 0 to 2^32-1")
-        return Response(id, error, result)
+        return Response(msgid, error, result)
     if len(message) == 3 and message[0] == NOTIFICATION and type(message[1]) is str:
         return Notification(message[1], _read_params(message[2], None))
     raise ProtocolError("expected an answer [1, id, error, result] or an event [2, method, params]")
 
 
-def _read_params(params: object, id: int | None) -> dict[str, Any]:  # noqa: A002
+def _read_params(params: object, msgid: int | None) -> dict[str, Any]:
     if type(params) is list:
         if not params:
             return {}
         if len(params) == 1 and type(params[0]) is dict:
             return params[0]
-    raise ProtocolError("expected params to be an array that holds one map", id=id)
+    raise ProtocolError("expected params to be an array that holds one map", id=msgid)
 
 
 def _check(items: Iterable[Any], room: int) -> None:

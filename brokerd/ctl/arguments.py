@@ -1,0 +1,208 @@
+# The command line: every command, its arguments and which function runs it. Of a command line that names its command
+# only that one is built; the others are needed for help and completions alone.
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+from brokerd.ctl.terminal import Failed, plain
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+HELP_WIDTH = 100  # columns
+DEFAULT_ENV = "ACCESS_TOKEN"
+SHELLS = ("bash", "zsh", "tcsh")
+EPILOG = """exit codes: 0 done, 1 a fault of brokerd's own, 2 usage or configuration, 3 denied or unknown grant,
+4 unavailable, try again, 5 revoked or needs login, 6 no daemon at the socket"""
+
+
+class Formatter(RawDescriptionHelpFormatter):
+    """Help of a fixed width: asking the terminal for its own costs more than all the rest of the parsing."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=HELP_WIDTH)
+
+
+class Parser(ArgumentParser):
+    """argparse with the contract's errors: one line, a remedy, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Failed(f"{message}; see {self.prog} --help")
+
+
+def read_arguments(words: list[str]) -> Namespace:
+    """The command line as argparse has it, with `local` or `run`: the function to call. Raises Failed."""
+    command = _command(words)
+    if command and command not in COMMANDS:
+        raise Failed(f"no command {plain(command)!r}{_similar(command, COMMANDS)}; see brokerctl --help")
+    program: list[str] = []
+    if command == "exec" and "--" in words:
+        at = words.index("--")
+        words, program = words[:at], words[at + 1 :]
+    parser = make_parser(command)
+    arguments, left = parser.parse_known_args(words)
+    if command == "exec" and not program:
+        raise Failed(f"expected -- and what to run: {USAGE_OF_EXEC}")
+    if left:
+        raise Failed(_unexpected(left[0], command, arguments.parser if command else parser))
+    if command is None:
+        parser.print_help()
+        raise SystemExit
+    arguments.program = program
+    return arguments
+
+
+def make_parser(only: str | None = None) -> Parser:
+    """The parser with every command, or only one."""
+    parser = Parser(
+        prog="brokerctl",
+        description="Fetch, watch and administer the tokens that brokerd keeps fresh.",
+        epilog=EPILOG,
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--socket", metavar="PATH", help="brokerd's socket (or BROKERD_SOCKET)")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
+    for name in (only,) if only else COMMANDS:
+        words, fill, run = COMMANDS[name]
+        command = commands.add_parser(
+            name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
+        )
+        command.set_defaults(parser=command, local=None, run=None)
+        fill(command)
+        command.set_defaults(**{"local" if name in LOCAL else "run": run})
+    return parser
+
+
+def _command(words: list[str]) -> str | None:
+    """The command that is named; None where there is none, or help is asked for before it."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--socket":
+            next(rest, None)
+        elif word in ("-h", "--help"):
+            return None
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
+def _unexpected(word: str, command: str | None, parser: ArgumentParser) -> str:
+    """Words for what is too much. Only options are repeated: anything else may be a secret in the wrong place."""
+    see = f"see {parser.prog} --help"
+    if word.startswith("-"):
+        option = word.partition("=")[0]
+        return f"no option {plain(option)}{_similar(option, parser._option_string_actions)}; {see}"
+    if command == "import":
+        return f"expected nothing after GRANT: the refresh token is read from stdin, where nobody sees it; {see}"
+    return f"expected nothing more on the command line; {see}"
+
+
+def _similar(word: str, known: Any) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), n=1)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+# -- the arguments of each command
+
+
+def _nothing(parser: ArgumentParser) -> None:
+    """It takes none."""
+
+
+def _grant(parser: ArgumentParser) -> None:
+    parser.add_argument("grant", metavar="GRANT")
+
+
+def _get(parser: ArgumentParser) -> None:
+    _grant(parser)
+    _fetching(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print value, token_type, expires_at and grant as JSON")
+    form.add_argument("--header", action="store_true", help="print the header line that the API wants")
+
+
+def _exec(parser: ArgumentParser) -> None:
+    parser.usage = USAGE_OF_EXEC
+    _grant(parser)
+    _fetching(parser)
+    parser.add_argument("--env", metavar="NAME", default=DEFAULT_ENV, help=f"the variable's name ({DEFAULT_ENV})")
+
+
+def _fetching(parser: ArgumentParser) -> None:
+    parser.add_argument("--min-ttl", metavar="N", type=_seconds, help="serve no token with less than N seconds to live")
+    parser.add_argument("--wait", metavar="N", type=_seconds, help="wait N seconds for the provider if need be (10)")
+    parser.add_argument("--scope", metavar="S", action="append", help="a token for this scope; may be repeated")
+    parser.add_argument("--audience", metavar="A", help="a token for this audience")
+
+
+def _status(parser: ArgumentParser) -> None:
+    parser.add_argument("grants", metavar="GRANT", nargs="*", help="all that you may see, unless named")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+    parser.add_argument("--watch", action="store_true", help="look again every second")
+
+
+def _revoke(parser: ArgumentParser) -> None:
+    _grant(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _watch(parser: ArgumentParser) -> None:
+    parser.add_argument("grants", metavar="GRANT", nargs="+")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--values", action="store_true", help="print the tokens themselves, one a line")
+    form.add_argument("--json", action="store_true", help="print events as JSON, tokens included, one a line")
+
+
+def _keygen(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="must not be there yet")
+
+
+def _completion(parser: ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, nargs="?", default="bash")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+_seconds.__name__ = "number of seconds"  # argparse's word for it
+
+
+def _later(module: str, function: str) -> Callable[..., int]:
+    """A function of a module in this package that is imported when it is called."""
+
+    def run(*arguments: Any) -> int:
+        __import__(f"brokerd.ctl.{module}")
+        code: int = getattr(sys.modules[f"brokerd.ctl.{module}"], function)(*arguments)
+        return code
+
+    return run
+
+
+USAGE_OF_EXEC = "brokerctl exec GRANT [--env NAME] -- CMD …"
+LOCAL = ("keygen", "completion")  # need no daemon
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
+    "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
+    "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
+    "watch": ("print a line whenever a grant has a new token, or none any more", _watch, _later("fetch", "watch")),
+    "status": ("show states, expiries, next renewals and last errors", _status, _later("status", "status")),
+    "refresh": ("renew a token now, and try a misconfigured grant again", _grant, _later("change", "refresh")),
+    "revoke": ("end a grant: serve nothing more, tell the provider", _revoke, _later("change", "revoke")),
+    "import": ("give a grant a refresh token, read from stdin", _grant, _later("change", "import_token")),
+    "reload": ("read the configuration again, all or nothing", _nothing, _later("change", "reload")),
+    "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
+    "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
+    "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
+    "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),
+    "version": ("print the versions of brokerctl and brokerd", _nothing, _later("local", "version")),
+}

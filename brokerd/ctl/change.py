@@ -1,0 +1,102 @@
+# The commands that change something: refresh, revoke, import, reload, forget, adopt. Each says what has happened.
+from __future__ import annotations
+
+import sys
+import time
+
+from brokerd.ctl.terminal import Failed, ask, away, plain, write
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from brokerd_client import Broker
+
+LONGEST = 60_000  # bytes of a refresh token: what a message holds
+NOT_DURABLE = 4
+PROVIDER = {
+    "told": "the provider was told",
+    "pending": "the provider was not told yet, and will be as often as it takes",
+    "unsupported": "the provider has no revocation",
+}
+
+
+def refresh(broker: Broker, arguments: Namespace) -> int:
+    """Renew now."""
+    done = broker.call("refresh", grant=arguments.grant)
+    expires_at = done["expires_at"]
+    expiry = "no expiry is known" if expires_at is None else f"its token expires {away(expires_at - time.time())}"
+    write(f"{arguments.grant}: refreshed; {expiry}")
+    return 0
+
+
+def revoke(broker: Broker, arguments: Namespace) -> int:
+    """End the grant, when the person at the terminal is sure."""
+    grant = arguments.grant
+    if not arguments.yes:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise Failed(f"revoking {plain(grant)} cannot be undone and nobody can be asked here; add --yes")
+        if not ask(f"Revoke {plain(grant)}? It serves nothing more until a new refresh token is imported."):
+            raise Failed(f"{plain(grant)} was not revoked")
+    done = broker.call("revoke", grant=grant)
+    stored = "stored" if done["stored"] else "NOT STORED"
+    told = PROVIDER.get(done["provider"], done["provider"])
+    write(f"{grant}: revoked; {stored}; {plain(told)} ({plain(done['detail'])})")
+    if not done["stored"]:
+        raise Failed(f"{plain(grant)}: the revocation is not durable; mend the store and repeat it", NOT_DURABLE)
+    return 0
+
+
+def import_token(broker: Broker, arguments: Namespace) -> int:
+    """Give the grant a refresh token from stdin."""
+    done = broker.call("import", grant=arguments.grant, refresh_token=_read_secret(arguments.grant))
+    write(f"{arguments.grant}: imported; it is at generation {done['generation']}")
+    return 0
+
+
+def reload(broker: Broker, _arguments: Namespace) -> int:
+    """Read the configuration again."""
+    done = broker.call("reload")
+    lines = [f"{what}: {plain(', '.join(done[what]))}" for what in ("changed", "added", "removed") if done[what]]
+    for line in lines or ["nothing has changed"]:
+        write(line)
+    return 0
+
+
+def forget(broker: Broker, arguments: Namespace) -> int:
+    """Delete what is stored of a grant."""
+    number = broker.call("forget", grant=arguments.grant)["forgotten"]
+    write(f"{arguments.grant}: {number} stored record{'' if number == 1 else 's'} forgotten")
+    return 0
+
+
+def adopt(broker: Broker, _arguments: Namespace) -> int:
+    """Let a copied store be used here."""
+    adopted = broker.call("adopt")["adopted"]
+    write("the store is this machine's now" if adopted else "there was nothing to adopt: the store is this machine's")
+    return 0
+
+
+def _read_secret(grant: str) -> str:
+    """The refresh token, without the line break at its end. It is never shown, also not in errors."""
+    if sys.stdin is None:
+        raise Failed("expected a refresh token on stdin, which is closed")
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        try:
+            text = getpass(f"Refresh token of {plain(grant)} (not shown): ")
+        except EOFError:
+            text = ""
+    else:
+        data = sys.stdin.buffer.read(LONGEST + 1)
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise Failed("expected a refresh token in UTF-8 on stdin, found other bytes") from None
+        text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise Failed("expected a refresh token on stdin, found nothing")
+    if len(text.encode()) > LONGEST:
+        raise Failed(f"expected a refresh token of at most {LONGEST} bytes on stdin")
+    return text

@@ -1,0 +1,52 @@
+# The commands that need no daemon: keygen, completion, and version, which asks it if there is one.
+from __future__ import annotations
+
+from brokerd_client import BrokerError
+
+from brokerd.ctl.terminal import Failed, plain, write
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from brokerd_client import Broker
+
+
+def keygen(arguments: Namespace) -> int:
+    """Make a key file."""
+    from pathlib import Path
+
+    from brokerd.edge.keys import create
+
+    path = Path(arguments.file)
+    try:
+        create(path)
+    except FileExistsError:
+        raise Failed(f"{plain(str(path))} is there already and was left as it is; name another file") from None
+    except OSError as error:
+        raise Failed(f"{plain(str(path))} cannot be made: {error.strerror}; name a file in a writable folder") from None
+    write(f"{plain(str(path))}: made; keep a copy away from the store, which nobody can read without it")
+    return 0
+
+
+def completion(arguments: Namespace) -> int:
+    """Print a completion script."""
+    import shtab
+
+    from brokerd.ctl.arguments import make_parser
+
+    write(shtab.complete(make_parser(), arguments.shell).rstrip("\n"))
+    return 0
+
+
+def version(broker: Broker, _arguments: Namespace) -> int:
+    """Print both versions."""
+    from brokerd import __version__
+
+    write(f"brokerctl {__version__}")
+    try:
+        hello = broker.call("hello")
+        write(f"brokerd {plain(hello['server'])}, protocol {hello['protocol']}")
+    except BrokerError as error:
+        write(f"brokerd did not answer: {plain(error.message)}")
+    return 0

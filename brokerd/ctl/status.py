@@ -1,0 +1,133 @@
+# The status command: what every grant is up to, as a table for people or as the contract's JSON.
+from __future__ import annotations
+
+import sys
+import time
+
+from brokerd_client import BrokerError
+
+from brokerd.ctl.terminal import away, plain, span, write
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+    from brokerd_client import Broker
+
+PAUSE = 1.0  # seconds between looks
+WIDE = 2000  # columns where there is no terminal: nothing is wrapped
+COLOURS = {
+    "ready": "green",
+    "renewing": "cyan",
+    "retrying": "yellow",
+    "misconfigured": "red",
+    "needs_login": "red",
+    "revoked": "magenta",
+}
+
+
+def status(broker: Broker, arguments: Namespace) -> int:
+    """Show it once, or every second."""
+    params = {"grants": arguments.grants} if arguments.grants else {}
+    if arguments.watch and not arguments.json and sys.stdout is not None and sys.stdout.isatty():
+        return _live(broker, params)
+    while True:
+        found = broker.call("status", **params)
+        write(_as_json(found) if arguments.json else _as_text(found))
+        if not arguments.watch:
+            return 0
+        time.sleep(PAUSE)
+
+
+def _as_json(found: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(found)
+
+
+def _as_text(found: dict[str, Any]) -> str:
+    console = _console()
+    with console.capture() as capture:
+        console.print(_picture(found, time.time()))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _live(broker: Broker, params: dict[str, Any]) -> int:
+    """Redraw until Ctrl-C; a daemon that is away for a while is a line in the picture."""
+    from rich.live import Live
+    from rich.text import Text
+
+    picture = _picture(broker.call("status", **params), time.time())
+    with Live(picture, console=_console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(PAUSE)
+            try:
+                picture = _picture(broker.call("status", **params), time.time())
+            except BrokerError as error:
+                picture = Text(plain(error.message), style="red")
+            live.update(picture, refresh=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    wide = None if sys.stdout is not None and sys.stdout.isatty() else WIDE
+    return Console(markup=False, highlight=False, width=wide)
+
+
+def _picture(found: dict[str, Any], now: float) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    daemon = found["daemon"]
+    parts: list[Any] = []
+    if found["grants"]:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("GRANT", "PROVIDER", "STATE", "EXPIRES", "NEXT RENEWAL"):
+            table.add_column(name, no_wrap=name == "STATE", overflow="fold")
+        table.add_column("NOTES", overflow="fold")
+        for grant in found["grants"]:
+            table.add_row(*_row(grant, now))
+        parts.append(table)
+    else:
+        parts.append(Text("no grants that you may see"))
+    running = f"brokerd {daemon['version']}, pid {daemon['pid']}, started {away(daemon['started_at'] - now)}"
+    parts.append(Text(plain(running), style="dim"))
+    if daemon["locked"]:
+        parts.append(Text("the keys are locked", style="red"))
+    if daemon.get("store"):
+        parts.append(Text(f"store: {plain(daemon['store'])}", style="red"))
+    return Group(*parts)
+
+
+def _row(grant: dict[str, Any], now: float) -> list[Any]:
+    from rich.text import Text
+
+    state = plain(grant["state"])
+    cells = [Text(plain(grant["name"])), Text(plain(grant["provider"])), Text(state, style=COLOURS.get(state, ""))]
+    cells += [Text(_moment(grant[key], now)) for key in ("expires_at", "next_renewal_at")]
+    cells.append(Text("; ".join(_notes(grant, now))))
+    return cells
+
+
+def _moment(at: float | None, now: float) -> str:
+    return "–" if at is None else away(at - now)
+
+
+def _notes(grant: dict[str, Any], now: float) -> list[str]:
+    """What a person should know besides, the most important first."""
+    notes = []
+    if grant["unstored"]:
+        notes.append("the newest tokens are in memory only")
+    if grant["interrupted"] is not None:
+        notes.append(f"an exchange is unanswered since {span(now - grant['interrupted'])}")
+    if number := grant.get("pending_revocations"):
+        notes.append(f"{number} still to be revoked at the provider")
+    if (ends := grant["refresh_expires_at"]) is not None:
+        notes.append(f"refresh token expires {away(ends - now)}")
+    if grant["last_error"]:
+        failures = f"{grant['failures']} failures, the last: " if grant["failures"] > 1 else ""
+        notes.append(plain(f"{failures}{grant['last_error']}"))
+    return notes

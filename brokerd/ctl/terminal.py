@@ -1,0 +1,58 @@
+# What brokerctl's commands have in common: how they write, complain, ask and put times into words.
+from __future__ import annotations
+
+import sys
+
+
+class Failed(Exception):
+    """The command ends with this line on stderr and this exit code."""
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def write(line: str) -> None:
+    """One line to stdout, in UTF-8 whatever the locale is: a token is bytes that a program reads."""
+    if sys.stdout is None:  # closed by who started us
+        raise BrokenPipeError
+    try:
+        sys.stdout.buffer.write(line.encode() + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failed(f"cannot write the output: {error.strerror}; look at where it goes") from None
+
+
+def complain(line: str) -> None:
+    """One line to stderr."""
+    if sys.stderr is not None:  # print would take stdout instead
+        print(f"brokerctl: {line}", file=sys.stderr)
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere as one line that cannot steer a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def ask(question: str) -> bool:
+    """Whether the person at the terminal says yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units: 3m 20s."""
+    left = int(abs(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def away(seconds: float) -> str:
+    """How far a moment is from now: in 3m 20s, 3m 20s ago."""
+    return f"in {span(seconds)}" if seconds >= 0 else f"{span(seconds)} ago"

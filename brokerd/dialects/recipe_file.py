@@ -1,0 +1,252 @@
+# What a recipe file says (DESIGN.md 4), and the check of all of it when it is read: what can be known then does not
+# wait for the first renewal. Nothing is sent here: recipe.py does that.
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.dialects import answer, template
+from brokerd.dialects.dialect import DEFAULT_PRESENT
+
+STORED = ("access_token", "refresh_token", "access_token.id", "refresh_token.id")
+ALWAYS_SETTINGS = ("scope", "audience", "resource")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding")
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%{}-]*)+")  # RFC 3986 §3.3; braces are looked at with the placeholders
+MEANINGS = ("misconfigured", "rejected", "retry", "done")
+
+
+class Place(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Where in an answer a token is, and what goes with it. Paths are dotted, `header:Name`, or a list of which the
+    first found counts."""
+
+    at: str | list[str]
+    id: str | list[str] | None = None
+    expires_in: str | list[str] | None = None
+    expires_in_ms: str | list[str] | None = None
+    expires_at: str | list[str] | None = None
+
+
+class AnswerFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    access_token: str | Place | None = None
+    refresh_token: str | Place | None = None
+    token_type: str | list[str] | None = None
+    scope: str | list[str] | None = None
+
+
+class OperationFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    request: str
+    headers: dict[str, str] = {}
+    basic: list[str] | None = None
+    query: dict[str, str] = {}
+    json: dict[str, Any] | None = None
+    form: dict[str, str] | None = None
+    multipart: dict[str, str] | None = None
+    errors: dict[str, str] = {}
+    answer: AnswerFile | None = None
+
+
+class RevokeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    access_token: OperationFile | None = None
+    refresh_token: OperationFile | None = None
+
+
+class ErrorsFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    reason: str | list[str] | None = None
+
+
+class RecipeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    credentials: list[str] = []
+    settings: list[str] = []
+    present: str = DEFAULT_PRESENT
+    issue: list[OperationFile] = []
+    renew: OperationFile | None = None
+    revoke: RevokeFile = RevokeFile()
+    answer: AnswerFile = AnswerFile()
+    errors: ErrorsFile = ErrorsFile()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One request of a recipe, checked."""
+
+    key: str
+    method: str
+    path: str
+    file: OperationFile
+    errors: Mapping[int, str]
+    answer: AnswerFile
+    needs: frozenset[str] = field(default=frozenset())  # placeholders that must have a value
+    sends: frozenset[str] = field(default=frozenset())  # all placeholders
+
+    @property
+    def spends(self) -> bool:
+        """It sends a stored token, and its answer may bring a refresh token in the place of the one that is held."""
+        return self.answer.refresh_token is not None and bool(self.sends & set(STORED))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe file, checked: what every provider that speaks it has in common."""
+
+    name: str
+    credentials: tuple[str, ...]
+    settings: tuple[str, ...]
+    present: str
+    issue: tuple[Operation, ...]
+    renew: Operation | None
+    revoke_access: Operation | None
+    revoke_refresh: Operation | None
+    reason: str | list[str] | None
+
+
+def read_recipe(name: str, raw: Mapping[str, object]) -> Recipe:
+    """A recipe from what its TOML file says. Raises ConfigError, whose key is within the file."""
+    file = convert(raw, RecipeFile)
+    _check_answer("answer", file.answer)
+    known = frozenset((*file.credentials, *file.settings, *ALWAYS_SETTINGS))
+    if twice := sorted(known & set(STORED)):
+        raise ConfigError(f"{twice[0]} names what is stored and cannot be a credential or setting", key="credentials")
+    for each in sorted(known):
+        if not template.PLACEHOLDER.fullmatch(f"{{{each}}}"):
+            raise expected("names of small letters, digits and underscores", each, key="credentials")
+    issue = tuple(_operation(f"issue[{n}]", each, file, known) for n, each in enumerate(file.issue))
+    renew = _operation("renew", file.renew, file, known) if file.renew else None
+    if not issue and renew is None:
+        raise ConfigError("a recipe needs an [[issue]] or a [renew]: without one no token can be got", key="issue")
+    for operation in (*issue, *((renew,) if renew else ())):
+        if operation.answer.access_token is None and operation.answer.refresh_token is None:
+            raise ConfigError('say where the token is: access_token = "…"', key=f"{operation.key}.answer")
+    _check_present(file.present)
+    _check_path("errors.reason", file.errors.reason)
+    access, refresh = file.revoke.access_token, file.revoke.refresh_token
+    recipe = Recipe(
+        name=name,
+        credentials=tuple(file.credentials),
+        settings=tuple(file.settings),
+        present=file.present,
+        issue=issue,
+        renew=renew,
+        revoke_access=_operation("revoke.access_token", access, file, known) if access else None,
+        revoke_refresh=_operation("revoke.refresh_token", refresh, file, known) if refresh else None,
+        reason=file.errors.reason,
+    )
+    _check_ids(recipe)
+    return recipe
+
+
+def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozenset[str]) -> Operation:
+    method, _, path = file.request.partition(" ")
+    plain = template.PLACEHOLDER.sub("x", path)
+    upwards = {".", ".."} & set(plain.split("/"))
+    if method not in METHODS or path.startswith("//") or not PATH.fullmatch(plain) or upwards:
+        wanted = 'a method and a path with one leading slash, such as "POST /token"'
+        raise expected(wanted, file.request, key=f"{key}.request")
+    bodies = [name for name in ("json", "form", "multipart") if getattr(file, name) is not None]
+    if len(bodies) > 1:
+        raise ConfigError(f"at most one of json, form and multipart; found {' and '.join(bodies)}", key=key)
+    if file.basic is not None and len(file.basic) != 2:
+        raise expected("an array of two: user name and password", file.basic, key=f"{key}.basic")
+    for name, value in file.headers.items():
+        if not HEADER_NAME.fullmatch(name) or name.lower() in OURS:
+            raise ConfigError("this header cannot be set by a recipe", key=f"{key}.headers.{name}")
+        if set(value) & set("\r\n\0"):
+            raise expected("one line", value, key=f"{key}.headers.{name}")
+    if file.answer is not None:
+        _check_answer(f"{key}.answer", file.answer)
+    needs, sends = _placeholders(key, file, known)
+    return Operation(key, method, path, file, dict(_errors(key, file)), file.answer or recipe.answer, needs, sends)
+
+
+def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The placeholders that must have a value, and all of them; raises for those that nobody declares."""
+    needs, sends = set(), set()
+    for part in ("request", "headers", "basic", "query", "json", "form", "multipart"):
+        value = getattr(file, part)
+        for text in _texts(value):
+            if template.stray_brace(text):
+                words = f'"{text}": braces that are no placeholder; write {{name}} or {{name?}}'
+                raise ConfigError(words, key=f"{key}.{part}")
+        for name, may_be_missing in template.names(value):
+            if name not in known and name not in STORED:
+                declared = ", ".join(sorted(known | set(STORED)))
+                raise ConfigError(f"{{{name}}} is declared nowhere; known: {declared}", key=f"{key}.{part}")
+            if may_be_missing and part in ("request", "basic"):
+                raise ConfigError(f"{{{name}?}} cannot be left out here", key=f"{key}.{part}")
+            sends.add(name)
+            if not may_be_missing:
+                needs.add(name)
+    return frozenset(needs), frozenset(sends)
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict() | list():
+            for each in value.values() if isinstance(value, dict) else value:
+                yield from _texts(each)
+
+
+def _errors(key: str, file: OperationFile) -> Iterator[tuple[int, str]]:
+    for status, meaning in file.errors.items():
+        if not status.isdigit() or not 400 <= int(status) <= 499 or int(status) in answer.LATER:
+            raise expected('a status from 400 to 499 that does not mean "later" anyway', status, key=f"{key}.errors")
+        if meaning not in MEANINGS:
+            raise expected(f"one of {', '.join(MEANINGS)}", meaning, key=f"{key}.errors.{status}")
+        yield int(status), meaning
+
+
+def _check_present(present: str) -> None:
+    name, _, value = present.partition(":")
+    placeholders = [each for each, _ in template.names(value)]
+    good = HEADER_NAME.fullmatch(name) and placeholders == ["access_token"] and not template.stray_brace(present)
+    if not good or not present.isprintable():
+        raise expected('a header line such as "Authorization: Bearer {access_token}"', present, key="present")
+
+
+def _check_answer(key: str, places: AnswerFile) -> None:
+    for name in ("access_token", "refresh_token"):
+        place = getattr(places, name)
+        if isinstance(place, Place):
+            expiries = [each for each in ("expires_in", "expires_in_ms", "expires_at") if getattr(place, each)]
+            if len(expiries) > 1:
+                raise ConfigError(f"expected one expiry at most, found {' and '.join(expiries)}", key=f"{key}.{name}")
+            for part in ("at", "id", *expiries):
+                _check_path(f"{key}.{name}.{part}", getattr(place, part))
+        else:
+            _check_path(f"{key}.{name}", place)
+    for name in ("token_type", "scope"):
+        _check_path(f"{key}.{name}", getattr(places, name))
+
+
+def _check_path(key: str, path: str | list[str] | None) -> None:
+    """A path is dotted, or `header:Name`, or a list of such."""
+    if path is None:
+        return
+    paths = [path] if isinstance(path, str) else path
+    for each in paths:
+        header = each.removeprefix("header:")
+        if not (HEADER_NAME.fullmatch(header) if header != each else all(each.split("."))):
+            raise expected('a path such as "data.token" or "header:X-Token"', each, key=key)
+    if not paths:
+        raise expected("one path or more", path, key=key)
+
+
+def _check_ids(recipe: Recipe) -> None:
+    """An id that is sent must be in an answer that brings that token."""
+    issuing = (*recipe.issue, *((recipe.renew,) if recipe.renew else ()))
+    for operation in (*issuing, recipe.revoke_access, recipe.revoke_refresh):
+        for name in ("access_token", "refresh_token"):
+            if operation is None or f"{name}.id" not in operation.sends:
+                continue
+            places = [getattr(each.answer, name) for each in issuing]
+            if not any(isinstance(place, Place) and place.id for place in places):
+                words = f"{{{name}.id}} is in no answer; say where it is: {name} = {{ at = …, id = … }}"
+                raise ConfigError(words, key=f"{operation.key}.request")

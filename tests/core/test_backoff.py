@@ -1,0 +1,46 @@
+# How long failures keep a grant away: growing, never below what the provider asked for, never without end (law 7).
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokerd.core.backoff import LONGEST, LONGEST_ASKED, SPREAD, refused_delay, retry_delay
+from tests.core.values import DAY, HOUR
+
+failures = st.integers(1, 10**6)
+jitters = st.floats(0, 1, exclude_max=True)
+asked = st.none() | st.floats(0, 10 * LONGEST_ASKED)
+
+
+def test_the_delay_doubles_from_a_second_to_five_minutes() -> None:
+    assert [retry_delay(n, None, 0.0) for n in range(1, 11)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+
+
+@given(failures, asked, jitters)
+def test_a_delay_is_never_below_what_the_provider_asked_for(n: int, after: float | None, jitter: float) -> None:
+    delay = retry_delay(n, after, jitter)
+    assert delay >= min(after or 0.0, LONGEST_ASKED)
+    assert 1.0 <= delay <= max(LONGEST, min(after or 0.0, LONGEST_ASKED)) * (1 + SPREAD)
+
+
+@given(failures, asked, jitters)
+def test_one_more_failure_never_shortens_the_delay(n: int, after: float | None, jitter: float) -> None:
+    assert retry_delay(n + 1, after, jitter) >= retry_delay(n, after, jitter)
+
+
+def test_jitter_parts_grants_that_failed_together() -> None:
+    assert {retry_delay(10, None, jitter) for jitter in (0.0, 0.5, 0.9)} == {300, 337.5, 367.5}
+    assert retry_delay(1, 60.0, 0.5) == 67.5  # also those that were told the same Retry-After
+
+
+def test_a_retry_after_of_a_century_is_taken_for_a_mistake() -> None:
+    assert retry_delay(1, 100 * 365 * DAY, 0.0) == DAY
+
+
+def test_refused_credentials_are_tried_hourly_for_a_day_and_then_daily() -> None:
+    assert [refused_delay(n, 0.0) for n in (1, 24, 25, 10_000)] == [HOUR, HOUR, DAY, DAY]
+
+
+@given(failures, jitters)
+def test_refused_credentials_are_never_tried_sooner_than_in_an_hour(n: int, jitter: float) -> None:
+    assert HOUR <= refused_delay(n, jitter) <= DAY * (1 + SPREAD)

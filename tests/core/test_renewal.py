@@ -1,0 +1,480 @@
+# When a grant is next due, and by what: the one function whose answer is really slept (law 6), asked at any moment;
+# then slept for days against providers that never get better, with every attempt counted.
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokerd.core import record as records
+from brokerd.core.backoff import refused_delay, retry_delay
+from brokerd.core.grant import State
+from brokerd.core.moment import Moment
+from brokerd.core.record import Record, served
+from brokerd.core.renewal import (
+    AHEAD,
+    LEAST_INTERVAL,
+    SPREAD,
+    Ability,
+    Operation,
+    Pace,
+    Plan,
+    near_end,
+    next_by_itself,
+    next_for_caller,
+)
+from brokerd.exchanger import _issued
+from tests.core.values import BOOT, DAY, HOUR, MINUTE, NOW, access, record, refresh, tokens
+
+PACE = Pace()
+ROTATES = Ability(
+    issue=True, renew=True, renew_spends=True
+)  # occam, ix-api: credentials, and single-use refresh tokens
+LOGIN_ONLY = Ability(issue=False, renew=True, renew_spends=True)  # a grant that a person logged in for
+ISSUES = Ability(issue=True, renew=False)  # every renewal is an issue
+TWO_LIVES = Ability(issue=True, renew=True, issue_spends=True)  # click2mail: a long token that is itself rotated
+
+lifetimes = st.floats(0.5, 400 * DAY)
+jitters = st.floats(0, 1, exclude_max=True)
+REBOOTED = Moment(NOW.wall + MINUTE, 7.0, "boot-2")
+
+
+def by_itself(
+    held: Record, ability: Ability, now: Moment = NOW, *, attempted: Moment | None = None, **pace: object
+) -> Plan | None:
+    return next_by_itself(held, ability, Pace(**pace), now, attempted)  # type: ignore[arg-type]
+
+
+def for_caller(
+    held: Record, ability: Ability, now: Moment = NOW, *, attempted: Moment | None = None, **pace: object
+) -> Plan | None:
+    return next_for_caller(held, ability, Pace(**pace), now, attempted)  # type: ignore[arg-type]
+
+
+def rounded(plan: Plan | None) -> Plan | None:
+    return plan and replace(plan, delay=round(plan.delay, 3))
+
+
+def holds(lifetime: float | None = HOUR, jitter: float = 0.5, **more: object) -> Record:
+    """A grant with a token of that lifetime, just issued, and a refresh token of 30 days."""
+    return record(access_token=access(lifetime, jitter=jitter), refresh_token=refresh(), **more)
+
+
+# Ahead of expiry
+
+
+def test_a_grant_without_a_token_is_due_at_once() -> None:
+    assert by_itself(record(), ISSUES) == Plan(Operation.ISSUE, 0.0)
+    assert by_itself(record(refresh_token=refresh()), LOGIN_ONLY) == Plan(Operation.RENEW, 0.0)
+
+
+def test_a_renewal_comes_at_about_two_thirds_of_the_lifetime() -> None:
+    assert rounded(by_itself(holds(3_000, jitter=0.0), ROTATES)) == Plan(Operation.RENEW, 2_000.0)
+    assert rounded(by_itself(holds(3_000, jitter=0.5), ROTATES)) == Plan(Operation.RENEW, 2_120.0)
+
+
+@given(lifetimes, jitters)
+def test_seconds_and_months_are_both_renewed_between_two_thirds_and_three_quarters(life: float, jitter: float) -> None:
+    plan = by_itself(record(access_token=access(life, jitter=jitter)), ISSUES)
+    assert plan is not None
+    assert plan.delay == pytest.approx(life * (AHEAD + SPREAD * jitter), abs=1e-5)
+    assert 0.66 * life < plan.delay < 0.75 * life
+
+
+@given(lifetimes, jitters, st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_the_jitter_stays_with_the_token_so_that_looking_again_moves_nothing(
+    life: float, jitter: float, looks: list[float]
+) -> None:
+    held = record(access_token=access(life, jitter=jitter))
+    first = by_itself(held, ISSUES)
+    assert first is not None
+    for share in looks:
+        passed = share * first.delay
+        again = by_itself(held, ISSUES, NOW.after(passed))
+        assert again is not None
+        assert passed + again.delay == pytest.approx(first.delay, abs=1e-5)
+
+
+def test_grants_issued_together_part() -> None:
+    delays = {by_itself(holds(HOUR, jitter=n / 10), ROTATES).delay for n in range(10)}  # type: ignore[union-attr]
+    assert len(delays) == 10
+
+
+@pytest.mark.parametrize("lifetime", [60.0, HOUR, 400 * DAY])
+def test_a_token_without_a_known_expiry_is_renewed_every_lifetime_of_the_settings(lifetime: float) -> None:
+    plan = by_itself(holds(None, jitter=0.0), ROTATES, lifetime=lifetime)
+    assert plan is not None
+    assert plan.delay == pytest.approx(min(lifetime, 30 * DAY) * AHEAD, rel=0.06)
+
+
+def test_a_token_that_cannot_be_renewed_by_itself_is_left_alone() -> None:
+    assert by_itself(record(access_token=access()), LOGIN_ONLY) is None
+
+
+def test_a_grant_on_demand_is_renewed_when_somebody_asks_and_not_before() -> None:
+    held, dead = record(access_token=access()), NOW.after(2 * HOUR)
+    assert by_itself(held, ISSUES, dead, on_demand=True) is None
+    assert by_itself(record(), ISSUES, on_demand=True) is None
+    assert for_caller(held, ISSUES, dead, on_demand=True) == Plan(Operation.ISSUE, 0.0)
+
+
+def test_a_token_of_another_boot_is_renewed_at_once_while_the_clock_is_unsure() -> None:
+    assert by_itself(holds(), ROTATES, REBOOTED._replace(trusted=False)) == Plan(Operation.RENEW, 0.0)
+    assert rounded(by_itself(holds(), ROTATES, REBOOTED)) == Plan(Operation.RENEW, round(HOUR * 0.7066667 - MINUTE, 3))
+
+
+# By what
+
+
+def test_a_living_refresh_token_is_used_before_credentials() -> None:
+    assert for_caller(holds(), ROTATES) == Plan(Operation.RENEW, 0.0)
+
+
+def test_where_the_refresh_token_is_dead_credentials_issue_anew() -> None:
+    assert for_caller(holds(), ROTATES, NOW.after(31 * DAY)) == Plan(Operation.ISSUE, 0.0)
+    assert for_caller(record(), ROTATES) == Plan(Operation.ISSUE, 0.0)
+
+
+def test_where_the_refresh_token_is_dead_and_nothing_can_issue_there_is_nothing_to_do() -> None:
+    assert for_caller(holds(), LOGIN_ONLY, NOW.after(31 * DAY)) is None
+    assert by_itself(holds(), LOGIN_ONLY, NOW.after(31 * DAY)) is None
+
+
+def test_a_refresh_token_is_not_used_where_the_dialect_has_no_renewal() -> None:
+    assert for_caller(holds(), ISSUES) == Plan(Operation.ISSUE, 0.0)
+
+
+@pytest.mark.parametrize("state", [State.RENEWING, State.NEEDS_LOGIN])
+def test_nothing_is_due_while_an_exchange_runs_or_a_person_is_needed(state: State) -> None:
+    assert by_itself(holds(state=state), ROTATES, NOW.after(DAY)) is None
+    assert for_caller(holds(state=state), ROTATES, NOW.after(DAY)) is None
+
+
+def test_a_revoked_grant_is_never_renewed() -> None:
+    revoked = records.revoked(holds(), NOW)
+    assert for_caller(revoked, ROTATES) is None
+    assert by_itself(replace(revoked, doomed=()), ROTATES) is None
+
+
+def test_the_provider_is_told_of_a_revocation_as_soon_as_nothing_holds_it_back() -> None:
+    revoked = records.revoked(holds(), NOW)
+    assert by_itself(revoked, ROTATES) == Plan(Operation.REVOKE, 0.0)
+    assert by_itself(replace(revoked, retry=NOW.after(60)), ROTATES) == Plan(Operation.REVOKE, 60.0)
+    assert by_itself(replace(revoked, retry=NOW.after(60)), ROTATES, on_demand=True) == Plan(Operation.REVOKE, 60.0)
+
+
+# Held back
+
+
+@pytest.mark.parametrize("state", [State.RETRYING, State.MISCONFIGURED])
+def test_a_failure_holds_the_next_try_back(state: State) -> None:
+    held = holds(state=state, retry=NOW.after(2.9 * HOUR))
+    assert rounded(by_itself(held, ROTATES, NOW.after(HOUR))) == Plan(Operation.RENEW, round(1.9 * HOUR, 3))
+    assert rounded(for_caller(held, ROTATES, NOW.after(HOUR))) == Plan(Operation.RENEW, round(1.9 * HOUR, 3))
+    assert for_caller(held, ROTATES, NOW.after(3 * HOUR)) == Plan(Operation.RENEW, 0.0)
+
+
+def test_a_retry_that_is_due_before_the_token_needs_it_waits_for_the_token() -> None:
+    held = holds(state=State.RETRYING, retry=NOW.after(1.0))
+    assert rounded(by_itself(held, ROTATES)) == Plan(Operation.RENEW, 2_544.0)
+
+
+def test_two_exchanges_that_nobody_asked_for_are_a_second_apart() -> None:
+    held = holds(0.3)
+    plan = by_itself(held, ROTATES, NOW.after(0.4), attempted=NOW)
+    assert plan is not None
+    assert plan.delay == pytest.approx(LEAST_INTERVAL - 0.4)
+    assert by_itself(held, ROTATES, NOW.after(1.1), attempted=NOW) == Plan(Operation.RENEW, 0.0)
+
+
+# Interrupted (law 3)
+
+
+def interrupted(**more: object) -> Record:
+    return holds(state=State.RETRYING, interrupted=NOW.after(30 * MINUTE), retry=NOW.after(31 * MINUTE), **more)
+
+
+@pytest.mark.parametrize("choose", [by_itself, for_caller])
+@pytest.mark.parametrize("ability", [ROTATES, LOGIN_ONLY])
+def test_an_interrupted_refresh_token_is_not_risked_before_the_access_token_nears_its_end(
+    choose: Callable[..., Plan | None], ability: Ability
+) -> None:
+    plan = choose(interrupted(), ability, NOW.after(45 * MINUTE))
+    assert rounded(plan) == Plan(Operation.RENEW, 14 * MINUTE)  # a minute before the end
+    assert choose(interrupted(), ability, NOW.after(59 * MINUTE)) == Plan(Operation.RENEW, 0.0)
+
+
+@pytest.mark.parametrize("choose", [by_itself, for_caller])
+def test_an_interrupted_refresh_token_is_sent_again_within_the_grace_of_its_provider(
+    choose: Callable[..., Plan | None],
+) -> None:
+    held = interrupted()
+    in_grace, after_it = NOW.after(31 * MINUTE + 1), NOW.after(33 * MINUTE)
+    assert for_caller(held, ROTATES, in_grace, reuse_grace=120.0) == Plan(Operation.RENEW, 0.0)
+    assert rounded(choose(held, ROTATES, after_it, reuse_grace=120.0)) == Plan(Operation.RENEW, 26 * MINUTE)
+
+
+def test_without_a_living_access_token_an_interrupted_refresh_token_is_sent_as_soon_as_the_retry_is_due() -> None:
+    held = replace(interrupted(), access_token=None)
+    assert rounded(for_caller(held, ROTATES, NOW.after(30 * MINUTE + 5))) == Plan(Operation.RENEW, 55.0)
+    assert for_caller(held, ROTATES, NOW.after(32 * MINUTE)) == Plan(Operation.RENEW, 0.0)
+
+
+def test_an_interruption_does_not_hold_an_exchange_that_spends_nothing() -> None:
+    spends_nothing = replace(ROTATES, renew_spends=False)
+    assert for_caller(interrupted(), spends_nothing, NOW.after(45 * MINUTE)) == Plan(Operation.RENEW, 0.0)
+
+
+def test_an_interruption_that_seems_to_lie_ahead_is_not_within_any_grace() -> None:
+    """The wall clock fell back over a reboot: nobody knows how long ago it was, and the provider named no grace."""
+    held = replace(interrupted(), retry=None, access_token=access(HOUR, at=NOW))
+    plan = for_caller(held, ROTATES, Moment(NOW.wall + 20 * MINUTE, 7.0, "boot-2"))
+    assert rounded(plan) == Plan(Operation.RENEW, 39 * MINUTE)
+
+
+@given(lifetimes, jitters)
+def test_a_token_nears_its_end_in_its_last_tenth_and_within_its_last_minute(life: float, jitter: float) -> None:
+    wait = near_end(access(life, jitter=jitter), NOW)
+    assert wait == pytest.approx(life - min(life / 10, 60), abs=1e-5)
+
+
+def test_no_token_or_one_without_an_end_holds_nothing_back() -> None:
+    assert near_end(None, NOW) == 0.0
+    assert near_end(access(None), NOW) == 0.0
+    assert near_end(access(HOUR), NOW.after(2 * HOUR)) == 0.0
+
+
+# The refresh token's own expiry
+
+
+def test_a_refresh_token_that_ends_first_is_replaced_ahead_of_its_end() -> None:
+    held = record(access_token=access(10 * DAY), refresh_token=refresh(2 * DAY, jitter=0.0))
+    assert rounded(by_itself(held, LOGIN_ONLY)) == Plan(Operation.RENEW, round(2 * DAY * AHEAD, 3))
+    assert rounded(by_itself(held, LOGIN_ONLY, on_demand=True)) == Plan(Operation.RENEW, round(2 * DAY * AHEAD, 3))
+
+
+def test_a_long_token_that_a_renewal_does_not_replace_is_rotated_early() -> None:
+    held = record(access_token=access(10 * DAY), refresh_token=refresh(2 * DAY, jitter=0.0))
+    assert rounded(by_itself(held, TWO_LIVES)) == Plan(Operation.ISSUE, round(2 * DAY * AHEAD, 3), early=True)
+
+
+def test_a_renewal_that_is_due_before_the_rotation_goes_first() -> None:
+    held = record(access_token=access(15 * MINUTE), refresh_token=refresh(30 * DAY))
+    plan = by_itself(held, TWO_LIVES)
+    assert plan is not None
+    assert (plan.operation, plan.early) == (Operation.RENEW, False)
+
+
+def test_a_rotation_that_failed_waits_while_renewals_go_on() -> None:
+    at = NOW.after(25 * DAY)
+    held = record(access_token=access(15 * MINUTE, at=at), refresh_token=refresh(30 * DAY))
+    assert by_itself(held, TWO_LIVES, at) == Plan(Operation.ISSUE, 0.0, early=True)
+    failed = replace(held, rotation_retry=at.after(HOUR))
+    renewal = by_itself(failed, TWO_LIVES, at)
+    assert renewal is not None
+    assert (renewal.operation, renewal.early) == (Operation.RENEW, False)
+    soon = replace(held, rotation_retry=at.after(MINUTE))
+    assert rounded(by_itself(soon, TWO_LIVES, at)) == Plan(Operation.ISSUE, MINUTE, early=True)
+
+
+def test_a_rotation_is_not_tried_where_its_short_token_is_dead() -> None:
+    at = NOW.after(25 * DAY)
+    held = record(access_token=access(15 * MINUTE), refresh_token=refresh(30 * DAY))
+    assert by_itself(held, TWO_LIVES, at) == Plan(Operation.RENEW, 0.0)
+
+
+def test_an_interrupted_rotation_is_not_risked_again_before_the_access_token_nears_its_end() -> None:
+    """Law 3 for a rotation: it spends, and nobody knows whether the first one took effect."""
+    at = NOW.after(25 * DAY)
+    held = record(access_token=access(15 * MINUTE, at=at, jitter=0.0), refresh_token=refresh(30 * DAY))
+    held = records.rotation_failed(replace(held, state=State.RENEWING), "timeout", at, 1.0, interrupted=True)
+    plan = by_itself(held, TWO_LIVES, at.after(MINUTE))
+    assert plan is not None
+    assert not plan.early or plan.delay >= 13 * MINUTE
+
+
+# Another scope (law 14)
+
+
+def test_where_the_configuration_asks_for_something_else_a_token_is_issued_anew_at_once() -> None:
+    held = holds(asked="read")
+    assert by_itself(held, replace(ROTATES, asked="write")) == Plan(Operation.ISSUE, 0.0, early=True)
+    assert rounded(by_itself(held, replace(ROTATES, asked="read"))) == Plan(Operation.RENEW, 2_544.0)
+
+
+def test_a_grant_that_cannot_issue_asks_for_the_other_scope_by_a_renewal() -> None:
+    assert by_itself(holds(asked="read"), replace(LOGIN_ONLY, asked="write")) == Plan(Operation.RENEW, 0.0)
+
+
+def test_a_failed_issue_for_another_scope_waits() -> None:
+    held = holds(asked="read", rotation_retry=NOW.after(HOUR))
+    plan = by_itself(held, replace(ROTATES, asked="write"))
+    assert plan == Plan(Operation.ISSUE, HOUR, early=True)
+
+
+# Days of permanent failure, every attempt counted (vault#22575, openbao#3747)
+
+
+FAR_TOO_MANY = 10_000  # attempts: what hammers need not be watched any further
+
+
+@dataclass
+class Life:
+    """One grant, renewed by itself as the refresher and the exchanger do it, at a provider that always does the
+    same. Every step costs a microsecond, as on a real machine."""
+
+    provider: Callable[[Life, Plan], Record]
+    ability: Ability
+    record: Record = field(default_factory=record)
+    pace: Pace = PACE
+    now: Moment = NOW
+    attempted: Moment | None = None
+    attempts: list[tuple[float, Operation]] = field(default_factory=list)
+    looks: int = 0
+
+    def run(self, days: float) -> Life:
+        end = NOW.boot + days * DAY
+        while self.now.boot < end and len(self.attempts) < FAR_TOO_MANY:
+            self.looks += 1
+            plan = next_by_itself(self.record, self.ability, self.pace, self.now, self.attempted)
+            if plan is None:
+                break
+            self.now = self.now.after(plan.delay + 1e-6)
+            if plan.delay > 0 or self.now.boot >= end:
+                continue  # what is due is asked again when it is due, as the broker does
+            self.attempts.append((self.now.boot - NOW.boot, plan.operation))
+            self.attempted = self.now
+            if self.record.state is State.MISCONFIGURED:
+                self.record = records.again(self.record, can_issue=True, by_hand=False)
+            self.record = self.provider(self, replace(plan, delay=0.0))
+        return self
+
+    def per_day(self) -> Counter[int]:
+        return Counter(int(at // DAY) for at, _ in self.attempts)
+
+    def in_an_hour(self) -> int:
+        """The most attempts in any one hour."""
+        return max(Counter(int(at // HOUR) for at, _ in self.attempts).values(), default=0)
+
+
+def down(life: Life, plan: Plan) -> Record:
+    held = records.begun(life.record)
+    if plan.early:
+        delay = retry_delay(held.rotation_failures + 1, None, 0.0)
+        return records.rotation_failed(held, "down", life.now, delay, interrupted=True)
+    delay = retry_delay(held.failures + 1, None, 0.0)
+    return records.failed(held, "down", life.now, delay, interrupted=life.ability.spends(plan.operation))
+
+
+def refusing(life: Life, plan: Plan) -> Record:
+    held = records.begun(life.record)
+    if plan.early:
+        delay = refused_delay(held.rotation_failures + 1, 0.0)
+        return records.rotation_failed(held, "refused", life.now, delay, interrupted=False)
+    return records.refused(held, "refused", life.now, refused_delay(held.failures + 1, 0.0), None)
+
+
+def rejecting(life: Life, plan: Plan) -> Record:
+    if plan.operation is Operation.RENEW:
+        return records.rejected(records.begun(life.record), "dead", life.now, can_issue=life.ability.issue)
+    return refusing(life, plan)
+
+
+def issuing(lifetime: float | None) -> Callable[[Life, Plan], Record]:
+    def provider(life: Life, plan: Plan) -> Record:
+        brought = tokens(f"a-{len(life.attempts)}", lifetime=lifetime)
+        # The exchanger's own step: how long a token that came dead holds the next try back is decided there.
+        return _issued(records.begun(life.record), brought, life.now, life.now, 0.0, life.ability.asked)
+
+    return provider
+
+
+def refusing_to_rotate(life: Life, plan: Plan) -> Record:
+    return refusing(life, plan) if plan.early else issuing(15 * MINUTE)(life, plan)
+
+
+@pytest.mark.parametrize(
+    ("provider", "ability", "held", "hourly", "daily"),
+    [
+        # provider, ability, what is held, most attempts in the first hour, most in any later day
+        pytest.param(down, ISSUES, record(), 25, 288, id="down"),
+        pytest.param(down, ROTATES, record(refresh_token=refresh()), 25, 288, id="down, interrupted"),
+        pytest.param(down, ROTATES, holds(2.0), 25, 288, id="down, token of two seconds"),
+        pytest.param(down, TWO_LIVES, holds(15 * MINUTE), 25, 288, id="down, two lives"),
+        pytest.param(down, replace(ROTATES, asked="write"), holds(30 * DAY, asked="read"), 25, 288, id="another scope"),
+        pytest.param(refusing, ISSUES, record(), 1, 25, id="refusing"),
+        pytest.param(refusing, ROTATES, holds(2.0), 1, 25, id="refusing a renewal"),
+        pytest.param(
+            refusing, replace(ROTATES, asked="write"), holds(30 * DAY, asked="read"), 1, 25, id="refusing another scope"
+        ),
+        pytest.param(rejecting, ROTATES, record(refresh_token=refresh()), 2, 25, id="rejecting"),
+        pytest.param(issuing(0.0), ISSUES, record(), 25, 288, id="issuing dead tokens"),
+        pytest.param(issuing(-5.0), ROTATES, holds(1.0), 25, 288, id="issuing tokens of yesterday"),
+        pytest.param(issuing(HOUR), ISSUES, record(), 3, 37, id="issuing for an hour"),
+        pytest.param(issuing(300 * DAY), ISSUES, record(), 1, 1, id="issuing for most of a year"),
+    ],
+)
+def test_a_provider_that_never_gets_better_is_asked_this_often(
+    provider: Callable[[Life, Plan], Record], ability: Ability, held: Record, hourly: int, daily: int
+) -> None:
+    life = Life(provider, ability, held).run(days=10)
+    assert 0 < life.in_an_hour() <= hourly
+    assert max(count for day, count in life.per_day().items() if day == 0) <= hourly + daily
+    assert max((count for day, count in life.per_day().items() if day > 0), default=0) <= daily
+    assert life.looks <= 3 * len(life.attempts) + 10  # the delay that is returned is the one that is slept
+
+
+def test_refused_credentials_are_tried_daily_after_the_first_day() -> None:
+    life = Life(refusing, ISSUES).run(days=10)
+    assert [life.per_day()[day] for day in range(10)] == [24, *[1] * 9]
+
+
+@pytest.mark.parametrize("lifetime", [0.01, 0.5, 1.0])
+def test_lifetimes_of_a_moment_cost_one_exchange_in_a_second(lifetime: float) -> None:
+    life = Life(issuing(lifetime), ISSUES).run(days=600 / DAY)
+    assert 590 <= len(life.attempts) <= 601
+
+
+def test_a_long_token_that_lives_for_a_moment_is_rotated_once_in_a_second_at_most() -> None:
+    def rotating(life: Life, plan: Plan) -> Record:
+        brought = tokens(None, f"r-{len(life.attempts)}", refresh_lifetime=0.4)
+        return _issued(records.begun(life.record), brought, life.now, life.now, 0.0, life.ability.asked)
+
+    held = record(access_token=access(HOUR), refresh_token=refresh(0.4))
+    assert len(Life(rotating, TWO_LIVES, held).run(days=600 / DAY).attempts) <= 601
+
+
+def test_lifetimes_of_seconds_are_renewed_before_they_end() -> None:
+    life = Life(issuing(6.0), ISSUES).run(days=600 / DAY)
+    assert 145 <= len(life.attempts) <= 151
+    gaps = [later - earlier for (earlier, _), (later, _) in zip(life.attempts, life.attempts[1:], strict=False)]
+    assert max(gaps) < 6.0
+
+
+def test_a_year_of_a_token_that_lives_for_months_costs_a_handful_of_exchanges() -> None:
+    assert len(Life(issuing(90 * DAY), ISSUES).run(days=365).attempts) == 7
+
+
+def test_a_rotation_that_is_refused_for_ever_leaves_renewals_in_their_rhythm() -> None:
+    held = record(access_token=access(15 * MINUTE), refresh_token=refresh(40 * DAY, at=NOW.after(-30 * DAY)))
+    life = Life(refusing_to_rotate, replace(TWO_LIVES, issue_spends=True), held).run(days=9)
+    operations = Counter(operation for _, operation in life.attempts)
+    assert operations[Operation.ISSUE] <= 24 + 9
+    assert operations[Operation.RENEW] == pytest.approx(9 * DAY / (10 * MINUTE), rel=0.02)
+    assert served(life.record, life.now) is not None
+
+
+def test_a_dead_grant_that_nothing_can_revive_is_not_asked_for_at_all() -> None:
+    life = Life(rejecting, LOGIN_ONLY, record(refresh_token=refresh())).run(days=10)
+    assert len(life.attempts) == 1
+    assert life.record.state is State.NEEDS_LOGIN
+
+
+def test_a_life_of_the_tests_is_lived_in_one_boot() -> None:
+    assert Life(down, ISSUES).run(days=1).now.boot_id == BOOT
+    assert math.isfinite(Life(down, ISSUES).run(days=1).now.boot)

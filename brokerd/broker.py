@@ -140,6 +140,8 @@ class Broker:
             return Failure(Code.REVOKED, words, name)
         if self.flights.stopping:
             return Failure(Code.UNAVAILABLE, STOPPED, name, 1.0)
+        if held.unstored and self.store.trouble:
+            why = f": the store cannot be written: {self.store.trouble}"
         now = self._clock.now()
         plan = held.plan(now, for_caller=True)
         if not self.store.adopted and plan and held.ability(now).spends(plan.operation):
@@ -171,6 +173,8 @@ class Broker:
         """Revocation is final and durable (law 10): from here on nothing is served; then it is written; then the
         provider is told, as often as it takes. Waits for that for `wait` seconds at most."""
         held = self.held(name)
+        if held.blocked:  # it serves nothing, and whose record it is cannot be known
+            raise self.failure(held)
         held.stopped = True
         try:
             await held.change(self.store, lambda record: records.revoked(record, self._clock.now()))
@@ -187,7 +191,7 @@ class Broker:
                 if held.flight is None:
                     break
                 await held.flight.done.wait()
-                if held.record.failures:
+                if held.record.untold:
                     break
         return _revocation(held.record, stored, supported)
 

@@ -88,11 +88,11 @@ def load(path: str | Path) -> Configuration:
     providers = {}
     for name, (file, raw) in tables.named["providers"].items():
         with _Within(file, f"providers.{name}"):
-            providers[name] = _provider(name, raw, recipes, file)
+            providers[name] = _provider(name, raw, recipes, tables.exposed.get(file))
     grants = {}
     for name, (file, raw) in tables.named["grants"].items():
         with _Within(file, f"grants.{name}"):
-            grants[name] = _grant(name, raw, providers, file)
+            grants[name] = _grant(name, raw, providers, tables.exposed.get(file))
     rules = []
     for file, index, raw in tables.allow:
         with _Within(file, f"allow[{index}]"):
@@ -196,9 +196,13 @@ class _Tables:
         self.daemon: list[tuple[Path, Any]] = []
         self.named: dict[str, dict[str, tuple[Path, Any]]] = {"providers": {}, "grants": {}}
         self.allow: list[tuple[Path, int, Any]] = []
+        self.exposed: dict[Path, ConfigError] = {}  # files that everybody can read, and why that may be a mistake
 
     def take(self, file: Path) -> None:
         raw = _toml(file)
+        if stat.S_IMODE(file.stat().st_mode) & 0o004:
+            words = f"a secret stands in a file that everybody can read; chmod o-r {file}"
+            self.exposed[file] = ConfigError(words)
         with _Within(file, ""):
             for key in raw:
                 if key not in ("daemon", "providers", "grants", "allow"):
@@ -269,14 +273,14 @@ def _key(raw: dict[str, Any]) -> SecretSource:
     return _source(table, "key", 'key = { file = "/etc/brokerd/key" }')
 
 
-def _provider(name: str, raw: Any, recipes: _Recipes, file: Path) -> ProviderSettings:
+def _provider(name: str, raw: Any, recipes: _Recipes, exposed: ConfigError | None) -> ProviderSettings:
     table = convert(raw, ProviderFile)
     if table.concurrency < 1:
         raise expected("a whole number of 1 or more", table.concurrency, key="concurrency")
     if table.key_file and not table.cert_file:
         raise ConfigError("a key_file needs its cert_file", key="key_file")
-    if table.proxy and "@" in table.proxy:
-        _refuse_if_others_can_read(file, "proxy")
+    if exposed and table.proxy and "@" in table.proxy:
+        raise exposed.within("proxy")
     for key in ("ca_file", "cert_file", "key_file"):
         if (path := getattr(table, key)) and not (path.startswith("/") and Path(path).is_file()):
             raise expected("the absolute path of a file that is there", path, key=key)
@@ -312,7 +316,9 @@ def _dialect(table: ProviderFile, recipes: _Recipes) -> Dialect:
     return RecipeDialect(recipe, _url(table.base_url, "base_url").rstrip("/"), table.settings)
 
 
-def _grant(name: str, raw: Any, providers: Mapping[str, ProviderSettings], file: Path) -> GrantSettings:
+def _grant(
+    name: str, raw: Any, providers: Mapping[str, ProviderSettings], exposed: ConfigError | None
+) -> GrantSettings:
     table = convert(raw, GrantFile)
     provider = providers.get(table.provider)
     if provider is None:
@@ -322,11 +328,11 @@ def _grant(name: str, raw: Any, providers: Mapping[str, ProviderSettings], file:
         raise expected("a duration of a second or more", float(table.lifetime), key="lifetime")
     credentials = {key: _secret(value, f"credentials.{key}") for key, value in table.credentials.items()}
     for key, source in credentials.items():
-        if source.text is not None and key not in PUBLIC:
-            _refuse_if_others_can_read(file, f"credentials.{key}")
+        if exposed and source.text is not None and key not in PUBLIC:
+            raise exposed.within(f"credentials.{key}")
     settings: dict[str, object] = dict(table.settings)
     settings.update({k: v for k in ("scope", "audience", "resource") if (v := getattr(table, k))})
-    if isinstance(provider.dialect, OAuth2):
+    if type(provider.dialect) is OAuth2:  # isinstance is slow where a Protocol is among the bases
         if table.settings:
             raise ConfigError("oauth2 has no further settings", key="settings")
         default_auth = "client_secret_basic" if "client_secret" in credentials else "none"
@@ -404,12 +410,6 @@ def _url(value: str | None, key: str) -> str:
     if not valid or parts.query or parts.fragment or parts.username or parts.password or set(value) & set(" \t\r\n\\"):
         raise expected("an https:// URL without user, query and fragment", value, key=key, show="@" not in value)
     return value
-
-
-def _refuse_if_others_can_read(file: Path, key: str) -> None:
-    """A secret in the file itself wants a file that others cannot read (DESIGN.md 6)."""
-    if stat.S_IMODE(file.stat().st_mode) & 0o004:
-        raise ConfigError(f"a secret stands in a file that everybody can read; chmod o-r {file}", key=key)
 
 
 def _toml(file: Path) -> dict[str, Any]:

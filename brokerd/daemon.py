@@ -139,7 +139,7 @@ class Daemon:
             async with trio.open_nursery() as serving:
                 methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
                 self.server = Server(serving, methods, self.audit, self.metrics)
-                await self._bring_in(configuration, await in_thread(self.store.all), starting=True)
+                await self._bring_in(configuration, await in_thread(self.store.all))
                 gc.freeze()  # nor does a collection of later look through ten thousand grants while callers wait
                 gc.enable()
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -155,6 +155,7 @@ class Daemon:
                 self.broker.flights.stopping = True
                 systemd.notify("STOPPING=1")
                 serving.cancel_scope.cancel()
+            listener.close()  # who connects from now on is refused at once, or kept by systemd for the next one
             with trio.move_on_after(LANDING):
                 await self.broker.flights.landed()
             flights.cancel_scope.cancel()
@@ -172,9 +173,7 @@ class Daemon:
         systemd.notify("RELOADING=1")
         try:
             configuration = await in_thread(functools.partial(load, self.path))
-            new = [name for name in configuration.grants if name not in self.broker.grants]
-            stored = [row for name in new for row in await self.store.read(name)]
-            changes = await self._bring_in(configuration, stored, starting=False)
+            changes = await self._bring_in(configuration, None)
         except (ConfigError, StoreError) as error:
             self.audit.warned("the configuration was not reloaded; nothing has changed", reason=str(error))
             code = Code.MISCONFIGURED if isinstance(error, ConfigError) else Code.UNAVAILABLE
@@ -184,9 +183,15 @@ class Daemon:
         self.audit.said("reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
         return changes
 
-    async def _bring_in(self, configuration: Configuration, stored: list[Stored], *, starting: bool) -> Changes:
+    async def _bring_in(self, configuration: Configuration, stored: list[Stored] | None) -> Changes:
+        """`stored` has all records at the start; at a reload, None, those of grants that are new are read."""
         prints = await trio.to_thread.run_sync(fingerprints, configuration, limiter=_secrets)
-        if starting:
+        starting = stored is not None
+        if stored is None:
+            held = {name: held.fingerprint for name, held in self.broker.grants.items()}
+            new = [name for name, printed in prints.items() if held.get(name) != printed]
+            stored = [row for name in new for row in await self.store.read(name)]
+        else:
             times = [row.record.changed.wall for row in stored if row.record and row.record.changed]
             self.clock.floor = max(times, default=0.0)
         changes, unused = bring_in(

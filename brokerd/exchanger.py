@@ -63,7 +63,8 @@ class Exchanger:
         self._metrics = metrics
 
     async def exchange(self, held: HeldGrant, plan: Plan) -> Outcome | None:
-        """One exchange for a token. None where it was not begun: a refused password has not changed (law 7)."""
+        """One exchange for a token. None where nothing follows from it: it was not begun because a refused password has
+        not changed (law 7), or its end was overtaken."""
         generation = held.record.generation
         try:
             used = await self._credentials(held, again=held.record.state is State.MISCONFIGURED)
@@ -82,8 +83,8 @@ class Exchanger:
             ended = await self._converse(held, plan, scope)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
                 ended = await self._converse(held, plan, scope)
-            await self._conclude(held, plan, generation, ended.outcome, ended.at, spends=spends)
-        return ended.outcome
+            believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, spends=spends)
+        return ended.outcome if believed else None
 
     async def fail(self, held: HeldGrant, reason: str) -> None:
         """A fault of our own ended an exchange: it counts as a failure, and as an interruption if it may have spent."""
@@ -123,11 +124,12 @@ class Exchanger:
 
     async def _conclude(
         self, held: HeldGrant, plan: Plan, generation: int, outcome: Outcome, at: Moment, *, spends: bool
-    ) -> None:
-        """The outcome moves the grant, durably. Outcomes of an older generation move nothing."""
+    ) -> bool:
+        """The outcome moves the grant, durably. Outcomes of an older generation move nothing, and of a rejection it is
+        asked first whether it still speaks of the newest (law 4): if not, it is not believed."""
         if isinstance(outcome, Rejected) and not await held.confirm(self._store, generation):
             self._audit.said("somebody else renewed the grant meanwhile; his result is used", grant=held.name)
-            return
+            return False
         interrupted = held.record.interrupted
         now, jitter = self._clock.now(), self._entropy.fraction()
 
@@ -159,6 +161,7 @@ class Exchanger:
 
         await held.change(self._store, step, concludes=True)
         self._report(held, plan.operation, outcome)
+        return True
 
     async def _tell(self, held: HeldGrant, token: Doomed) -> bool:
         """Tell of one token; whether the next one can follow."""
@@ -176,9 +179,9 @@ class Exchanger:
         now, jitter = self._clock.now(), self._entropy.fraction()
         match outcome:
             case RetryLater(reason, _, after):
-                delay = retry_delay(held.record.failures + 1, after, jitter)
+                delay = retry_delay(held.record.untold + 1, after, jitter)
             case Misconfigured(reason) | Rejected(reason):
-                delay = refused_delay(held.record.failures + 1, jitter)
+                delay = refused_delay(held.record.untold + 1, jitter)
             case _:
                 await held.change(self._store, lambda record: records.told(record, token))
                 self._report(held, Operation.REVOKE, outcome)

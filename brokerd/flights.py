@@ -49,6 +49,7 @@ class Flights:
         changed: Callable[[str], None],
     ) -> None:
         self.grants: dict[str, HeldGrant] = {}
+        self.leaving: dict[tuple[str, str], HeldGrant] = {}  # no longer configured, their last exchange under way
         self.schedule = Schedule()
         self.rescheduled = trio.Event()
         self.stopping = False
@@ -141,6 +142,7 @@ class Flights:
             await self._exchanger.fail(held, "a fault of brokerd's own; its log says more")
         finally:
             held.flight = None
+            self.leaving.pop((held.name, held.fingerprint), None)
             provider.busy -= 1
             flight.done.set()
             self._after_flight(held, provider)
@@ -149,7 +151,8 @@ class Flights:
         """An exchange, and those that have to follow it at once; each is stored before the next begins."""
         for _ in range(STEPS_MOST):
             outcome = await self._exchanger.exchange(held, plan)
-            if not isinstance(outcome, Issued | Rejected) or held.serves(self._clock.now()):
+            dead_end = not isinstance(outcome, Issued | Rejected)
+            if dead_end or (isinstance(outcome, Issued) and held.serves(self._clock.now())):
                 return
             held.attempted = None  # what follows is part of the same errand
             now = self._clock.now()
@@ -182,14 +185,15 @@ class Flights:
             self._mending = True
             self._nursery.start_soon(self._mend, name="mend the store")
 
-    def reschedule(self, held: HeldGrant, *, after: float = 0.0) -> None:
-        """Set when the refresher is to look at the grant next, `after` seconds from now at the earliest."""
+    def reschedule(self, held: HeldGrant, *, spread: float = 0.0) -> None:
+        """Set when the refresher is to look at the grant next. What is due at once is put off by `spread` seconds, but
+        not beyond half of what is left of its token's life."""
         now = self._clock.now()
         plan = held.plan(now, for_caller=False)
-        if plan is None and held.flight is None and not held.blocked:
+        if (plan is None or plan.operation is Operation.REVOKE) and held.flight is None and not held.blocked:
             self._note_dead_end(held, now)
         plan = self._allowed(held, plan, now)
-        at = None if plan is None or held.flight is not None else now.boot + max(plan.delay, after)
+        at = None if plan is None or held.flight is not None else now.boot + (plan.delay or held.bounded(spread, now))
         self._look_at(held.name, at)
 
     def _look_at(self, name: str, at: float | None) -> None:

@@ -8,8 +8,8 @@ from typing import Protocol
 import trio
 
 from brokerd.config import GrantSettings
-from brokerd.core.moment import Moment
-from brokerd.core.ports import GenerationConflict, StoreUnavailable
+from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
 from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller
 from brokerd.core.secret import Secret
@@ -100,6 +100,13 @@ class HeldGrant:
             return None
         return served(self.record, now, min_ttl)
 
+    def bounded(self, delay: float, now: Moment) -> float:
+        """The delay, but at most half of what is left of the served token's life."""
+        token = self.serves(now)
+        if token is None or token.expires is None:
+            return delay
+        return min(delay, seconds_until(token.expires, now) / 2)
+
     def view(self, now: Moment) -> GrantView:
         """What the dialect may see: living tokens only, so that a dead one is never sent (law 3)."""
         record = self.record
@@ -162,7 +169,7 @@ class HeldGrant:
                 except GenerationConflict:
                     await self._take_over(store)
                     continue
-                except StoreUnavailable:
+                except StoreError:
                     self.unstored = True
                 else:
                     self.stored, self.unstored = changed.generation, False

@@ -76,7 +76,10 @@ def bring_in(
     flights = broker.flights
     before, flights.grants = flights.grants, {}
     for name, settings in configuration.grants.items():
-        held, printed = before.get(name), prints[name]
+        printed = prints[name]
+        held = before.get(name)
+        if not isinstance(printed, SecretUnreadable) and (name, printed) in flights.leaving:
+            held = flights.leaving.pop((name, printed))  # it is back before its last exchange ended (law 1)
         if held is not None and held.fingerprint == printed:
             broker.grants[name] = held
             _renew_settings(broker, held, settings, providers[settings.provider.name], changes)
@@ -85,7 +88,7 @@ def bring_in(
         broker.grants[name] = held
         (changes.changed if name in before else changes.added).append(name)
         spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
-        broker.flights.reschedule(held, after=spread)
+        flights.reschedule(held, spread=spread)
     _let_go(broker, before, rows, changes)
     for names in (changes.added, changes.changed, changes.removed):
         names.sort()
@@ -126,6 +129,8 @@ def _hold(
     mine = next((row for row in rows if row.fingerprint == printed), None)
     changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
     held = HeldGrant(settings, provider, printed, mine.record if mine else None)
+    if held.record.state is State.MISCONFIGURED:
+        held.record = records.look_again(held.record)
     if mine is None:
         if _was_revoked(rows):  # revocation is final: a change of the configuration does not end it (law 10)
             held.record = Record(settings.name, state=State.REVOKED)
@@ -154,7 +159,7 @@ def _renew_settings(
         changes.changed.append(held.name)
     held.settings, held.provider, held.credentials = settings, provider, None
     if held.record.state is State.MISCONFIGURED and held.flight is None:
-        held.record = records.put_off(held.record, broker.now(), 0.0)
+        held.record = records.look_again(held.record)
         held.attempted = None
         broker.flights.reschedule(held)
     elif held.name in changes.changed:
@@ -171,6 +176,8 @@ def _let_go(
             broker.flights.schedule.set(name, None)
             broker.tell_watchers(name)
         if broker.grants.get(name) is not held:
+            if held.flight is not None:
+                broker.flights.leaving[name, held.fingerprint] = held
             changes.aside.append((name, held.fingerprint))
     for name, found in rows.items():
         if name not in broker.grants and name not in before:

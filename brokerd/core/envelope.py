@@ -52,6 +52,11 @@ class Keyring:
         self._ciphers[key_id] = AESGCM(key)
         self.current = max(self.current, key_id)
 
+    def remove(self, key_id: int) -> None:
+        """Take a key back that was never used."""
+        del self._ciphers[key_id]
+        self.current = max(self._ciphers, default=0)
+
     def seal(self, plain: bytes, bound: Bound) -> bytes:
         """`plain`, sealed: one byte format, four bytes key id, nonce, ciphertext with tag."""
         nonce = self._entropy.bytes(NONCE_BYTES)
@@ -59,9 +64,9 @@ class Keyring:
         sealed = self._ciphers[key_id].encrypt(nonce, plain, bound.data(key_id))
         return bytes((FORMAT,)) + key_id.to_bytes(4, "big") + nonce + sealed
 
-    def open(self, sealed: bytes, bound: Bound) -> bytes:
+    def open(self, sealed: bytes | str, bound: Bound) -> bytes:
         """What was sealed. Raises EnvelopeError."""
-        if len(sealed) < 5 + NONCE_BYTES or sealed[0] != FORMAT:
+        if not isinstance(sealed, bytes) or len(sealed) < 5 + NONCE_BYTES or sealed[0] != FORMAT:
             raise EnvelopeError("it is not in a form that this version of brokerd seals")
         key_id = int.from_bytes(sealed[1:5], "big")
         cipher = self._ciphers.get(key_id)
@@ -80,8 +85,10 @@ def wrap(key: bytes, kek: bytes, store: str, key_id: int, entropy: Entropy) -> b
     return nonce + AESGCM(kek).encrypt(nonce, key, _wrapping(store, key_id))
 
 
-def unwrap(wrapped: bytes, kek: bytes, store: str, key_id: int) -> bytes:
+def unwrap(wrapped: bytes | str, kek: bytes, store: str, key_id: int) -> bytes:
     """The data key. Raises EnvelopeError when the key-encryption key is not the one that wrapped it."""
+    if not isinstance(wrapped, bytes):
+        raise EnvelopeError("a data key was changed: it is no longer bytes")
     try:
         return AESGCM(kek).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _wrapping(store, key_id))
     except (InvalidTag, ValueError):

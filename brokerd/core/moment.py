@@ -21,7 +21,7 @@ class Moment(NamedTuple):
 
     def after(self, seconds: float) -> Moment:
         """The same anchor, `seconds` later."""
-        return self._replace(wall=self.wall + seconds, boot=self.boot + seconds)
+        return Moment(self.wall + seconds, self.boot + seconds, self.boot_id, self.trusted)
 
 
 def seconds_until(anchor: Moment, now: Moment) -> float:

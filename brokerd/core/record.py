@@ -9,6 +9,8 @@ from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Token, Tokens
 from brokerd.core.secret import Secret
 
+OUTLIVED_MOST = 16  # replaced tokens that are remembered; more than a caller can bring forward in a lifetime
+
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
@@ -56,6 +58,8 @@ class Record:
     """A grant as it is stored, sealed, in one piece: law 2 wants refresh and access token in one transaction.
 
     `generation` rises with every change of the tokens, and every write names the one that it replaces.
+    `outlived` are access tokens that were replaced and are still alive; `doomed` are tokens that the provider has to be
+    told of, not before `telling`, after `untold` tries in vain.
     `retry` and `rotation_retry` are the moments before which no exchange, no early issue, may begin.
     `refused` is a keyed digest of the password that the provider refused: it is not sent again (law 7). `asked` is
     what the tokens were asked for: where the configuration asks for something else, they are replaced (law 14).
@@ -66,7 +70,10 @@ class Record:
     state: State = State.READY
     access_token: AccessToken | None = None
     refresh_token: RefreshToken | None = None
+    outlived: tuple[AccessToken, ...] = ()
     doomed: tuple[Doomed, ...] = ()
+    telling: Moment | None = None
+    untold: int = 0
     interrupted: Moment | None = None
     retry: Moment | None = None
     rotation_retry: Moment | None = None
@@ -124,6 +131,7 @@ def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str
         state=move(record.state, Event.ISSUED, can_issue=True),
         access_token=_access(tokens, at, jitter) or record.access_token,
         refresh_token=_refresh(tokens.refresh_token, at, jitter) or record.refresh_token,
+        outlived=_outlived(record, at) if tokens.access_token else record.outlived,
         interrupted=None,
         retry=None,
         rotation_retry=None if tokens.refresh_token else record.rotation_retry,
@@ -217,6 +225,11 @@ def lacks_login(record: Record, reason: str) -> Record:
     return replace(record, state=move(begun_state, Event.REJECTED, can_issue=False), last_error=reason)
 
 
+def look_again(record: Record) -> Record:
+    """The configuration was read again: what a person had to change may have been changed."""
+    return replace(record, retry=None)
+
+
 def put_off(record: Record, now: Moment, delay: float) -> Record:
     """Looked at, and nothing has changed: looked at again after `delay` seconds."""
     return replace(record, retry=now.after(delay))
@@ -224,9 +237,7 @@ def put_off(record: Record, now: Moment, delay: float) -> Record:
 
 def revoked(record: Record, now: Moment) -> Record:
     """From here on nothing of the grant is served; its living tokens are doomed."""
-    doomed = record.doomed
-    if usable(record.access_token, now):
-        doomed += (Doomed(access_token=record.access_token),)
+    doomed = record.doomed + tuple(Doomed(access_token=each) for each in _outlived(record, now))
     if usable(record.refresh_token, now):
         doomed += (Doomed(refresh_token=record.refresh_token),)
     return replace(
@@ -235,7 +246,9 @@ def revoked(record: Record, now: Moment) -> Record:
         state=move(record.state, Event.REVOKE, can_issue=True),
         access_token=None,
         refresh_token=None,
+        outlived=(),
         doomed=doomed,
+        telling=None,
         interrupted=None,
         retry=None,
         failures=0,
@@ -258,12 +271,12 @@ def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
 def told(record: Record, token: Doomed) -> Record:
     """The provider knows of this one, or need not any more."""
     rest = tuple(each for each in record.doomed if each != token)
-    return replace(record, doomed=rest, retry=None, failures=0, last_error=None)
+    return replace(record, doomed=rest, telling=None, untold=0, last_error=None)
 
 
 def untold(record: Record, reason: str, now: Moment, delay: float) -> Record:
     """The provider could not be told; again after `delay` seconds."""
-    return replace(record, retry=now.after(delay), failures=record.failures + 1, last_error=reason)
+    return replace(record, telling=now.after(delay), untold=record.untold + 1, last_error=reason)
 
 
 def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) -> Record:
@@ -287,8 +300,17 @@ def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) ->
 def reopened(record: Record, *, interrupted: Moment | None) -> Record:
     """A record as it came from the store after a crash or a restart. `interrupted`: the journal knows of an
     exchange that spent this generation's token and whose end nobody saw."""
-    state = State.RETRYING if record.state is State.RENEWING else record.state
-    return replace(record, state=state, interrupted=record.interrupted or interrupted)
+    if record.state is State.RENEWING:
+        record = replace(record, state=State.RETRYING)
+    if interrupted is not None and record.interrupted is None:
+        record = replace(record, interrupted=interrupted)
+    return record
+
+
+def _outlived(record: Record, now: Moment) -> tuple[AccessToken, ...]:
+    """The access tokens of the record that are alive, the newest last."""
+    tokens = (*record.outlived, *((record.access_token,) if record.access_token else ()))
+    return tuple(each for each in tokens if usable(each, now))[-OUTLIVED_MOST:]
 
 
 def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:

@@ -79,8 +79,14 @@ def next_for_caller(record: Record, ability: Ability, pace: Pace, now: Moment, a
 
 def next_by_itself(record: Record, ability: Ability, pace: Pace, now: Moment, attempted: Moment | None) -> Plan | None:
     """What the refresher does next with the grant, and when: the delay is the one that is really slept."""
-    if record.state is State.REVOKED:
-        return Plan(Operation.REVOKE, max(0.0, _until(record.retry, now))) if record.doomed else None
+    renewal = _next_renewal(record, ability, pace, now, attempted)
+    if not record.doomed or record.state is State.RENEWING:
+        return renewal
+    revocation = Plan(Operation.REVOKE, max(0.0, _until(record.telling, now)))
+    return revocation if renewal is None or revocation.delay <= renewal.delay else renewal
+
+
+def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, attempted: Moment | None) -> Plan | None:
     token = next_for_caller(record, ability, pace, now, attempted)
     if token is None:
         return None

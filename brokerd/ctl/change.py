@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
 LONGEST = 60_000  # bytes of a refresh token: what a message holds
 NOT_DURABLE = 4
-PROVIDER = {
-    "told": "the provider was told",
-    "pending": "the provider was not told yet, and will be as often as it takes",
-    "unsupported": "the provider has no revocation",
-}
 
 
 def refresh(broker: Broker, arguments: Namespace) -> int:
@@ -40,8 +35,7 @@ def revoke(broker: Broker, arguments: Namespace) -> int:
             raise Failed(f"{plain(grant)} was not revoked")
     done = broker.call("revoke", grant=grant)
     stored = "stored" if done["stored"] else "NOT STORED"
-    told = PROVIDER.get(done["provider"], done["provider"])
-    write(f"{grant}: revoked; {stored}; {plain(told)} ({plain(done['detail'])})")
+    write(f"{grant}: revoked; {stored}; provider: {plain(done['provider'])}, {plain(done['detail'])}")
     if not done["stored"]:
         raise Failed(f"{plain(grant)}: the revocation is not durable; mend the store and repeat it", NOT_DURABLE)
     return 0

@@ -46,6 +46,8 @@ class Database:
             raise
 
     def _open(self) -> None:
+        # What should be sealed bytes may have been made text by who tampers: it is to be found wrong, not to end us.
+        self._connection.text_factory = lambda data: data.decode(errors="replace")
         run = self._connection.execute
         run("PRAGMA busy_timeout=5000")
         version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
@@ -61,8 +63,8 @@ class Database:
         run(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         run(f"PRAGMA journal_size_limit={WAL_BYTES}")
         if is_new:
-            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT;")
-            self.set_meta("store", secrets.token_hex(16))
+            store = f"INSERT INTO meta VALUES ('store', '{secrets.token_hex(16)}')"  # noqa: S608 - digits of our own
+            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; {store}; COMMIT;")
         elif (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
         self._inode = self.path.stat().st_ino
@@ -200,8 +202,8 @@ CREATE TABLE record (
     dormant_since REAL, PRIMARY KEY (name, fingerprint)
 ) WITHOUT ROWID;
 CREATE TABLE journal (
-    name TEXT NOT NULL PRIMARY KEY, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL,
-    wall REAL NOT NULL, boot REAL NOT NULL, boot_id TEXT NOT NULL
+    name TEXT NOT NULL, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL,
+    wall REAL NOT NULL, boot REAL NOT NULL, boot_id TEXT NOT NULL, PRIMARY KEY (name, fingerprint)
 ) WITHOUT ROWID;
 CREATE TABLE breaker (
     provider TEXT NOT NULL PRIMARY KEY, failures INTEGER NOT NULL, wall REAL, boot REAL, boot_id TEXT

@@ -38,15 +38,11 @@ def at(path: Path, mode: int, group: str | None) -> socket.socket:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_dead(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)  # nobody connects before mode and group are what they should be
         try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        if group is not None:
-            shutil.chown(path, group=group)
-        path.chmod(mode)
-        listener.listen(BACKLOG)
+            _bind(listener, path, mode, group)
+        except BaseException:
+            listener.close()
+            raise
     except LookupError:
         raise CannotListen(
             f"socket_group: there is no group {group} on this machine; make it: groupadd {group}"
@@ -56,6 +52,18 @@ def at(path: Path, mode: int, group: str | None) -> socket.socket:
         raise CannotListen(f"cannot listen at {path}: {words}; set another path: [daemon] socket") from None
     listener.setblocking(False)
     return listener
+
+
+def _bind(listener: socket.socket, path: Path, mode: int, group: str | None) -> None:
+    before = os.umask(0o177)  # nobody connects before mode and group are what they should be
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    if group is not None:
+        shutil.chown(path, group=group)
+    path.chmod(mode)
+    listener.listen(BACKLOG)
 
 
 def _remove_dead(path: Path) -> None:

@@ -34,6 +34,8 @@ def read_secret(source: SecretSource) -> Secret:
         value = os.environ.get(source.env)
         if not value:
             raise SecretUnreadable(f"environment variable {source.env} is not set")
+        if any("\ud800" <= each <= "\udfff" for each in value):  # how Python hands over bytes that are not UTF-8
+            raise SecretUnreadable(f"environment variable {source.env} is not text")
         return Secret(value)
     assert source.command is not None
     return _decode(_run(source.command), f"command {source.command[0]}")

@@ -77,6 +77,7 @@ class Store:
             raise
         self._kek = kek
         self._seals_left = 0
+        self._added: int | None = None  # a data key that is not committed yet
         self._pending: list[tuple[Work, _Result]] = []
         self._wake = trio.Event()
         self.trouble: str | None = None  # what is wrong with the disk, for status
@@ -89,6 +90,9 @@ class Store:
                 words = "nothing was changed; configure the key that it was made with ([daemon] key)"
                 raise StoreError(f"{self._database.path}: {error}; {words}") from None
         if not self._keyring.current:
+            if self._database.rows():
+                words = "its data keys are gone, and with them all records; restore a copy of the state directory"
+                raise StoreError(f"{self._database.path}: {words}")
             self._add_key(self._database, kek, 1)
 
     def _add_key(self, database: Database, kek: bytes, key_id: int) -> None:
@@ -192,12 +196,19 @@ class Store:
                     result.value = work(database)
                 except StoreError as error:
                     result.error = error
+                except (ValueError, TypeError) as error:  # it has no form that can be written: its writer's alone
+                    result.error = StoreError(f"the record cannot be written: {type(error).__name__}")
             database.commit()
+            self._added = None
             self.trouble = None
         except (sqlite3.Error, OSError, StoreUnavailable) as error:
             with contextlib.suppress(sqlite3.Error):
                 database.rollback()
             self.trouble = str(error) if isinstance(error, StoreError) else f"{database.path}: {error}"
+            self._seals_left = 0
+            if self._added is not None:  # the disk did not take it: nothing may be sealed under it
+                self._keyring.remove(self._added)
+                self._added = None
             for _, result in group:
                 result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
 
@@ -208,6 +219,7 @@ class Store:
             if used + RESERVED > SEALS_PER_KEY:
                 key_id += 1
                 self._add_key(database, self._kek, key_id)
+                self._added = key_id
             database.reserve_seals(key_id, RESERVED)
             self._seals_left = RESERVED
         self._seals_left -= 1

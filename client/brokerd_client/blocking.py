@@ -128,8 +128,8 @@ class Broker:
         if self._closed:
             raise RuntimeError("this Broker is closed; make another")
         path = self._path or find_socket()
-        # `socket` brings enums and selectors along, which take as long as all the rest. Where the program has it anyway,
-        # it is the one to use: gevent and the like put a class of theirs there.
+        # The module `socket` brings enums and selectors along, which take as long as all the rest. Where the program
+        # has it anyway, its class is the one to use: gevent and the like put their own there.
         kind = sys.modules.get("socket", _socket).socket
         while (sock := connect(path, kind)) is None:
             if monotonic() > deadline:

@@ -48,8 +48,8 @@ class Broker(AsyncBroker):
             if self._closed:
                 raise RuntimeError("this Broker is closed; make another")
             if sock := connect(self._find(), stdlib.socket):
-                connection = _Connection(self._open)
-                await connection.loop.create_unix_connection(lambda: connection, sock=sock)
+                loop = asyncio.get_running_loop()
+                _, connection = await loop.create_unix_connection(lambda: _Connection(self._open), sock=sock)
                 return connection
             await asyncio.sleep(BUSY_PAUSE)
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,6 +148,19 @@ def test_a_daemon_that_never_answers_hangs_nobody(daemon: Daemon) -> None:
         over.set()
 
     run(main, timeout=0.05)
+
+
+def test_a_daemon_that_never_accepts_hangs_nobody(tmp_path: Path) -> None:
+    async def main(broker: Broker) -> None:
+        found = await asyncio.gather(*(broker.get("ix", wait=0) for _ in range(10)), return_exceptions=True)
+        assert all(isinstance(error, Unavailable) for error in found)
+
+    path = str(tmp_path / "full.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        run(main, socket=path, timeout=0.05)
 
 
 def test_without_a_daemon_the_path_and_a_remedy_are_told() -> None:

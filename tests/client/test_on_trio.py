@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +153,41 @@ async def test_a_daemon_that_never_answers_hangs_nobody(daemon: Daemon, autojump
             await broker.get("slow", wait=30)
         assert trio.current_time() - before == pytest.approx(35)
         over.set()
+
+
+async def test_a_daemon_that_never_accepts_hangs_nobody(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async def get(broker: Broker) -> None:
+        with pytest.raises(Unavailable):
+            await broker.get("ix")
+
+    path = str(tmp_path / "full.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        before = trio.current_time()
+        async with Broker(path) as broker, trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(get, broker)
+        assert trio.current_time() - before == pytest.approx(15)
+
+
+async def test_a_busy_daemon_is_waited_for(tmp_path: Path) -> None:
+    async def get(broker: Broker) -> None:
+        assert (await broker.get("ix")).grant == "ix"
+
+    path = tmp_path / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(path))
+        listener.listen(0)
+        first.connect(str(path))
+        async with Broker(path) as broker, trio.open_nursery() as nursery:
+            nursery.start_soon(get, broker)
+            await trio.testing.wait_all_tasks_blocked()
+            path.unlink()
+            daemon = Daemon(path)
+            daemon.start()
+    daemon.stop()
 
 
 async def test_without_a_daemon_the_path_and_a_remedy_are_told() -> None:

@@ -42,6 +42,12 @@ def test_a_wall_time_is_told_on_the_clock_as_it_goes_now() -> None:
     assert wall_time(anchor, Moment(NOW.wall + 7_200, 1.0, "boot-2")) == NOW.wall + 100
 
 
+def test_a_wall_time_is_told_to_the_hundredth() -> None:
+    anchor = NOW.after(0.128)
+    assert wall_time(anchor, NOW) == NOW.wall + 0.13
+    assert wall_time(anchor, Moment(NOW.wall, 1.0, "boot-2")) == NOW.wall + 0.13
+
+
 @given(seconds, seconds, st.booleans())
 def test_what_is_so_many_seconds_after_an_anchor_is_so_many_seconds_away(
     shift: float, passed: float, rebooted: bool

@@ -74,10 +74,16 @@ def test_a_secret_with_a_space_is_masked_however_its_space_is_written(echoed: st
 
 
 @pytest.mark.parametrize("length", [300, 4_000])
-def test_a_secret_that_is_cut_off_by_the_length_limit_does_not_show_in_part(length: int) -> None:
+@pytest.mark.parametrize("between", ["", "\n\n", "\0\0\0", "    "])
+def test_a_secret_that_is_cut_off_by_the_length_limit_does_not_show_in_part(length: int, between: str) -> None:
     passphrase = ("correct horse battery staple " * 200)[:length]
-    found = reason(passphrase * 40, [Secret(passphrase)])
+    found = reason((passphrase + between) * 40, [Secret(passphrase)])
     assert "horse" not in found
+
+
+@pytest.mark.parametrize("blank", ["    ", "\n\n\n\n", "\0\0\0\0"])
+def test_a_secret_of_blanks_leaves_the_text_readable(blank: str) -> None:
+    assert reason("a bad request", [Secret(blank)]) == "a bad request"
 
 
 def test_secrets_of_a_few_characters_leave_the_text_readable() -> None:

@@ -1,6 +1,7 @@
 # What each event does to a grant's record: one test for each, and a machine that applies them in any order.
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from brokerd.core import record as records
 from brokerd.core.grant import IllegalMove, State
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Token
-from brokerd.core.record import Doomed, Record, alive, served, usable
+from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken, alive, served, usable
 from brokerd.core.secret import Secret
 from tests.core.values import DAY, HOUR, MINUTE, NOW, access, record, refresh, tokens
 
@@ -34,6 +35,12 @@ def test_a_token_is_served_until_it_has_no_more_than_min_ttl_to_live() -> None:
     assert served(held, NOW.after(HOUR)) is None
     assert served(held, NOW.after(HOUR - 61), min_ttl=60) is held.access_token
     assert served(held, NOW.after(HOUR - 60), min_ttl=60) is None
+
+
+@pytest.mark.parametrize("make", [access, refresh])
+def test_a_token_expires_a_lifetime_after_it_was_issued(make: Callable[..., AccessToken | RefreshToken]) -> None:
+    assert make(HOUR).expires == NOW.after(HOUR)
+    assert make(None).expires is None
 
 
 def test_a_token_without_a_known_expiry_is_alive() -> None:
@@ -446,4 +453,4 @@ class LifeOfAGrant(RuleBasedStateMachine):
 
 
 TestLifeOfAGrant = LifeOfAGrant.TestCase
-TestLifeOfAGrant.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestLifeOfAGrant.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)

@@ -288,6 +288,22 @@ def test_a_rotation_is_not_tried_where_its_short_token_is_dead() -> None:
     assert by_itself(held, TWO_LIVES, at) == Plan(Operation.RENEW, 0.0)
 
 
+def test_a_long_token_that_nothing_can_rotate_is_used_to_its_end() -> None:
+    held = record(access_token=access(10 * DAY), refresh_token=refresh(2 * DAY))
+    only_renews = Ability(issue=False, renew=True)
+    plan = by_itself(held, only_renews)
+    assert plan is not None
+    assert plan.operation is Operation.RENEW
+    assert plan.delay > 6 * DAY
+
+
+def test_an_interruption_does_not_hold_a_rotation_that_spends_nothing() -> None:
+    at = NOW.after(25 * DAY)
+    held = record(access_token=access(HOUR, at=at), refresh_token=refresh(30 * DAY), interrupted=at)
+    from_credentials = replace(TWO_LIVES, issue_spends=False)
+    assert by_itself(held, from_credentials, at.after(MINUTE)) == Plan(Operation.ISSUE, 0.0, early=True)
+
+
 def test_an_interrupted_rotation_is_not_risked_again_before_the_access_token_nears_its_end() -> None:
     """Law 3 for a rotation: it spends, and nobody knows whether the first one took effect."""
     at = NOW.after(25 * DAY)
@@ -422,7 +438,7 @@ def refusing_to_rotate(life: Life, plan: Plan) -> Record:
 def test_a_provider_that_never_gets_better_is_asked_this_often(
     provider: Callable[[Life, Plan], Record], ability: Ability, held: Record, hourly: int, daily: int
 ) -> None:
-    life = Life(provider, ability, held).run(days=10)
+    life = Life(provider, ability, held).run(days=4)
     assert 0 < life.in_an_hour() <= hourly
     assert max(count for day, count in life.per_day().items() if day == 0) <= hourly + daily
     assert max((count for day, count in life.per_day().items() if day > 0), default=0) <= daily

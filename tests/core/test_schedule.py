@@ -59,7 +59,7 @@ class ScheduleAgainstADict(RuleBasedStateMachine):
 
 
 TestScheduleAgainstADict = ScheduleAgainstADict.TestCase
-TestScheduleAgainstADict.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestScheduleAgainstADict.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
 
 
 def test_ten_thousand_changes_of_one_grant_leave_no_heap_of_old_times() -> None:

@@ -209,13 +209,14 @@ TWO_EXPIRIES = '{ at = "t", expires_in = "e", expires_at = "f" }'
         (GOOD + '[errors]\nreason = ""', "errors.reason"),
         # No answer ever names an id, so this revocation could never be sent.
         (GOOD + '[revoke.access_token]\nrequest = "POST /r/{access_token.id}"', "revoke.access_token.request"),
+        (with_issue(ISSUE, 'basic = ["{user}", "x"]', 'headers = { authorization = "y" }'), "issue[0]"),
         ('present = "X Y: {access_token}"\n' + GOOD, "present"),
         ('present = "X: {access_token} {user}"\n' + GOOD, "present"),
     ],
     ids=[
         "a header with a line break", "a path that is not ASCII", "a path with a zero byte", "a path upwards",
         "an empty path", "no path", "a path with a hole", "no header name", "two expiries", "an empty reason",
-        "an id that nobody gives", "a header name with a space", "a placeholder in present",
+        "an id that nobody gives", "two ways to authenticate", "a header name with a space", "a placeholder in present",
     ],
 )  # fmt: skip
 def test_a_mistake_that_could_be_found_early_is_not_left_to_the_first_renewal(text: str, key: str) -> None:
@@ -297,6 +298,12 @@ def test_an_echoed_basic_header_shows_no_secret(user: str) -> None:
     header = dict(sent(dialect(text).issue(seen)).request.headers)["Authorization"].removeprefix("Basic ")
     found = outcome(dialect(text).issue(seen), answer(401, {"message": f"bad header {header}"}))
     assert header.rstrip("=") not in found.reason  # type: ignore[union-attr]
+
+
+def test_a_recipe_can_ask_for_another_form_of_answer() -> None:
+    mine = dialect(with_issue(ISSUE, 'headers = { accept = "application/vnd.api+json" }'))
+    headers = [(name.lower(), value) for name, value in sent(mine.issue(view({"user": "me"}))).request.headers]
+    assert [value for name, value in headers if name == "accept"] == ["application/vnd.api+json"]
 
 
 def test_the_first_issue_whose_placeholders_can_be_filled_is_used() -> None:

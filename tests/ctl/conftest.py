@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.daemon import Daemon
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    path = tmp_path / "brokerd.sock"
+    monkeypatch.setenv("BROKERD_SOCKET", str(path))
+    with Daemon(path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def brokerctl() -> Run:
+    """Runs the real program to its end."""
+
+    def run(*words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        settings = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, **settings}
+        if "input" in settings:
+            del settings["stdin"]
+        return subprocess.run([*program(), *words], timeout=30, env=dict(os.environ), **settings)
+
+    return run
+
+
+def program() -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "brokerd.ctl"]

@@ -1,0 +1,627 @@
+# A brokerd for tests: the real daemon as a child process in a folder of its own, and callers that speak its protocol
+# themselves. It counts on nothing of brokerd's inside but the wire format and the making of a key.
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h11
+import trio
+from brokerd_client.errors import from_map
+from brokerd_client.wire import MAX_ANSWER, Notification, Reader, pack_request, read_reply
+
+from brokerd.edge import keys
+from tests.providers import (
+    CLICK2MAIL_CLIENT,
+    CLICK2MAIL_SECRET,
+    IX_API_KEY,
+    IX_API_SECRET,
+    OAUTH2_CLIENT,
+    OAUTH2_PASSWORD,
+    OAUTH2_SECRET,
+    OAUTH2_USER,
+    OCCAM_KEY,
+    OCCAM_PASSWORD,
+    OCCAM_USER,
+    TREEZOR_CLIENT,
+    TREEZOR_PASSWORD,
+    TREEZOR_SECRET,
+    TREEZOR_USER,
+    Fleet,
+    OAuth2,
+    Provider,
+    Server,
+    fleet,
+)
+from tests.providers.http import Mount
+
+ROOT = Path(__file__).parents[2]
+READY_WITHIN = 30.0  # seconds; half a second alone, much more where four test runs share two cores
+ENDS_WITHIN = 20.0  # seconds; ten are the daemon's own limit for exchanges that spend nothing
+SOON = 10.0  # seconds that a test waits for what is only a matter of milliseconds
+TICK = 0.01  # seconds between two looks at what tells nobody that it has changed
+FULL = os.environ.get("BROKERD_FULL") == "1"  # nothing is shortened
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+Table = dict[str, Any]
+P = TypeVar("P", bound=Provider[Any])
+
+
+# -- what tests configure
+
+
+CLIENT = {"client_id": OAUTH2_CLIENT, "client_secret": OAUTH2_SECRET}
+FIVE: dict[str, Table] = {  # a grant for each dialect, occam both ways; those with rotating refresh tokens and without
+    "ix": {"provider": "ix-api", "credentials": {"api_key": IX_API_KEY, "api_secret": IX_API_SECRET}},
+    "occam-password": {"provider": "occam", "credentials": {"username": OCCAM_USER, "password": OCCAM_PASSWORD}},
+    "occam-key": {"provider": "occam", "credentials": {"key": OCCAM_KEY}},
+    "treezor": {
+        "provider": "treezor",
+        "credentials": {
+            "client_id": TREEZOR_CLIENT,
+            "client_secret": TREEZOR_SECRET,
+            "username": TREEZOR_USER,
+            "password": TREEZOR_PASSWORD,
+        },
+    },
+    "click2mail": {
+        "provider": "click2mail",
+        "credentials": {"client_id": CLICK2MAIL_CLIENT, "client_secret": CLICK2MAIL_SECRET},
+    },
+    "oauth2": {"provider": "oauth2", "grant_type": "client_credentials", "credentials": CLIENT},
+    "oauth2-password": {
+        "provider": "oauth2",
+        "grant_type": "password",
+        "credentials": {**CLIENT, "username": OAUTH2_USER, "password": OAUTH2_PASSWORD},
+    },
+}
+ROTATING = ("ix", "occam-password", "treezor", "oauth2-password")  # those of FIVE whose refresh tokens are used up
+IMPORTED: Table = {"provider": "oauth2", "grant_type": "refresh_token", "credentials": CLIENT}
+CONFIGURED_SECRETS = frozenset(
+    (
+        IX_API_SECRET,
+        OCCAM_PASSWORD,
+        OCCAM_KEY,
+        TREEZOR_SECRET,
+        TREEZOR_PASSWORD,
+        CLICK2MAIL_SECRET,
+        OAUTH2_SECRET,
+        OAUTH2_PASSWORD,
+    )
+)
+
+
+def at(provider: Provider[Any], **settings: object) -> Table:
+    """The provider's table in the configuration."""
+    if isinstance(provider, OAuth2):
+        urls = {"token_url": provider.token_url, "revocation_url": provider.revocation_url}
+        return {"dialect": "oauth2", **urls, **settings}
+    return {"dialect": provider.name, "base_url": provider.base_url, **settings}
+
+
+def every(providers: Mapping[str, Provider[Any]]) -> dict[str, Table]:
+    """The tables of a whole fleet: `every(fleet.by_name)`."""
+    return {name: at(provider) for name, provider in providers.items()}
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it, tables inline."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+# -- the daemon
+
+
+class Ended(Exception):
+    """The daemon ended though nobody asked it to."""
+
+
+class Executed:
+    """The daemon as a process of its own interpreter."""
+
+    def __init__(self, arguments: list[str], output: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "brokerd.daemon", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        self.pid = self._process.pid
+        self.end = os.pidfd_open(self.pid)  # readable when it has ended
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+
+class Forker:
+    """The process of forker.py, one for the whole test run."""
+
+    def __init__(self) -> None:
+        self._control, its = socket.socketpair()
+        with its:
+            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker"]
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=its.fileno(), preexec_fn=_die_with_parent)
+        self._answers = self._control.makefile("r")
+        self._ended: dict[int, int] = {}
+
+    def __call__(self, arguments: list[str], output: int) -> Forked:
+        socket.send_fds(self._control, [json.dumps(arguments).encode()], [output])
+        while "status" in (said := json.loads(self._answers.readline())):
+            self._ended[said["pid"]] = said["status"]
+        return Forked(said["pid"], self)
+
+    def status(self, pid: int) -> int:
+        """The exit status of a daemon that has ended."""
+        while pid not in self._ended:
+            said = json.loads(self._answers.readline())
+            self._ended[said["pid"]] = said["status"]
+        return self._ended.pop(pid)
+
+    def close(self) -> None:
+        self._answers.close()
+        self._control.close()
+        self._process.wait()
+
+
+class Forked:
+    """The daemon, forked by the forker."""
+
+    def __init__(self, pid: int, forker: Forker) -> None:
+        self.pid = pid
+        self.end = os.pidfd_open(pid)
+        self._forker = forker
+
+    def wait(self) -> int:
+        return self._forker.status(self.pid)
+
+
+@functools.cache
+def forker() -> Forker:
+    made = Forker()
+    atexit.register(made.close)
+    return made
+
+
+class Brokerd:
+    """One installation in a folder: configuration, key, state, socket; and the daemon on it, started and ended as
+    often as a test wants. `log` is all that it ever wrote to stdout and stderr.
+
+    `executed`: it is started as an operator starts it, by a new interpreter; otherwise forked, which saves a second.
+    A test fails at its end where the log holds a traceback, or the daemon left zombies or processes.
+    """
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder = folder
+        self.etc, self.state = folder / "etc", folder / "state"
+        self.socket = folder / "run" / "brokerd.sock"
+        self.config, self.key = self.etc / "brokerd.toml", self.etc / "key"
+        self.log = ""
+        self.executed = FULL
+        self.nursery = nursery
+        self._process: Executed | Forked | None = None
+        self._changed = trio.Event()
+        self._quiet = trio.Event()  # the pipe has ended: nothing more comes into the log
+        self.etc.mkdir(parents=True)
+        keys.create(self.key)
+
+    # Configuration.
+
+    def configure(
+        self,
+        grants: Mapping[str, Table],
+        providers: Mapping[str, Table],
+        *,
+        allow: Iterable[Table] = (),
+        **daemon: object,
+    ) -> None:
+        """Write brokerd.toml anew."""
+        own = {"socket": self.socket, "state_dir": self.state, "key": {"file": self.key}, **daemon}
+        lines = [f"[daemon]\n{_keys(own)}"]
+        lines += [f"[providers.{name}]\n{_keys(table)}" for name, table in providers.items()]
+        lines += [f"[grants.{name}]\n{_keys(table)}" for name, table in grants.items()]
+        lines += [f"[[allow]]\n{_keys(table)}" for table in allow]
+        self.write("\n".join(lines))
+
+    def write(self, text: str, name: str = "brokerd.toml") -> Path:
+        """Write a file of etc/, which nobody else can read."""
+        path = self.etc / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch(0o600)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    # Life and death.
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "brokerd does not run"
+        return self._process.pid
+
+    def proc(self, name: str) -> Path:
+        """Of proc(5), the running daemon's own."""
+        return Path(f"/proc/{self.pid}/{name}")
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    async def start(self) -> None:
+        """Start it and wait until it serves. Raises Ended."""
+        before = self.log.count("event=ready")
+        self.launch()
+        with trio.fail_after(READY_WITHIN):
+            while self.log.count("event=ready") == before and not self._quiet.is_set():
+                await self._changed.wait()
+        if self.log.count("event=ready") == before:
+            status = await self.ended()
+            raise Ended(f"with status {status} before it was ready:\n{self.log[-2000:]}")
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        assert self._process is None, "brokerd runs already"
+        ours, its = socket.socketpair()
+        arguments = ["--config", str(self.config), "--log-level", "debug"]
+        with its:
+            self._process = (Executed if self.executed else forker())(arguments, its.fileno())
+        self._quiet = trio.Event()
+        self.nursery.start_soon(self._listen, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    async def refuses_to_start(self) -> tuple[int, str]:
+        """Start it and wait for its end: exit status, and what it said."""
+        before = len(self.log)
+        self.launch()
+        return await self.ended(), self.log[before:]
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """kill -9."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def restart(self) -> None:
+        """kill -9 and start."""
+        await self.kill()
+        await self.start()
+
+    async def ended(self, within: float = ENDS_WITHIN) -> int:
+        """Wait for its end; the exit status. Raises AssertionError where it left processes behind."""
+        process = self._process
+        assert process is not None, "brokerd does not run"
+        with trio.fail_after(within):
+            await trio.lowlevel.wait_readable(process.end)
+        os.close(process.end)
+        status = process.wait()
+        self._process = None
+        with trio.fail_after(SOON):
+            await self._quiet.wait()
+        assert not (left := _session(process.pid)), f"brokerd left processes behind: {left}"
+        return status
+
+    async def close(self) -> None:
+        """The end of the test, whatever state things are in."""
+        zombies = _zombies_of(self.pid) if self.runs else []
+        if self.runs:
+            await self.kill()
+        assert not zombies, f"brokerd has not waited for its children {zombies}"
+        assert "Traceback" not in self.log, "brokerd met a fault of its own; see its log"
+
+    async def said(self, text: str, *, times: int = 1) -> None:
+        """Wait until the log holds `text` so often."""
+        with trio.fail_after(SOON):
+            while self.log.count(text) < times:
+                await self._changed.wait()
+
+    async def _listen(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            async for data in stream:
+                self.log += data.decode(errors="replace")
+                self._tell()
+        self._quiet.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # Asking it.
+
+    @contextlib.asynccontextmanager
+    async def caller(self) -> AsyncIterator[Caller]:
+        """A connection."""
+        async with Caller(await trio.open_unix_socket(self.socket)) as caller:
+            yield caller
+
+    async def call(self, method: str, /, **params: object) -> Any:
+        """One request on a connection of its own. Raises brokerd_client.errors."""
+        async with self.caller() as caller:
+            return await caller.call(method, **params)
+
+    async def get(self, grant: str, **params: object) -> str:
+        """The value of a grant's token."""
+        value = (await self.call("get", grant=grant, **params))["value"]
+        assert isinstance(value, str)
+        return value
+
+    async def error(self, method: str, /, **params: object) -> dict[str, Any]:
+        """The error that the request is answered with."""
+        async with self.caller() as caller:
+            number = await caller.send(method, **params)
+            error, result = await caller.answer(number)
+        assert error is not None, f"{method} {params}: expected an error, found {_without_value(result)}"
+        return error
+
+    async def status(self, grant: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.call("status", grants=[grant]))["grants"][0]
+        return found
+
+    async def until(self, grant: str, holds: Callable[[dict[str, Any]], bool], within: float = SOON) -> dict[str, Any]:
+        """Wait until something holds of the grant's status, and return that."""
+        status: dict[str, Any] = {}
+        async with self.caller() as caller:
+            with _explained(lambda: f"{grant}: it never came to it: {status}"), trio.fail_after(within):
+                while not status or not holds(status):
+                    status = (await caller.call("status", grants=[grant]))["grants"][0]
+                    await trio.sleep(TICK)
+        return status
+
+    def bytes_of_state(self) -> dict[str, bytes]:
+        """Every file of the state directory, raw."""
+        return {path.name: path.read_bytes() for path in sorted(self.state.rglob("*")) if path.is_file()}
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], within: float = SOON) -> None:
+    """Wait until a condition holds that nobody tells of."""
+    with trio.fail_after(within):
+        while True:
+            found = holds()
+            if found if isinstance(found, bool) else await found:
+                return
+            await trio.sleep(TICK)
+
+
+# -- its callers
+
+
+class Caller:
+    """One connection to brokerd, by docs/protocol.md and no client of ours."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._reader = Reader(MAX_ANSWER)
+        self._sent = 0
+        self._answers: dict[int | None, tuple[dict[str, Any] | None, Any]] = {}
+
+    async def __aenter__(self) -> Caller:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await trio.aclose_forcefully(self.stream)
+
+    async def call(self, method: str, /, **params: object) -> Any:
+        """A request and its answer. Raises brokerd_client.errors."""
+        error, result = await self.answer(await self.send(method, **params))
+        if error is not None:
+            raise from_map(error)
+        return result
+
+    async def send(self, method: str, /, **params: object) -> int:
+        """A request; the number under which its answer comes."""
+        self._sent += 1
+        await self.stream.send_all(pack_request(self._sent, method, params))
+        return self._sent
+
+    async def answer(self, number: int | None) -> tuple[dict[str, Any] | None, Any]:
+        """Error and result under that number. Raises EOFError where the connection ends first."""
+        while number not in self._answers:
+            await self._receive()
+        return self._answers.pop(number)
+
+    async def event(self) -> tuple[str, dict[str, Any]]:
+        """The next notification."""
+        while not self.events:
+            await self._receive()
+        return self.events.pop(0)
+
+    async def closed(self) -> None:
+        """Wait until brokerd has closed the connection."""
+        with contextlib.suppress(EOFError, trio.BrokenResourceError):
+            while True:
+                await self._receive()
+
+    async def _receive(self) -> None:
+        data = await self.stream.receive_some(65_536)
+        if not data:
+            raise EOFError("brokerd closed the connection")
+        self._reader.feed(bytes(data))
+        for message in self._reader:
+            reply = read_reply(message)
+            if isinstance(reply, Notification):
+                self.events.append((reply.method, reply.params))
+            else:
+                self._answers[reply.id] = (reply.error, reply.result)
+
+
+class User:
+    """Another user of this machine, for whom a process of his own calls."""
+
+    def __init__(self, uid: int, gid: int, *groups: int) -> None:
+        self.uid, self.gid, self.groups = uid, gid, groups
+
+    @contextlib.asynccontextmanager
+    async def connected(self, brokerd: Brokerd) -> AsyncIterator[UserCaller]:
+        """One connection, for several calls."""
+        ids = map(str, (self.uid, self.gid, *self.groups))
+        async with trio.open_nursery() as nursery:
+            command = [sys.executable, str(Path(__file__).with_name("as_user.py")), str(brokerd.socket), *ids]
+            process = await nursery.start(_piped, command)
+            yield UserCaller(process)
+            await process.stdin.aclose()
+
+    async def call(self, brokerd: Brokerd, method: str, /, **params: object) -> Any:
+        """One call: a result, or an error's map."""
+        async with self.connected(brokerd) as connection:
+            return await connection.call(method, **params)
+
+
+class UserCaller:
+    """The connection of another user."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._received = b""
+
+    async def call(self, method: str, /, **params: object) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        await self._process.stdin.send_all(json.dumps([method, params]).encode() + b"\n")
+        while b"\n" not in self._received:
+            data = await self._process.stdout.receive_some()
+            assert data, "the other user's process has ended"
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line)
+
+
+async def _piped(command: list[str], task_status: trio.TaskStatus[trio.Process]) -> None:
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    task_status.started(process)
+    await process.wait()
+    assert process.returncode == 0
+    assert process.stdout is not None
+    await process.stdout.aclose()
+
+
+class Api:
+    """An application at the providers' protected API: one kept connection to each server."""
+
+    def __init__(self) -> None:
+        self._connections: dict[tuple[str, int], tuple[trio.SocketStream, h11.Connection]] = {}
+
+    async def __aenter__(self) -> Api:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for stream, _http in self._connections.values():
+            await trio.aclose_forcefully(stream)
+
+    async def me(self, provider: Provider[Any], token: str) -> tuple[int, dict[str, Any]]:
+        """`GET /me`: status, and what the provider says of the token's holder."""
+        scheme, _, rest = provider.base_url.partition("://")
+        authority, _, path = rest.partition("/")
+        host, _, port = authority.partition(":")
+        assert scheme == "http"
+        stream, http = await self._connection(host, int(port))
+        headers = [("host", authority), ("authorization", f"Bearer {token}")]
+        request = h11.Request(method="GET", target=f"/{path}/me", headers=headers)
+        await stream.send_all((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+        status, content = 0, b""
+        while not isinstance(event := http.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                http.receive_data(bytes(await stream.receive_some(65_536)))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                content += event.data
+        http.start_next_cycle()
+        return status, json.loads(content)
+
+    async def _connection(self, host: str, port: int) -> tuple[trio.SocketStream, h11.Connection]:
+        if (host, port) not in self._connections:
+            stream = await trio.open_tcp_stream(host, port)
+            self._connections[host, port] = stream, h11.Connection(h11.CLIENT)
+        return self._connections[host, port]
+
+
+# -- the providers
+
+
+class Serving:
+    """Starts providers that run until the test has ended; errors of the test come out as they are."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    async def __call__(self, provider: P, port: int = 0) -> P:
+        """This provider, on a port of its own."""
+        await self._nursery.start(Server({provider.prefix: provider}, port=port).run)
+        return provider
+
+    async def all(self, lifetime: float, *, refresh_lifetime: float | None = None) -> Fleet:
+        """All five on one port, with tokens that live for so many seconds."""
+        made = fleet(lifetime, refresh_lifetime=refresh_lifetime)
+        mounts: dict[str, Mount] = {provider.prefix: provider for provider in made.by_name.values()}
+        await self._nursery.start(Server(mounts).run)
+        return made
+
+
+# -- below
+
+
+def _keys(table: Mapping[str, object]) -> str:
+    return "".join(f"{key} = {toml(value)}\n" for key, value in table.items())
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _explained(words: Callable[[], str]) -> Any:
+    try:
+        yield
+    except trio.TooSlowError:
+        raise AssertionError(words()) from None
+
+
+def _without_value(result: object) -> object:
+    return {**result, "value": "…"} if isinstance(result, dict) and "value" in result else result
+
+
+def _processes() -> Iterable[tuple[int, str, int, int]]:
+    """Pid, state letter, parent and session of every process (proc(5), stat)."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                yield int(folder.name), state, int(parent), int(session)
+
+
+def _zombies_of(pid: int) -> list[int]:
+    return [each for each, state, parent, _session in _processes() if parent == pid and state == "Z"]
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of a session whose leader is dead."""
+    return [pid for pid, _state, _parent, session in _processes() if session == leader]
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

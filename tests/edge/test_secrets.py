@@ -1,0 +1,177 @@
+# Secrets from each place that the configuration can name, and each way in which they cannot be had: told without a
+# byte of what was read.
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from brokerd.core.secret import Secret, SecretSource
+from brokerd.edge import secrets
+from brokerd.edge.secrets import LONGEST, SecretUnreadable, read_secret
+
+VALUE = "hunter2 ü+/%41"
+
+
+def write(path: Path, data: bytes | str, mode: int = 0o600) -> str:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    path.chmod(mode)
+    return str(path)
+
+
+def unreadable(source: SecretSource) -> str:
+    with pytest.raises(SecretUnreadable) as caught:
+        read_secret(source)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def shell(script: str) -> SecretSource:
+    return SecretSource(command=("/bin/sh", "-c", script))
+
+
+# From each source
+
+
+def test_a_secret_is_text_as_it_is() -> None:
+    assert read_secret(SecretSource(text=Secret(VALUE + "\n"))) == Secret(VALUE + "\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (VALUE, VALUE),
+        (VALUE + "\n", VALUE),
+        (VALUE + "\r\n", VALUE),
+        (VALUE + "\n\n", VALUE + "\n"),  # one line break and no more: what is left is the secret's own
+        (" " + VALUE + " \n", " " + VALUE + " "),
+        ("first\nsecond\n", "first\nsecond"),  # a key in PEM
+        ("x" * LONGEST, "x" * LONGEST),
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "credential", "command"])
+def test_a_secret_is_what_is_there_without_the_line_break_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, written: str, read: str
+) -> None:
+    path = write(tmp_path / "secret", written)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    source = {
+        "file": SecretSource(file=path),
+        "credential": SecretSource(credential="secret"),
+        "command": SecretSource(command=("/bin/cat", path)),
+    }[place]
+    assert read_secret(source) == Secret(read)
+
+
+def test_a_secret_in_the_environment_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_SECRET", VALUE + "\n")
+    assert read_secret(SecretSource(env="TEST_SECRET")) == Secret(VALUE + "\n")
+
+
+def test_a_secret_is_read_anew_each_time(tmp_path: Path) -> None:
+    source = SecretSource(file=write(tmp_path / "secret", "one"))
+    assert read_secret(source) == Secret("one")
+    write(tmp_path / "secret", "two")
+    assert read_secret(source) == Secret("two")
+
+
+def test_a_command_gets_no_environment_no_input_and_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_SECRET", "hunter2")
+    assert "hunter2" not in read_secret(shell("/usr/bin/env")).reveal()
+    assert read_secret(shell("cat; echo end")) == Secret("end")
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    try:
+        assert read_secret(shell(f"test -e /proc/self/fd/{descriptor} || echo closed")) == Secret("closed")
+    finally:
+        os.close(descriptor)
+
+
+def test_a_command_is_no_shell(tmp_path: Path) -> None:
+    assert read_secret(SecretSource(command=("/bin/echo", "$HOME; ls", "*"))) == Secret("$HOME; ls *")
+
+
+# What cannot be had
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert unreadable(SecretSource(file=f"{tmp_path}/x")) == f"{tmp_path}/x: No such file or directory"
+    assert unreadable(SecretSource(file=str(tmp_path))) == f"{tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o601])
+def test_a_file_that_everybody_can_open_is_refused_with_its_remedy(tmp_path: Path, mode: int) -> None:
+    path = write(tmp_path / "secret", "hunter2", mode)
+    assert unreadable(SecretSource(file=path)) == (
+        f"{path} can be opened by everybody on this machine; chmod o-rwx {path}"
+    )
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400])
+def test_a_file_for_owner_and_group_is_read(tmp_path: Path, mode: int) -> None:
+    assert read_secret(SecretSource(file=write(tmp_path / "secret", "hunter2", mode))) == Secret("hunter2")
+
+
+def test_a_credential_of_systemd_may_be_readable_where_systemd_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    write(tmp_path / "secret", "hunter2", 0o444)
+    assert read_secret(SecretSource(credential="secret")) == Secret("hunter2")
+
+
+def test_a_credential_needs_systemd_and_the_unit_to_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert unreadable(SecretSource(credential="ix")) == (
+        "credential ix: there are no systemd credentials here; start brokerd as a unit with LoadCredential=ix:PATH"
+    )
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert "No such file or directory" in unreadable(SecretSource(credential="ix"))
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("TEST_SECRET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TEST_SECRET", value)
+    assert unreadable(SecretSource(env="TEST_SECRET")) == "environment variable TEST_SECRET is not set"
+
+
+def test_a_variable_that_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python hands bytes that are not UTF-8 over as lone surrogates, which no request can carry."""
+    monkeypatch.setitem(os.environb, b"TEST_SECRET", b"hunter2 \xff")
+    assert "TEST_SECRET is not text" in unreadable(SecretSource(env="TEST_SECRET"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2 \xff\xfe", "is not text"),
+        (b"hunter2" + b"x" * LONGEST, "is larger than 64 KiB, which no secret is"),
+    ],
+)
+def test_what_is_no_secret_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    path = write(tmp_path / "secret", data)
+    assert unreadable(SecretSource(file=path)) == f"{path} {message}"
+    assert unreadable(SecretSource(command=("/bin/cat", path))) == f"command /bin/cat {message}"
+
+
+def test_a_command_that_fails_is_told_by_its_status_and_without_its_output() -> None:
+    assert unreadable(shell("echo hunter2; echo hunter2 >&2; exit 3")) == "command /bin/sh ended with status 3"
+    assert unreadable(shell("echo hunter2; kill -9 $$")) == "command /bin/sh ended with status -9"
+    assert unreadable(SecretSource(command=("/nowhere/pass", "hunter2"))) == (
+        "command /nowhere/pass: No such file or directory"
+    )
+
+
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "DEADLINE", 0.3)
+    before = time.monotonic()
+    assert unreadable(shell("echo hunter2; sleep 5")) == "command /bin/sh did not end within 0.3 s"
+    assert unreadable(shell("sleep 5 & sleep 5")) == "command /bin/sh did not end within 0.3 s"
+    assert time.monotonic() - before < 3

@@ -18,7 +18,8 @@ from brokerd.edge.peer import attest
 from brokerd.methods import MAX_IN_FLIGHT, Methods, Session
 from brokerd.metrics import Metrics
 
-READ = 64 * 1024  # bytes taken from a connection at once
+READ = 4 * 1024  # bytes taken from a connection in its turn: a hundred or two pipelined gets, then others have theirs
+DRAIN, DRAIN_BYTES = 1.0, 1024 * 1024  # seconds and bytes for which a rejected client is heard out
 UNFINISHED = 10.0  # seconds that the rest of a message may take to come
 STALLED = 30.0  # seconds that a client may leave its answers unread
 NO_DESCRIPTORS = 0.1  # seconds to wait before accepting again when there are none left
@@ -199,4 +200,18 @@ class Connection:
     async def _reject(self, caller: Caller, error: ProtocolError) -> None:
         self._server.bad_input(caller, error)
         self._outbox += pack_error(None, Failure(Code.BAD_REQUEST, str(error)).as_map())
-        await self._flush()
+        if await self._flush():
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Read what the client still sends, and forget it: closed over unread bytes, the connection would be reset, and
+        the error that says why might never be read."""
+        self._sock.shutdown(socket.SHUT_WR)
+        left = DRAIN_BYTES
+        with trio.move_on_after(DRAIN):
+            while left > 0:
+                await trio.lowlevel.wait_readable(self._sock)
+                data = self._sock.recv(64 * 1024)
+                if not data:
+                    return
+                left -= len(data)

@@ -148,7 +148,7 @@ def test_every_error_code_of_the_protocol_is_described_and_no_other() -> None:
 
 def test_the_limits_of_the_protocol_are_those_of_the_code() -> None:
     text = page("docs/protocol.md")
-    assert f"A message has at most {methods.MAX_MESSAGE:,} bytes" in text
+    assert f"A client's message has at most {methods.MAX_MESSAGE:,} bytes" in text
     assert f"A connection may have {methods.MAX_IN_FLIGHT} requests waiting" in text
     assert text.count(f"at most {methods.MANY}") == 2
     assert f"default {methods.WAIT:g}, at most {methods.WAIT_LONGEST:g}" in text

@@ -31,7 +31,11 @@ def parse(text: str) -> bytes:
 def create(path: Path) -> None:
     """Make a key file, 0600, durably. Raises FileExistsError and other OSErrors; nothing is ever overwritten."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(generate())
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(generate())
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)  # half a key is none, and would stand in the way of a whole one
+        raise

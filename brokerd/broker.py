@@ -101,6 +101,8 @@ class Broker:
             self.metrics.gets_cached.inc()
             return token
         await self.flights.wait_for(held, wait)
+        if self.grants.get(name) is not held:  # a reload took it away meanwhile
+            raise unknown(name)
         if (token := self._wanted(held, min_ttl, refused)) is None:
             self.metrics.gets_failed.inc()
             raise self.failure(held)
@@ -115,10 +117,11 @@ class Broker:
             held.attempted = None
             can_issue = held.can_issue()
             await held.change(self.store, lambda record: records.again(record, can_issue=can_issue, by_hand=True))
-        before = held.record.generation
+            self.flights.announce(held)
+        before = held.record.access_token
         await self.flights.wait_for(held, wait)
         token = held.serves(self._clock.now())
-        if token is None or held.record.generation == before:
+        if token is None or token is before:
             raise self.failure(held)
         return token
 

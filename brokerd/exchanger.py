@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 import trio
@@ -20,7 +21,7 @@ from brokerd.core.moment import Moment
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
 from brokerd.core.record import Doomed, Record, alive, usable
-from brokerd.core.renewal import Operation, Plan
+from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
@@ -72,6 +73,8 @@ class Exchanger:
             held.record = _begun(held.record)
             await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
             return None
+        if held.stopped or held.record.generation != generation or held.record.state is State.REVOKED:
+            return None  # while the credentials were read, the grant went another way
         now = self._clock.now()
         refused = held.record.refused
         if plan.operation is Operation.ISSUE and refused is not None and refused == _digest(held, used):
@@ -102,9 +105,13 @@ class Exchanger:
     async def _converse(self, held: HeldGrant, plan: Plan, scope: trio.CancelScope) -> Conversation:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
-            now = self._clock.now()
-            await self._store.begin(held.name, held.fingerprint, held.record.generation, now)
+            await self._store.begin(held.name, held.fingerprint, generation, self._clock.now())
+            if risked_after(held.record, held.settings.pace, self._clock.now()) > 0:
+                raise StoreUnavailable("the provider's grace for a used refresh token ran out while this one waited")
+            if held.stopped or held.record.generation != generation:  # what is in hand may be dead by now
+                raise StoreUnavailable("the grant was revoked or given a new token meanwhile")
 
+        generation = held.record.generation
         view, dialect = held.view(self._clock.now()), held.settings.provider.dialect
         exchange = dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
         return await self._run(held, exchange, journal)
@@ -139,19 +146,28 @@ class Exchanger:
                 return records.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
             match outcome:
                 case Issued(tokens):
-                    return _issued(record, tokens, at, now, jitter, held.settings.asked)
+                    # A renewal keeps the scope that the refresh token has: where it can be issued anew, it will be.
+                    keeps = plan.operation is Operation.RENEW and held.can_issue()
+                    changed = _issued(record, tokens, at, now, jitter, record.asked if keeps else held.settings.asked)
+                    if plan.early and tokens.refresh_token is None:  # this is no way to a new refresh token
+                        return replace(changed, rotation_retry=now.after(refused_delay(1, jitter)))
+                    return changed
                 case RetryLater(reason, cause, after) if not plan.early:
                     delay = retry_delay(record.failures + 1, after, jitter)
-                    return records.failed(record, reason, now, delay, interrupted=spends and cause.touched)
+                    return records.failed(record, reason, now, delay, interrupted=spends and cause.touched, since=at)
                 case RetryLater(reason, cause, after):
                     delay = retry_delay(record.rotation_failures + 1, after, jitter)
-                    return records.rotation_failed(record, reason, now, delay, interrupted=spends and cause.touched)
+                    touched, waits = spends and cause.touched, after is not None
+                    return records.rotation_failed(
+                        record, reason, now, delay, interrupted=touched, since=at, asked_to_wait=waits
+                    )
                 case Rejected(reason) if plan.operation is Operation.RENEW:
                     words = reason if interrupted is None else f"{reason} ({_interrupted(interrupted)})"
                     return records.rejected(record, words, now, can_issue=held.can_issue())
                 case Rejected(reason) | Misconfigured(reason) if plan.early:
                     delay = refused_delay(record.rotation_failures + 1, jitter)
-                    return records.rotation_failed(record, reason, now, delay, interrupted=False)
+                    password = _digest(held, held.credentials or {})
+                    return records.rotation_failed(record, reason, now, delay, interrupted=False, password=password)
                 case Rejected(reason) | Misconfigured(reason):
                     password = _digest(held, held.credentials or {}) if plan.operation is Operation.ISSUE else None
                     delay = RECHECK if password else refused_delay(record.failures + 1, jitter)

@@ -94,6 +94,8 @@ class Flights:
         with trio.move_on_after(wait) as scope:
             while held.flight is None:
                 plan = self._plan_for_caller(held)
+                if plan is None and held.serves(self._clock.now()) is None:
+                    self.reschedule(held)  # it may have come to a dead end, and has to say so
                 if plan is None or plan.delay > scope.deadline - trio.current_time():
                     return
                 if plan.delay > 0:
@@ -142,7 +144,7 @@ class Flights:
             await self._exchanger.fail(held, "a fault of brokerd's own; its log says more")
         finally:
             held.flight = None
-            self.leaving.pop((held.name, held.fingerprint), None)
+            self._let_leave(held)
             provider.busy -= 1
             flight.done.set()
             self._after_flight(held, provider)
@@ -162,9 +164,18 @@ class Flights:
             plan = following
 
     async def landed(self) -> None:
-        """Until no exchange is under way."""
-        while flight := next((held.flight for held in self.grants.values() if held.flight), None):
+        """Until no exchange is under way; what could not be stored yet is tried a last time."""
+        while flight := next((held.flight for held in self._all() if held.flight), None):
             await flight.done.wait()
+        await self._store_again()
+
+    def _all(self) -> tuple[HeldGrant, ...]:
+        return (*self.grants.values(), *self.leaving.values())
+
+    def _let_leave(self, held: HeldGrant) -> None:
+        """One that is no longer configured may go when its exchange has ended and its tokens are stored."""
+        if held.flight is None and not held.unstored and not held.is_changing:
+            self.leaving.pop((held.name, held.fingerprint), None)
 
     def _after_flight(self, held: HeldGrant, provider: Provider) -> None:
         while provider.queue and provider.busy < provider.settings.concurrency and not self.stopping:
@@ -181,6 +192,8 @@ class Flights:
         if self.grants.get(held.name) is held:
             self.reschedule(held)
             self._changed(held.name)
+        else:
+            self._let_leave(held)
         if held.unstored and not self._mending:
             self._mending = True
             self._nursery.start_soon(self._mend, name="mend the store")
@@ -212,18 +225,24 @@ class Flights:
     async def _mend(self) -> None:
         """Store what is in memory only, as soon as the store can be written again (law 2)."""
         delay = MEND_FIRST
-        while unstored := [held for held in self.grants.values() if held.unstored]:
+        while any(held.unstored for held in self._all()):
             self._metrics.store_failures.inc()
             await trio.sleep(delay)
             delay = min(2 * delay, MEND_LONGEST)
-            async with trio.open_nursery() as nursery:
-                for held in unstored:
-                    nursery.start_soon(held.change, self._store, _unchanged)
-            for held in unstored:
-                if not held.unstored:
-                    self._audit.said("stored at last", grant=held.name)
-                    self.reschedule(held)
+            await self._store_again()
         self._mending = False
+
+    async def _store_again(self) -> None:
+        unstored = [held for held in self._all() if held.unstored]
+        async with trio.open_nursery() as nursery:
+            for held in unstored:
+                nursery.start_soon(held.change, self._store, _unchanged)
+        for held in unstored:
+            if not held.unstored:
+                self._audit.said("stored at last", grant=held.name)
+                self._let_leave(held)
+                if self.grants.get(held.name) is held:
+                    self.reschedule(held)
 
 
 def _unchanged(record: Record) -> Record:

@@ -100,6 +100,11 @@ class HeldGrant:
             return None
         return served(self.record, now, min_ttl)
 
+    @property
+    def is_changing(self) -> bool:
+        """Whether a change is on its way into the store."""
+        return self._lock is not None and self._lock.locked()
+
     def bounded(self, delay: float, now: Moment) -> float:
         """The delay, but at most half of what is left of the served token's life."""
         token = self.serves(now)
@@ -137,7 +142,7 @@ class HeldGrant:
 
     def plan(self, now: Moment, *, for_caller: bool) -> Plan | None:
         """What is next (core/renewal.py), not before the provider's breaker lets anything through."""
-        if self.blocked:
+        if self.blocked or self.stopped:
             return None
         choose = next_for_caller if for_caller else next_by_itself
         found = choose(self.record, self.ability(now), self.settings.pace, now, self.attempted)

@@ -176,7 +176,7 @@ def _let_go(
             broker.flights.schedule.set(name, None)
             broker.tell_watchers(name)
         if broker.grants.get(name) is not held:
-            if held.flight is not None:
+            if held.flight is not None or held.unstored or held.is_changing:
                 broker.flights.leaving[name, held.fingerprint] = held
             changes.aside.append((name, held.fingerprint))
     for name, found in rows.items():

@@ -32,7 +32,7 @@ def seconds_until(anchor: Moment, now: Moment) -> float:
     """
     if anchor.boot_id == now.boot_id:
         return anchor.boot - now.boot
-    if not now.trusted:
+    if not (now.trusted and anchor.trusted):
         return float("-inf")
     return anchor.wall - now.wall
 

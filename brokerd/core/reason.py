@@ -20,11 +20,13 @@ TOKEN_LIKE = re.compile(r"[A-Za-z0-9_\-.+/=~]{40,}|eyJ[A-Za-z0-9_\-]{10,}(?:\.[A
 
 def reason(text: str, secrets: Iterable[Secret] = ()) -> str:
     """`text` fit for logs, errors and terminals: one line, at most 200 characters, without the secrets."""
+    is_cut = len(text) > MOST_READ
     text = _one_line(text[:MOST_READ])
-    forms = sorted({_one_line(form) for secret in secrets for form in _forms(secret.reveal())}, key=len, reverse=True)
+    lines = {_one_line(form) for secret in secrets for form in _forms(secret.reveal())}
+    forms = sorted((line for line in lines if len(line) >= SHORTEST_SECRET), key=len, reverse=True)
     if forms:
         # A secret that begins so near the end that it may be cut off there could not be recognised.
-        certain = len(text) if len(text) < MOST_READ else MOST_READ - len(forms[0])
+        certain = len(text) - len(forms[0]) if is_cut else len(text)
         text = _masked(text, re.compile("|".join(map(re.escape, forms))), max(0, certain))
     text = TOKEN_LIKE.sub(MASK, text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -32,13 +32,15 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """The long-lived token that access tokens are got with; the fields are as those of AccessToken."""
+    """The long-lived token that access tokens are got with; the fields are as those of AccessToken. `kept`: a renewal
+    was seen to leave it as it is, so that renewing cannot meet its end."""
 
     value: Secret
     issued: Moment
     lifetime: float | None
     jitter: float
     id: str | None = None
+    kept: bool = False
 
     @property
     def expires(self) -> Moment | None:
@@ -105,7 +107,8 @@ def usable(token: AccessToken | RefreshToken | None, now: Moment) -> bool:
     reboot, law 8), it may: to serve needs certainty, to try does not."""
     if token is None:
         return False
-    return token.lifetime is None or (token.issued.boot_id != now.boot_id and not now.trusted) or alive(token, now)
+    undatable = token.issued.boot_id != now.boot_id and not (now.trusted and token.issued.trusted)
+    return token.lifetime is None or undatable or alive(token, now)
 
 
 def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | None:
@@ -130,7 +133,7 @@ def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str
         generation=record.generation + 1,
         state=move(record.state, Event.ISSUED, can_issue=True),
         access_token=_access(tokens, at, jitter) or record.access_token,
-        refresh_token=_refresh(tokens.refresh_token, at, jitter) or record.refresh_token,
+        refresh_token=_refresh(tokens.refresh_token, at, jitter) or _kept(record.refresh_token, tokens),
         outlived=_outlived(record, at) if tokens.access_token else record.outlived,
         interrupted=None,
         retry=None,
@@ -156,12 +159,15 @@ def came_dead(record: Record, failures: int, now: Moment, delay: float) -> Recor
     )
 
 
-def failed(record: Record, reason: str, now: Moment, delay: float, *, interrupted: bool) -> Record:
-    """Nothing was learnt; not again for `delay` seconds. `interrupted`: a stored token may be used up (law 3)."""
+def failed(
+    record: Record, reason: str, now: Moment, delay: float, *, interrupted: bool, since: Moment | None = None
+) -> Record:
+    """Nothing was learnt; not again for `delay` seconds. `interrupted`: a stored token may be used up (law 3), and was
+    sent at `since`."""
     return replace(
         record,
         state=move(record.state, Event.FAILED, can_issue=True),
-        interrupted=(record.interrupted or now) if interrupted else record.interrupted,
+        interrupted=(record.interrupted or since or now) if interrupted else record.interrupted,
         retry=now.after(delay),
         failures=record.failures + 1,
         last_error=reason,
@@ -195,14 +201,27 @@ def rejected(record: Record, reason: str, now: Moment, *, can_issue: bool) -> Re
     )
 
 
-def rotation_failed(record: Record, reason: str, now: Moment, delay: float, *, interrupted: bool) -> Record:
-    """An issue ahead of need failed: the living refresh token goes on, the next try waits (DESIGN.md 4)."""
+def rotation_failed(
+    record: Record,
+    reason: str,
+    now: Moment,
+    delay: float,
+    *,
+    interrupted: bool,
+    since: Moment | None = None,
+    password: bytes | None = None,
+    asked_to_wait: bool = False,
+) -> Record:
+    """An issue ahead of need failed: the living refresh token goes on, the next try waits (DESIGN.md 4). `password`:
+    the one that was refused by it; `asked_to_wait`: the provider wants to hear nothing at all for so long."""
     return replace(
         record,
         state=State.READY,
-        interrupted=(record.interrupted or now) if interrupted else record.interrupted,
+        interrupted=(record.interrupted or since or now) if interrupted else record.interrupted,
+        retry=now.after(delay) if asked_to_wait else record.retry,
         rotation_retry=now.after(delay),
         rotation_failures=record.rotation_failures + 1,
+        refused=password or record.refused,
         last_error=reason,
     )
 
@@ -286,6 +305,7 @@ def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) ->
         generation=record.generation + 1,
         state=move(record.state, Event.GRANTED, can_issue=True),
         access_token=None,
+        outlived=_outlived(record, now),
         refresh_token=_refresh(refresh_token, now, jitter),
         interrupted=None,
         retry=None,
@@ -318,6 +338,10 @@ def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
     if token is None:
         return None
     return AccessToken(token.value, tokens.token_type, at, token.lifetime, jitter, token.id, tokens.scope)
+
+
+def _kept(token: RefreshToken | None, tokens: Tokens) -> RefreshToken | None:
+    return token if token is None or tokens.access_token is None else replace(token, kept=True)
 
 
 def _refresh(token: Token | None, at: Moment, jitter: float) -> RefreshToken | None:

@@ -72,8 +72,8 @@ def next_for_caller(record: Record, ability: Ability, pace: Pace, now: Moment, a
     else:
         return None
     held = max(0.0, _until(record.retry, now), _paced(attempted, now))
-    if record.interrupted and ability.spends(operation):
-        held = max(held, _risked_after(record, record.interrupted, pace, now))
+    if ability.spends(operation):
+        held = max(held, risked_after(record, pace, now))
     return Plan(operation, held)
 
 
@@ -91,21 +91,22 @@ def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, att
     if token is None:
         return None
     access, refresh = record.access_token, record.refresh_token
-    if record.asked != ability.asked and access is not None:  # another scope (law 14): anew, if that can be
-        operation = Operation.ISSUE if ability.issue else token.operation
-        return Plan(operation, max(token.delay, _until(record.rotation_retry, now)), early=ability.issue)
     due = NEVER if pace.on_demand else _due(access, pace.lifetime, now)
     if token.operation is Operation.RENEW and refresh is not None and refresh.lifetime is not None:
         rotation = _due(refresh, refresh.lifetime, now)
-        if ability.renew_spends:
+        if ability.renew_spends and not refresh.kept:
             due = min(due, rotation)
         elif ability.issue and alive(access, now):
             held = max(_until(record.rotation_retry, now), _until(record.retry, now), _paced(attempted, now))
-            if record.interrupted and ability.issue_spends:
-                held = max(held, _risked_after(record, record.interrupted, pace, now))
+            if ability.issue_spends:
+                held = max(held, risked_after(record, pace, now))
             rotation = max(rotation, held)
             if rotation < due:
                 return Plan(Operation.ISSUE, rotation, early=True)
+    if record.asked != ability.asked and access is not None:  # another scope (law 14): anew, if that can be
+        delay = max(token.delay, _until(record.rotation_retry, now))
+        if delay <= max(due, token.delay):
+            return Plan(Operation.ISSUE if ability.issue else token.operation, delay, early=ability.issue)
     return None if due == NEVER else Plan(token.operation, max(due, token.delay))
 
 
@@ -117,20 +118,20 @@ def near_end(token: AccessToken | None, now: Moment) -> float:
     return max(0.0, seconds_until(token.issued.after(token.lifetime - margin), now))
 
 
+def risked_after(record: Record, pace: Pace, now: Moment) -> float:
+    """Seconds until a refresh token that may be used up is sent again (law 3): at once within the provider's
+    grace, else not before the living access token nears its end. 0 where nothing was interrupted."""
+    if record.interrupted is None or 0 <= -_until(record.interrupted, now) <= pace.reuse_grace:
+        return 0.0
+    return near_end(record.access_token, now)
+
+
 def _due(token: AccessToken | RefreshToken | None, unnamed: float, now: Moment) -> float:
     """Seconds until the token is to be replaced: about two thirds of its life, by the jitter that it was born with."""
     if token is None:
         return 0.0
     lifetime = unnamed if token.lifetime is None else token.lifetime
     return max(0.0, seconds_until(token.issued.after(lifetime * (AHEAD + SPREAD * token.jitter)), now))
-
-
-def _risked_after(record: Record, interrupted: Moment, pace: Pace, now: Moment) -> float:
-    """Seconds until a refresh token that may be used up is sent again (law 3): at once within the provider's
-    grace, else not before the living access token nears its end."""
-    if 0 <= -_until(interrupted, now) <= pace.reuse_grace:
-        return 0.0
-    return near_end(record.access_token, now)
 
 
 def _paced(attempted: Moment | None, now: Moment) -> float:

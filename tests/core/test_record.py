@@ -101,6 +101,7 @@ def test_issued_tokens_replace_the_old_ones_as_one_new_generation() -> None:
         generation=5,
         access_token=access(600, at=LATER, jitter=0.25, value="access-2"),
         refresh_token=refresh(DAY, at=LATER, jitter=0.25, value="refresh-2"),
+        outlived=(before.access_token,),
         asked="asked",
         renewals=8,
         changed=LATER,
@@ -109,7 +110,7 @@ def test_issued_tokens_replace_the_old_ones_as_one_new_generation() -> None:
 
 def test_an_answer_without_a_refresh_token_keeps_the_old_one() -> None:
     after = records.issued(renewing(), tokens("access-2"), LATER, 0.25, "")
-    assert after.refresh_token == refresh()
+    assert after.refresh_token == refresh(kept=True)  # and it is known from then on that renewals leave it as it is
     assert after.access_token is not None
     assert after.access_token.value == Secret("access-2")
 
@@ -289,18 +290,48 @@ def test_a_late_refresh_token_alone_is_doomed_too() -> None:
     assert [each.refresh_token is not None for each in after.doomed] == [True]
 
 
+def test_what_the_provider_could_not_be_told_is_told_again_later() -> None:
+    before = records.revoked(renewing(), NOW)
+    once = records.untold(before, "503", LATER, 2.0)
+    twice = records.untold(once, "503", LATER, 4.0)
+    assert once == replace(before, telling=LATER.after(2.0), untold=1, last_error="503")
+    assert twice == replace(before, telling=LATER.after(4.0), untold=2, last_error="503")
+
+
 def test_a_token_that_the_provider_knows_of_is_told_no_more() -> None:
     before = records.revoked(renewing(), NOW)
-    failed = records.untold(before, "503", LATER, 2.0)
-    assert (failed.doomed, failed.retry, failed.failures, failed.last_error) == (
-        before.doomed,
-        LATER.after(2.0),
-        1,
-        "503",
-    )
-    after = records.told(failed, before.doomed[0])
-    assert after.doomed == before.doomed[1:]
-    assert (after.retry, after.failures, after.last_error, after.state) == (None, 0, None, State.REVOKED)
+    after = records.told(records.untold(before, "503", LATER, 2.0), before.doomed[0])
+    assert after == replace(before, doomed=before.doomed[1:])
+
+
+def test_access_tokens_that_were_replaced_and_live_are_told_of_too() -> None:
+    first = records.issued(renewing(), tokens("access-2", lifetime=HOUR), NOW.after(HOUR / 2), 0.5, "")
+    second = records.issued(records.begun(first), tokens("access-3"), NOW.after(2 * HOUR / 3), 0.5, "")
+    assert [each.value.reveal() for each in second.outlived] == ["access-1", "access-2"]
+    revoked = records.revoked(second, NOW.after(1.2 * HOUR))  # the first has ended by then
+    told_of = [(each.access_token or each.refresh_token).value.reveal() for each in revoked.doomed]  # type: ignore[union-attr]
+    assert told_of == ["access-2", "access-3", "refresh-1"]
+    assert revoked.outlived == ()
+
+
+def test_an_answer_without_an_access_token_outlives_none() -> None:
+    after = records.issued(renewing(), tokens(None, "refresh-2"), LATER, 0.5, "")
+    assert after.outlived == ()
+
+
+def test_a_record_does_not_grow_with_tokens_that_never_end() -> None:
+    held = renewing()
+    for number in range(500):
+        held = records.issued(replace(held, state=State.RENEWING), tokens(f"a-{number}", lifetime=None), NOW, 0.5, "")
+    assert 1 <= len(held.outlived) <= 100
+    assert held.outlived[-1].value == Secret("a-498")
+
+
+def test_a_token_that_an_import_replaced_is_told_of_when_the_grant_is_revoked() -> None:
+    """It is still good at the provider, and revocation is for every token that is alive (law 10)."""
+    imported = records.granted(replace(renewing(), state=State.READY), Token(Secret("imported")), LATER, 0.5)
+    told_of = [each.access_token for each in records.revoked(imported, LATER).doomed]
+    assert access() in told_of
 
 
 # A new life, and a new process
@@ -308,9 +339,7 @@ def test_a_token_that_the_provider_knows_of_is_told_no_more() -> None:
 
 @pytest.mark.parametrize("state", list(State))
 def test_a_login_or_import_is_a_new_life_in_every_state(state: State) -> None:
-    before = record(
-        state=state, generation=4, access_token=access(), refresh_token=refresh(), interrupted=NOW, retry=NOW
-    )
+    before = record(state=state, generation=4, refresh_token=refresh(), interrupted=NOW, retry=NOW)
     before = replace(before, rotation_retry=NOW, refused=b"x", failures=3, last_error="rejected")
     after = records.granted(before, Token(Secret("imported")), LATER, 0.125)
     assert after == record(
@@ -354,7 +383,7 @@ class LifeOfAGrant(RuleBasedStateMachine):
     def apply(self, after: Record) -> None:
         before, self.record = self.record, after
         old, new = before.refresh_token, after.refresh_token
-        if old is not None and old != new:
+        if old is not None and (new is None or old.value != new.value):
             self.dead.add(old.value.reveal())
 
     @rule(seconds=st.sampled_from([0.0, 1.0, MINUTE, HOUR, DAY, 40 * DAY]))
@@ -402,7 +431,8 @@ class LifeOfAGrant(RuleBasedStateMachine):
 
     @rule()
     def it_is_revoked(self) -> None:
-        living = sum(usable(each, self.now) for each in (self.record.access_token, self.record.refresh_token))
+        held = (self.record.access_token, self.record.refresh_token, *self.record.outlived)
+        living = sum(usable(each, self.now) for each in held)
         before = len(self.record.doomed)
         self.apply(records.revoked(self.record, self.now))
         assert len(self.record.doomed) == before + living

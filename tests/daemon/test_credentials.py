@@ -102,7 +102,8 @@ async def test_refused_credentials_are_not_hammered_and_the_living_token_is_serv
     assert await brokerd.get("app", wait=0) == value
     status = await brokerd.status("app")
     assert status["state"] == "misconfigured"
-    assert 3_500 < status["next_renewal_at"] - status["issued_at"] < 4_600 + 60  # an hour and its jitter
+    # an hour after the refusal, or where a restart lets them be tried again, not before the token's two thirds
+    assert status["next_renewal_at"] - status["issued_at"] > 2_300
     assert provider.statuses() == [200, 401]
 
 

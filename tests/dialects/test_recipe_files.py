@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from brokerd.core.exchange import Request
 from brokerd.core.outcome import Issued, Tokens
 from brokerd.core.record import Doomed
+from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
 from brokerd.dialects import template
 from brokerd.dialects.recipe import RecipeDialect
@@ -482,6 +483,13 @@ def test_a_path_placeholder_is_one_segment(value: str) -> None:
     filled = template.fill_path("/a/{x}/b", {"x": value})
     assert filled.count("/") == 3
     assert not set(filled) & set("?#\\ \r\n")
+
+
+def test_text_with_a_secret_in_it_is_a_secret_and_other_text_is_not() -> None:
+    values = {"password": Secret("hunter2"), "user": "me"}
+    assert template.fill("pass {password} of {user}", values) == Secret("pass hunter2 of me")
+    assert template.fill("{user} and {user}", values) == "me and me"
+    assert "hunter2" not in repr(template.fill({"a": ["x {password}"]}, values))
 
 
 def test_a_missing_value_says_which() -> None:

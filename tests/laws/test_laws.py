@@ -279,7 +279,9 @@ async def test_a_rejection_is_not_believed_if_somebody_else_renewed_meanwhile(
         await imported(made)
         held = made.broker.grants["app"]
         key = ("app", held.fingerprint)
-        theirs = replace(held.record, generation=held.record.generation + 1, last_error="theirs")
+        assert held.record.access_token is not None
+        newer = replace(held.record.access_token, value=Secret("test-only-theirs"))
+        theirs = replace(held.record, generation=held.record.generation + 1, access_token=newer)
 
         async def rotate_behind_our_back() -> None:
             made.provider.gate = trio.Event()

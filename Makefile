@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench clean
+.PHONY: help setup demo test check format lock bench simulate clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -34,6 +34,10 @@ format: .venv/.made ## put the code in the project's form
 
 bench: .venv/.made ## measure, in one interleaved run, against a bare server
 	$(BIN)/python -m bench
+
+SEEDS ?= 200
+simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh

@@ -266,7 +266,7 @@ def _daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
 
 
 def _key(raw: dict[str, Any]) -> SecretSource:
-    table = convert(raw, KeyFile, "key")
+    table = convert(raw, KeyFile, "key", secret=True)
     if table.passphrase is not None:
         words = 'a passphrase is not supported by this version; use key = { file = "…" }'
         raise ConfigError(words, key="key.passphrase")
@@ -408,7 +408,9 @@ def _url(value: str | None, key: str) -> str:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment or parts.username or parts.password or set(value) & set(" \t\r\n\\"):
-        raise expected("an https:// URL without user, query and fragment", value, key=key, show="@" not in value)
+        raise expected(
+            "an https:// URL without user, query and fragment", value, key=key, show=not set(value) & set("@?")
+        )
     return value
 
 

@@ -52,6 +52,7 @@ class Flights:
         self.leaving: dict[tuple[str, str], HeldGrant] = {}  # no longer configured, their last exchange under way
         self.schedule = Schedule()
         self.rescheduled = trio.Event()
+        self._spread: dict[str, float] = {}  # of grants that were not looked at since they came
         self.stopping = False
         self._nursery = nursery
         self._store = store
@@ -113,7 +114,11 @@ class Flights:
     def renew(self, name: str) -> None:
         """What is due of the grant, if it still is: the refresher calls this."""
         held = self.grants.get(name)
-        if held is not None and held.flight is None:
+        if held is None or held.flight is not None:
+            return
+        if name in self._spread:
+            self.reschedule(held)
+        else:
             self.launch(held, for_caller=False)
 
     def launch(self, held: HeldGrant, *, for_caller: bool) -> None:
@@ -198,10 +203,16 @@ class Flights:
             self._mending = True
             self._nursery.start_soon(self._mend, name="mend the store")
 
-    def reschedule(self, held: HeldGrant, *, spread: float = 0.0) -> None:
-        """Set when the refresher is to look at the grant next. What is due at once is put off by `spread` seconds, but
-        not beyond half of what is left of its token's life."""
-        now = self._clock.now()
+    def welcome(self, held: HeldGrant, spread: float) -> None:
+        """A grant that came with the configuration: the refresher looks at it, so that callers need not wait until ten
+        thousand are planned. What is due at once is put off by `spread` seconds, but not beyond half of what is left of
+        its token's life."""
+        self._spread[held.name] = spread
+        self._look_at(held.name, self._clock.now().boot)
+
+    def reschedule(self, held: HeldGrant) -> None:
+        """Set when the refresher is to look at the grant next."""
+        now, spread = self._clock.now(), self._spread.pop(held.name, 0.0)
         plan = held.plan(now, for_caller=False)
         if (plan is None or plan.operation is Operation.REVOKE) and held.flight is None and not held.blocked:
             self._note_dead_end(held, now)

@@ -88,7 +88,7 @@ def bring_in(
         broker.grants[name] = held
         (changes.changed if name in before else changes.added).append(name)
         spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
-        flights.reschedule(held, spread=spread)
+        flights.welcome(held, spread)
     _let_go(broker, before, rows, changes)
     for names in (changes.added, changes.changed, changes.removed):
         names.sort()

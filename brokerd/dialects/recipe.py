@@ -152,7 +152,7 @@ class RecipeDialect(Dialect):
 
     def _request(self, operation: Operation, view: GrantView) -> Request:
         file, values = operation.file, self._values(view)
-        headers = [("Accept", "application/json")]
+        headers = [] if "accept" in map(str.lower, file.headers) else [("Accept", "application/json")]
         sent = [value for value in values.values() if isinstance(value, Secret)]
         filled = template.fill(file.headers, values)
         assert isinstance(filled, dict)

@@ -158,6 +158,8 @@ def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozens
             raise ConfigError("this header cannot be set by a recipe", key=f"{key}.headers.{name}")
         if set(value) & set("\r\n\0"):
             raise expected("one line", value, key=f"{key}.headers.{name}")
+    if file.basic is not None and "authorization" in map(str.lower, file.headers):
+        raise ConfigError("either basic or an Authorization header, not both", key=f"{key}.basic")
     if file.answer is not None:
         _check_answer(f"{key}.answer", file.answer)
     needs, sends = _placeholders(key, file, known)

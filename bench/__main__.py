@@ -1,0 +1,121 @@
+# `make bench`: what a fetch costs as a ratio to a bare server and a bare Python on this very machine, and what ten
+# thousand grants cost; then the aims, and whether they were met. Nothing fails for being slow.
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bench import processes
+from bench.fetches import fetches, starts, table
+from bench.grants import GRANT, cost, one
+from bench.processes import Daemon, Failed
+from brokerd import __version__
+
+BARE_LEAST = 0.7  # of the bare server's gets per second
+PYTHON_MOST = 3.0  # times `python -c pass`
+MEMORY_MOST = 150.0  # MB
+START_MOST = 3.0  # seconds
+WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 10_000}
+QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
+
+
+def main() -> None:
+    given = {name: value for name, value in vars(parser().parse_args()).items() if value is not None}
+    settings = (QUICK if given.pop("quick") else WHOLE) | given
+    say(machine(), "")
+    try:
+        with tempfile.TemporaryDirectory(prefix="brokerd-bench-") as folder, processes.providers() as urls:
+            aims = list(run(Path(folder), urls, **settings))
+    except Failed as error:
+        sys.exit(f"bench: {error}")
+    say("aims", *(f"  {'met   ' if met else 'MISSED'}  {words}" for met, words in aims))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m bench", description="Measure brokerd beside a bare trio server.")
+    for name, words in (
+        ("rounds", "turns of brokerd and the bare server"),
+        ("seconds", "that one turn takes"),
+        ("starts", "of brokerctl and of python"),
+        ("grants", "in one daemon"),
+    ):
+        default = f"(default: {WHOLE[name]:g}; quick: {QUICK[name]:g})"
+        made.add_argument(f"--{name}", type=type(WHOLE[name]), metavar="N", help=f"{words} {default}")
+    made.add_argument("--quick", action="store_true", help="fewer and shorter, hence noisier")
+    return made
+
+
+def machine() -> str:
+    """What it is measured on."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = models[0].partition(":")[2].strip() if models else platform.machine()
+    load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
+    return (
+        f"brokerd {__version__}, Python {platform.python_version()}, Linux {platform.release()}, "
+        f"{len(os.sched_getaffinity(0))} cores ({model}), load average {load}"
+    )
+
+
+def run(
+    folder: Path, urls: Mapping[str, str], rounds: int, seconds: float, starts: int, grants: int
+) -> Iterator[tuple[bool, str]]:
+    """Says what it finds; yields the aims, and whether they are met."""
+    for name in ("one", "many"):
+        (folder / name).mkdir()
+    with processes.brokerd(folder / "one", one(urls)) as daemon:
+        yield from about_fetches(daemon, folder, rounds, seconds)
+        yield from about_starts(daemon, starts)
+    yield from about_many(folder / "many", urls, grants)
+
+
+def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    rows = fetches(daemon, GRANT, folder, rounds, seconds)
+    busy = max(turn.busy for row in rows for turn in (*row.subject, *row.yardstick))
+    say(
+        table(rows),
+        f"medians of {rounds} turns of {seconds:g} s; CPU: the server's, for one get; "
+        f"the load was computing for {busy:.0%} of its time at most",
+        "",
+    )
+    for row in rows:
+        ratio = row.ratio("per_second")
+        yield ratio >= BARE_LEAST, f"get, {row.name}: {ratio:.2f} of the bare server's speed; {BARE_LEAST:g} or better"
+
+
+def about_starts(daemon: Daemon, times: int) -> Iterator[tuple[bool, str]]:
+    try:
+        pairs = starts(daemon, GRANT, times)
+    except Failed as error:
+        say(f"brokerctl get: NOT MEASURED: {error}", "")
+        return
+    get, nothing = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(ours / bare for ours, bare in pairs)
+    say(f"brokerctl get {get:.0f} ms, python -c pass {nothing:.0f} ms: {ratio:.2f}; medians of {times} pairs", "")
+    yield ratio <= PYTHON_MOST, f"brokerctl get: {ratio:.2f} times bare Python; {PYTHON_MOST:g} or better"
+
+
+def about_many(folder: Path, urls: Mapping[str, str], number: int) -> Iterator[tuple[bool, str]]:
+    say(f"{number:,} grants")
+    for name in ("first start, nothing stored", "second start, all stored"):
+        found = cost(folder, urls, number)
+        say(
+            f"  {name:28} ready after {found.ready_after:.2f} s ({found.computed:.2f} s of CPU); "
+            f"all have tokens after {found.settled_after:.1f} s; then {found.rss:.0f} MB, at most {found.peak:.0f} MB"
+        )
+        yield found.ready_after < START_MOST, f"{name}: ready after {found.ready_after:.2f} s; under {START_MOST:g} s"
+        yield found.peak < MEMORY_MOST, f"{name}: {found.peak:.0f} MB at most; under {MEMORY_MOST:g} MB"
+    say("")
+
+
+def say(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

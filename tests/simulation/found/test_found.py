@@ -1,0 +1,153 @@
+# What the simulation found in brokerd, each as a short schedule of its own.
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.simulation.schedule import Event, ProviderSetup, Schedule, Setup
+from tests.simulation.simulation import simulate
+
+
+def schedule(*events: Event, grants: tuple[str, ...] = ("app",), horizon: float = 1_000.0, **setup: object) -> Schedule:
+    provider = ProviderSetup(**{"lifetime": 600.0, "latency": 0.5, **setup})  # type: ignore[arg-type]
+    return Schedule(1, Setup({"one": provider, "two": provider}, grants, 0.02), events, horizon)
+
+
+def at(time: float, what: str, **values: object) -> Event:
+    return Event(time, what, values)
+
+
+def broken_by(made: Schedule) -> str | None:
+    found = simulate(made).broken
+    return found.law if found is not None else None
+
+
+IMPORT = at(0.5, "import", grant="app")
+
+
+def test_a_refresh_by_hand_that_failed_does_not_answer_with_the_old_token() -> None:
+    events = (IMPORT, at(100, "kill", grant="app"), at(101, "refresh", grant="app"))
+    assert broken_by(schedule(*events)) is None
+
+
+def test_the_grace_of_a_provider_counts_from_when_the_token_was_sent() -> None:
+    never = at(100, "fault", provider="one", kind="never", requests=1)
+    assert broken_by(schedule(IMPORT, never, grace=30.0)) is None
+
+
+def test_no_exchange_begins_while_a_revocation_is_being_written() -> None:
+    disk = at(99, "disk", kind="slow", lasts=60)
+    events = (IMPORT, disk, at(100, "revoke", grant="app"), *(at(100 + n / 2, "get", **GET) for n in range(1, 12)))
+    assert broken_by(schedule(*events)) is None
+
+
+def test_a_refresh_token_that_an_import_replaced_meanwhile_is_not_sent() -> None:
+    disk = at(99, "disk", kind="slow", lasts=60)
+    events = (IMPORT, disk, at(100, "import", grant="app"), *(at(100 + n / 2, "get", **GET) for n in range(1, 12)))
+    assert broken_by(schedule(*events)) is None
+
+
+def test_the_provider_is_told_of_a_revocation_also_after_an_import_followed() -> None:
+    down = at(99, "fault", provider="one", kind="refuse", lasts=60.0)
+    events = (IMPORT, down, at(100, "revoke", grant="app"), at(120, "import", grant="app"))
+    assert broken_by(schedule(*events)) is None
+
+
+def test_a_grant_whose_refresh_token_has_expired_needs_a_login_also_after_a_refresh_by_hand() -> None:
+    events = (IMPORT, at(100, "suspend", seconds=20_000.0), at(200, "refresh", grant="app"))
+    assert broken_by(schedule(*events, refresh_lifetime=5_000.0)) is None
+
+
+def test_an_orderly_stop_stores_what_the_disk_takes() -> None:
+    disk = at(99, "disk", kind="fails", after=2, writes=3)
+    events = (IMPORT, disk, at(100, "refresh", grant="app"), at(106, "stop", down=1.0, copied=False))
+    assert broken_by(schedule(*events)) is None
+
+
+def test_a_grant_that_vanishes_and_returns_during_its_exchange_has_one_exchange() -> None:
+    late = at(1.5, "fault", provider="one", kind="late", requests=1, seconds=30.0)
+    reload = at(6, "reload", kind="without", grant="app", back=1.0)
+    assert broken_by(schedule(IMPORT, late, at(2, "import", grant="app"), reload)) is None
+
+
+def test_a_grant_that_vanishes_while_it_is_unstored_is_stored_all_the_same() -> None:
+    disk = at(99, "disk", kind="fails", after=2, writes=4)
+    reload = at(103, "reload", kind="without", grant="app", back=20.0)
+    assert broken_by(schedule(IMPORT, disk, at(100, "refresh", grant="app"), reload)) is None
+
+
+def test_a_get_that_waits_while_its_grant_vanishes_gets_nothing() -> None:
+    late = at(1.0, "fault", provider="one", kind="late", requests=1, seconds=5.0)
+    get = at(101, "get", grant="app", callers=1, wait=60.0, refused=True)
+    reload = at(103, "reload", kind="without", grant="app", back=50.0)
+    assert broken_by(schedule(IMPORT, late, at(20, "import", grant="app"), replace(late, at=100), get, reload)) is None
+
+
+def test_a_refresh_token_that_its_provider_never_replaces_causes_no_loop() -> None:
+    made = schedule(grants=("app", "user"), rotates=False, refresh_lifetime=1_200.0, lifetime=300.0)
+    assert broken_by(made) is None
+
+
+def test_a_password_that_was_refused_ahead_of_need_is_not_sent_again() -> None:
+    events = (at(100, "password", told=False, kill=True), at(101, "reload", kind="scope", grant="user"))
+    events += (at(150, "get", **{**GET, "grant": "user"}),)
+    assert broken_by(schedule(*events, grants=("app", "user"))) is None
+
+
+def test_a_new_scope_that_is_refused_does_not_stop_the_renewals() -> None:
+    refused = at(99, "fault", provider="one", kind="invalid_client", requests=1)
+    reload = at(100, "reload", kind="scope", grant="svc")
+    assert broken_by(schedule(refused, reload, grants=("app", "svc"), lifetime=300.0, horizon=800.0)) is None
+
+
+def test_a_retry_after_to_an_early_issue_holds_for_callers_too() -> None:
+    limit = at(99, "fault", provider="one", kind="429", requests=1, seconds=250.0, date=False)
+    get = at(120, "get", grant="svc", callers=1, wait=10.0, refused=True)
+    reload = at(100, "reload", kind="scope", grant="svc")
+    assert broken_by(schedule(limit, reload, get, grants=("app", "svc"))) is None
+
+
+def test_a_refresh_token_that_an_untrusted_clock_dated_is_not_given_up_after_a_reboot() -> None:
+    reboots = (at(10, "reboot", down=1.0, off=-2_592_000.0), at(1_000, "reboot", down=1.0, off=0.0))
+    assert broken_by(schedule(IMPORT, *reboots, refresh_lifetime=5_000.0)) is None
+
+
+def test_a_retry_that_an_untrusted_clock_dated_does_not_hold_a_grant_back_for_a_month() -> None:
+    ahead = at(300, "reboot", down=1.0, off=2_592_000.0)
+    down = at(301, "fault", provider="one", kind="500", lasts=600.0)
+    right = at(890, "reboot", down=1.0, off=0.0)
+    assert broken_by(schedule(ahead, down, right, grants=("app", "svc"))) is None
+
+
+def test_a_token_that_an_untrusted_clock_dated_is_not_served_after_its_end() -> None:
+    ahead, right = at(10, "reboot", down=1.0, off=3_600.0), at(80, "reboot", down=1.0, off=0.0)
+    down = at(81, "fault", provider="one", kind="refuse", lasts=5_000.0)
+    sleep = at(90, "suspend", seconds=3_550.0)
+    assert broken_by(schedule(IMPORT, ahead, right, down, sleep)) is None
+
+
+def test_a_revocation_that_is_answered_by_an_error_with_status_200_is_not_done() -> None:
+    error = at(99, "fault", provider="one", kind="200-error", requests=2)
+    assert broken_by(schedule(IMPORT, error, at(100, "revoke", grant="app"))) is None
+
+
+def test_a_revocation_while_the_credentials_are_read_is_no_fault_of_our_own() -> None:
+    events = [IMPORT]
+    for n in range(1, 20):  # after each start the credentials are read anew, and a revocation comes a little later
+        stop, again = at(20 * n, "stop", down=1.0, copied=False), at(20 * n + 5, "import", grant="app")
+        events += [stop, again, at(20 * n + 5.3 + n / 20, "revoke", grant="app")]
+    made = schedule(*events)
+    assert broken_by(replace(made, setup=replace(made.setup, disk_latency=0.5))) is None
+
+
+def test_a_refresh_by_hand_that_could_not_be_stored_is_stored_later() -> None:
+    disk = at(100, "disk", kind="full", lasts=50.0)
+    assert broken_by(schedule(IMPORT, disk, at(110, "refresh", grant="app"))) is None
+
+
+def test_an_import_that_is_being_written_when_its_grant_vanishes_is_not_lost() -> None:
+    events = (IMPORT, at(99, "disk", kind="slow", lasts=2.0), at(100, "disk", kind="fails", after=0, writes=4))
+    reload = at(101, "reload", kind="without", grant="app", back=12.0)
+    assert broken_by(schedule(*events, at(100.5, "import", grant="app"), reload)) is None
+
+
+GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}

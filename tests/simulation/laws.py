@@ -1,0 +1,399 @@
+# The laws of DESIGN.md 3 as checks that run all the while: on every token that is served, every request that leaves,
+# every answer that comes, every write that becomes durable. They judge by what is true in the model world, and know of
+# brokerd only what it serves, sends, stores and says of itself.
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+from brokerd.core.grant import State
+from brokerd.core.moment import Moment
+from brokerd.core.record import AccessToken, Record
+from brokerd.held import HeldGrant
+from tests.simulation.providers import DEADLINE, Provider, Reply
+from tests.simulation.schedule import GRANTS, REFRESHING
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Life, World
+
+EPSILON = 0.02  # seconds; expiries are told rounded to hundredths
+NEAR_END, NEAR_END_MOST = 0.1, 60.0  # law 3: what counts as near the end of a living access token
+WINDOW = 60.0  # seconds over which requests are counted
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A law that did not hold: its name, what was seen, and when (trio's clock)."""
+
+    law: str
+    what: str
+    at: float
+
+    @property
+    def known(self) -> bool:
+        return self.law in KNOWN
+
+    def __str__(self) -> str:
+        return f"{self.law}, at {self.at:.2f}: {self.what}"
+
+
+@dataclass
+class Seen:
+    """What is known of one grant. Times are the true ones."""
+
+    in_flight: list[tuple[str, HeldGrant | None]] = field(default_factory=list)
+    left: deque[float] = field(default_factory=deque)
+    stirred: deque[float] = field(default_factory=deque)  # acts of people and crashes, which excuse a request
+    not_before: float = -inf  # Retry-After
+    dead: dict[str, HeldGrant | None] = field(default_factory=dict)  # replaced or rejected, as this one heard
+    sent: dict[str, float] = field(default_factory=dict)  # refresh tokens: when first, since they were known to live
+    touched: dict[str, float] = field(default_factory=dict)  # those that may be used up: when first sent
+    known: set[str] = field(default_factory=set)  # those that it was given and that nothing has ended
+    imports: set[str] = field(default_factory=set)
+    unheard: bool = False  # an answer with tokens was lost: what nobody can mend
+    refused: set[str] = field(default_factory=set)  # passwords
+    refused_early: set[str] = field(default_factory=set)  # those of them that were tried ahead of need
+    revoked: str = ""  # "asked", "stored"
+    epoch: int = 0  # rises with each import and revocation
+    family: int = 0  # of the last import that was said to have happened
+    imported_by: HeldGrant | None = None
+    doomed_stored: bool = False
+    doomed: set[str] = field(default_factory=set)  # tokens held when it was revoked
+
+
+class Laws:
+    """One for each simulation. The first law that is broken is kept in `verdict`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.verdict: Broken | None = None
+        self.checked: Counter[str] = Counter()
+        self.seen = {grant: Seen() for grant in world.schedule.setup.grants}
+        self.durable: dict[str, Record] = {}
+        self.ever_durable: set[str] = set()  # token values
+        self._due: dict[tuple[int, str, int, str], float] = {}
+
+    def hold(self, law: str, holds: bool, what: str) -> None:
+        self.checked[law] += 1
+        if not holds and self.verdict is None:
+            self.verdict = Broken(law, what, self.world.time())
+            self.world.over.set()
+
+    # -- what is served
+
+    def served(self, life: Life, grant: str, token: AccessToken, min_ttl: float = 0.0) -> None:
+        seen, held, value = self.seen[grant], life.broker.grants.get(grant), token.value.reveal()
+        self.hold("law 14: a grant that vanished serves nothing", held is not None, f"{grant}: {value}")
+        truth = self.world.provider_of(grant).access[value]
+        left = truth.expires - self.world.clock.true()
+        issued, now = token.issued, self.world.clock.now()
+        undated = not issued.trusted and issued.boot_id != now.boot_id
+        self.hold(
+            UNDATED if undated else "law 5: no expired token is served",
+            left > -EPSILON,
+            f"{grant}: {value} died {-left:.2f} s ago",
+        )
+        self.hold(
+            "law 5: no token with less life than min_ttl is served",
+            left >= min_ttl - EPSILON,
+            f"{grant}: {value} lives {left:.2f} s, wanted {min_ttl:g}",
+        )
+        self.hold("law 15: a grant serves its own tokens", truth.grant == grant, f"{grant}: {value} of {truth.grant}")
+        self.hold("law 10: nothing revoked is served", not seen.revoked, f"{grant}: {value} after its revocation")
+        self.hold(
+            "law 2: durable before served",
+            not truth.rotated or value in self.ever_durable or (held is not None and held.unstored),
+            f"{grant}: {value} came with a new refresh token and is not stored",
+        )
+        self.hold(
+            "law 8: nothing of another boot is served by an untrusted clock",
+            now.trusted or token.lifetime is None or truth.boots == self.world.clock.boots,
+            f"{grant}: {value} was issued in boot {truth.boots}",
+        )
+
+    # -- what leaves, and what comes
+
+    def leaves(self, life: Life, grant: str, fields: dict[str, str], *, telling: bool) -> None:
+        """A request's first byte leaves. `telling`: of a revocation."""
+        seen, now = self.seen[grant], self.world.clock.true()
+        others = [held for _, held in seen.in_flight if held is not life.broker.grants.get(grant)]
+        self.hold(
+            RETURNED if others else "law 1: one exchange per grant at a time",
+            not seen.in_flight,
+            f"{grant}: {fields} while {[what for what, _ in seen.in_flight]} is under way",
+        )
+        token = fields.get("refresh_token")
+        if telling:
+            return
+        self.hold("law 10: nothing revoked is renewed", seen.revoked != "stored", f"{grant}: {fields}")
+        if token is not None:
+            seen.sent.setdefault(token, now)
+        elif (password := fields.get("password")) is not None:
+            self.hold(
+                REFUSED_EARLY if password in seen.refused_early else "law 7: a refused password is not sent again",
+                password not in seen.refused,
+                f"{grant}: {password} was refused before, at {now:.2f}",
+            )
+
+    def decided(self, life: Life, provider: Provider, grant: str, token: str | None) -> None:
+        """brokerd has decided to send a request, whether it can leave or not."""
+        seen, now = self.seen[grant], self.world.clock.true()
+        if token is not None:
+            self._spends(life, provider, grant, token)
+        held = self.world.life and self.world.life.broker.grants.get(grant)
+        early = held is not None and held.record.rotation_retry is not None
+        self.hold(
+            "law 7: Retry-After to an early issue holds for callers"
+            if early
+            else "law 7: Retry-After is never undercut",
+            now >= seen.not_before - EPSILON,
+            f"{grant}: {seen.not_before - now:.2f} s too early",
+        )
+        seen.left.append(now)
+        while seen.left[0] < now - WINDOW:
+            seen.left.popleft()
+        while seen.stirred and seen.stirred[0] < now - 1.5 * WINDOW:
+            seen.stirred.popleft()
+        setup = self.world.provider_of(grant).setup
+        lifetime, kept = setup.lifetime, not setup.rotates and setup.refresh_lifetime is not None
+        most = 12 + WINDOW / (lifetime / 3) + WINDOW / (0.6 * lifetime) + 8 * len(seen.stirred)
+        law = "law 6: a refresh token that is never replaced causes no loop" if kept else "law 6: requests are bounded"
+        self.hold(law, len(seen.left) <= most, f"{grant}: {len(seen.left)} in a minute")
+
+    def _spends(self, life: Life, provider: Provider, grant: str, token: str) -> None:
+        seen, clock = self.seen[grant], self.world.clock
+        ours, stored = life.broker.grants.get(grant), self.durable.get(grant)
+        stale = ours is not None and stored is not None and not ours.unstored and ours.stored != stored.generation
+        self.hold("law 4: what was replaced meanwhile is not sent", not stale, f"{grant}: {token}, of an older record")
+        heard_by = seen.dead.get(token)
+        self.hold(
+            RETURNED, heard_by is None or heard_by is ours, f"{grant}: {token}, which its other self knows is dead"
+        )
+        self.hold(
+            "law 3: no replaced or rejected refresh token is sent again", token not in seen.dead, f"{grant}: {token}"
+        )
+        if token in seen.touched:
+            ago = clock.true() - seen.touched[token]
+            held = life.broker.grants.get(grant)
+            left = self._living(held, clock.now())
+            late = provider.setup.grace > 0 and ago <= provider.setup.grace + 2 * DEADLINE
+            self.hold(
+                "law 3: reuse_grace counts from the sending" if late else "law 3: an interrupted refresh token waits",
+                ago <= provider.setup.grace + EPSILON or left <= EPSILON,
+                f"{grant}: {token}, first sent {ago:.2f} s ago, {left:.2f} s before the living token nears its end",
+            )
+        self.hold("law 15: a copied store spends nothing", life.store.adopted, f"{grant}: {token}")
+        gone = stored is not None and stored.state is State.REVOKED
+        self.hold("law 10: nothing is spent once a revocation is stored", not gone, f"{grant}: {token}")
+        moved = ours is not None and not ours.unstored and _refresh_token(ours.record) != token
+        self.hold("law 4: what was replaced meanwhile is not sent", gone or not moved, f"{grant}: {token}")
+        holds = _refresh_token(stored) == token
+        self.hold("law 2: only what is stored is spent", holds, f"{grant}: {token}")
+        self.hold(
+            "law 2: no journal, no send",
+            stored is not None and life.store.journalled(grant) == stored.generation,
+            f"{grant}: {token} of generation {stored and stored.generation}",
+        )
+
+    def _living(self, held: HeldGrant | None, now: Moment) -> float:
+        """Seconds until the held access token nears its end, as far as any clock can tell."""
+        token = held.record.access_token if held is not None else None
+        if token is None or token.lifetime is None:
+            return 0.0
+        margin = min(NEAR_END_MOST, NEAR_END * token.lifetime)
+        if token.issued.boot_id == now.boot_id:
+            return token.issued.boot + token.lifetime - margin - now.boot
+        return token.issued.wall + token.lifetime - margin - now.wall if now.trusted else 0.0
+
+    def heard(self, grant: str, fields: dict[str, str], reply: Reply, epoch: int, held: HeldGrant | None) -> None:
+        """An answer in the provider's own form has come."""
+        seen, token = self.seen[grant], fields.get("refresh_token")
+        if reply.refused:
+            seen.refused.add(fields["password"])
+            if held is not None and held.record.asked != held.settings.asked:
+                seen.refused_early.add(fields["password"])
+        if token is not None and (reply.status == 200 or reply.rejected):
+            seen.touched.pop(token, None)
+            if not (reply.issued or reply.rejected):  # it is known to live: what may happen to it now begins anew
+                seen.sent.pop(token, None)
+        if token is not None and (reply.issued or reply.rejected):
+            seen.dead[token] = held
+            seen.known.discard(token)
+        if reply.issued and epoch == seen.epoch:
+            seen.known.add(reply.issued)
+            seen.unheard = False
+
+    def unused(self, grant: str, fields: dict[str, str]) -> None:
+        """The provider refused before it looked: the token is what it was before."""
+        seen, token = self.seen[grant], fields.get("refresh_token", "")
+        if token not in seen.touched:
+            seen.sent.pop(token, None)
+
+    def touched(self, grant: str, fields: dict[str, str], reply: Reply | None, epoch: int) -> None:
+        """A request ended without an answer that says what became of its token."""
+        seen, token = self.seen[grant], fields.get("refresh_token")
+        if token is not None and token not in seen.dead:
+            seen.touched.setdefault(token, seen.sent[token])
+        if reply is not None and reply.issued and epoch == seen.epoch:
+            seen.unheard = True
+
+    def asked_to_wait(self, grant: str, seconds: float, epoch: int) -> None:
+        if epoch == self.seen[grant].epoch:
+            self.seen[grant].not_before = self.world.clock.true() + seconds
+
+    # -- what people do
+
+    def by_hand(self, grant: str) -> None:
+        """An operator acts on the grant: he may override what held it back."""
+        seen = self.seen[grant]
+        seen.stirred.append(self.world.clock.true())
+        seen.not_before = -inf
+        seen.refused.clear()
+
+    def revoking(self, grant: str, record: Record) -> None:
+        seen = self.seen[grant]
+        self.by_hand(grant)
+        seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
+        seen.known.clear()
+        for token in (record.access_token, record.refresh_token):
+            if token is not None:
+                seen.doomed.add(token.value.reveal())
+
+    def importing(self, grant: str, token: str) -> None:
+        seen = self.seen[grant]
+        self.by_hand(grant)
+        seen.revoked, seen.epoch = "", seen.epoch + 1
+        seen.known, seen.unheard = seen.known | {token}, False
+        seen.imports.add(token)
+
+    def imported(self, grant: str, token: str, held: HeldGrant) -> None:
+        provider = self.world.provider_of(grant)
+        self.seen[grant].imported_by = held
+        self.seen[grant].known &= {token}
+        self.seen[grant].family = provider.refresh[token].family
+
+    # -- what is durable, and what a crash leaves
+
+    def committed(self, life: Life) -> None:
+        before, self.durable = self.durable, life.store.records()
+        for grant, record in self.durable.items():
+            seen, provider = self.seen[grant], self.world.provider_of(grant)
+            for token in (record.access_token, record.refresh_token):
+                if token is not None:
+                    self.ever_durable.add(token.value.reveal())
+            refresh = record.refresh_token
+            if refresh is not None and GRANTS[grant] == REFRESHING and not _same(record, before.get(grant)):
+                family = provider.refresh[refresh.value.reveal()].family
+                other = seen.imported_by not in (None, life.broker.grants.get(grant))
+                self.hold(
+                    RETURNED if other else "law 4: an outcome of an older generation moves nothing",
+                    family >= seen.family,
+                    f"{grant}: family {family} after the import of {seen.family}",
+                )
+            if record.state is State.NEEDS_LOGIN and grant in before and before[grant].state is not State.NEEDS_LOGIN:
+                self._unended(grant, seen)
+
+    def _unended(self, grant: str, seen: Seen) -> None:
+        provider = self.world.provider_of(grant)
+        living = [token for token in seen.known if provider.valid(token)]
+        self.hold("law 12: no living refresh token is given up", not living, f"{grant} gave up {living}")
+
+    def ended(self, durable: dict[str, Record]) -> None:
+        """All that was in memory only is gone: what was heard and not written was never heard."""
+        for grant, seen in self.seen.items():
+            record = durable.get(grant)
+            held = _refresh_token(record)
+            seen.in_flight.clear()
+            seen.dead, seen.imported_by = dict.fromkeys(seen.dead), None
+            seen.stirred.append(self.world.clock.true())
+            if held is not None and held in seen.dead:
+                seen.dead.pop(held)
+                seen.touched.setdefault(held, seen.sent[held])
+            if lost := {token for token in seen.known if token != held}:
+                seen.known -= lost
+                seen.unheard = seen.unheard or (bool(lost - seen.imports) and held in seen.touched)
+            if record is None or record.refused is None:
+                seen.refused.clear()
+            if record is None or not self._remembers(record, seen.not_before):
+                seen.not_before = -inf
+            if record is not None and record.state is State.REVOKED:
+                seen.revoked = "stored"
+            elif seen.revoked == "asked":
+                seen.revoked = ""
+            if not (seen.doomed_stored or seen.revoked):
+                seen.doomed.clear()
+            if seen.family and held is not None:
+                seen.family = min(seen.family, self.world.provider_of(grant).refresh[held].family)
+            elif held is None:
+                seen.family = 0
+
+    def _remembers(self, record: Record, not_before: float) -> bool:
+        """Whether it is durable that nothing is to be sent before that time."""
+        for retry in (record.retry, record.rotation_retry):
+            if retry is not None and retry.boot_id == self.world.clock.now().boot_id:
+                return self.world.clock.true() + retry.boot - self.world.clock.now().boot > not_before - 1.0
+        return False
+
+    def rebooted(self) -> None:
+        for seen in self.seen.values():
+            seen.not_before = -inf  # what is left of it is known by the wall clock alone
+
+    # -- looking around, at every instant at which something could come in between
+
+    def observe(self, life: Life) -> None:
+        now = self.world.clock.now()
+        for grant, held in list(life.broker.grants.items()):
+            if (token := life.broker.cached(grant)) is not None:
+                self.served(life, grant, token)
+            if held.flight is None and not held.blocked:
+                self._marks(life, grant, held)
+                self._steady(life, grant, held, now)
+
+    def _marks(self, life: Life, grant: str, held: HeldGrant) -> None:
+        record, seen = held.record, self.seen[grant]
+        if record.refresh_token is None or record.state is State.REVOKED:
+            return
+        value = record.refresh_token.value.reveal()
+        self.hold(
+            "law 3: an interruption is said",
+            value not in seen.touched or record.interrupted is not None,
+            f"{grant}: {value} was sent and nobody knows what became of it",
+        )
+        self.hold("law 2: unstored is said", held.unstored or value in self.ever_durable, f"{grant}: {value}")
+
+    def _steady(self, life: Life, grant: str, held: HeldGrant, now: Moment) -> None:
+        """A renewal that nothing disturbs stays when it is (law 6)."""
+        record = held.record
+        if record.state is not State.READY or record.retry or record.rotation_retry or record.interrupted:
+            return
+        plan = held.plan(now, for_caller=False)
+        if plan is None or plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
+            return
+        due = now.boot + plan.delay
+        before = self._due.setdefault((life.number, grant, record.generation, record.asked), due)
+        self.hold(
+            "law 6: jitter is drawn once",
+            abs(due - before) < 1.0,
+            f"{grant}: due at {before:.2f}, then at {due:.2f}",
+        )
+
+
+def _same(record: Record, before: Record | None) -> bool:
+    return before is not None and record.generation == before.generation
+
+
+def _refresh_token(record: Record | None) -> str | None:
+    return record.refresh_token.value.reveal() if record is not None and record.refresh_token is not None else None
+
+
+AHEAD = "law 6: a token that can be had is there before it is asked for"
+UNDATED = "law 8: what an untrusted clock dated is not believed in another boot"
+REFUSED_EARLY = "law 7: a password that was refused ahead of need is remembered"
+BEGUN = "law 4: the state is looked at again once the credentials are read"
+RETURNED = "law 1: a grant that vanished and returned is still one grant"
+
+# Laws that brokerd is known to break, and where it is written down: a simulation ends at them and says nothing. Whoever
+# mends one takes it out here.
+KNOWN: dict[str, str] = {}

@@ -1,0 +1,271 @@
+# Deliberate bugs in brokerd, each put in by replacing one function: the mutation check. A simulation that finds none of
+# them would find nothing else either.
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import trio
+
+from brokerd import exchanger, reload
+from brokerd import held as held_grants
+from brokerd.broker import Broker, Revocation
+from brokerd.core import moment, record, renewal
+from brokerd.core.outcome import Rejected
+from brokerd.core.ports import StoreUnavailable
+from brokerd.dialects import answer
+from brokerd.edge import store
+from brokerd.exchanger import Exchanger
+from brokerd.flights import Flights
+from brokerd.held import HeldGrant
+
+Patch = tuple[object, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug in words, and what has to be replaced for it: object, attribute, and the new one made from the old."""
+
+    words: str
+    patches: tuple[Patch, ...]
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        before = [(place, name, getattr(place, name)) for place, name, _ in self.patches]
+        try:
+            for (place, name, make), (_, _, old) in zip(self.patches, before, strict=True):
+                setattr(place, name, make(old))
+            yield
+        finally:
+            for place, name, old in before:
+                setattr(place, name, old)
+
+
+def _serve_before_commit(old: Any) -> Any:
+    async def change(self: HeldGrant, store: Any, step: Any, *, concludes: bool = False) -> Any:
+        before = self.record
+        if (changed := step(before)) is None:
+            return None
+        self.record = changed
+        return await old(self, store, lambda now: changed if now is changed else step(now), concludes=concludes)
+
+    return change
+
+
+def _no_single_flight(old: Any) -> Any:
+    def launch(self: Flights, held: HeldGrant, *, for_caller: bool) -> None:
+        if held.flight is not None and held.record.state is record.State.RENEWING:
+            held.record = replace(held.record, state=record.State.READY)
+        old(self, held, for_caller=for_caller)
+
+    return launch
+
+
+async def _wait_for_a_flight_of_ones_own(self: Flights, held: HeldGrant, wait: float) -> None:
+    with trio.move_on_after(wait):
+        self.launch(held, for_caller=True)
+        if held.flight is not None:
+            await held.flight.done.wait()
+
+
+def _ignore_generation(old: Any) -> Any:
+    async def conclude(self: Any, held: HeldGrant, plan: Any, generation: int, *rest: Any, **named: Any) -> None:
+        if held.record.state is not record.State.REVOKED:
+            generation = held.record.generation
+            held.record = replace(held.record, state=record.State.RENEWING)
+        await old(self, held, plan, generation, *rest, **named)
+
+    return conclude
+
+
+async def _no_journal(*_: object) -> None:
+    pass
+
+
+def _forget_interruption(old: Any) -> Any:
+    return lambda *values, interrupted, **named: old(*values, interrupted=False, **named)
+
+
+def _serve_expired(old: Any) -> Any:
+    def served(kept: record.Record, now: moment.Moment, min_ttl: float = 0.0) -> Any:
+        return old(kept, now, min_ttl) or (None if kept.state is record.State.REVOKED else kept.access_token)
+
+    return served
+
+
+def _ignore_min_ttl(old: Any) -> Any:
+    return lambda kept, now, min_ttl=0.0: old(kept, now)
+
+
+def _undercut_retry_after(old: Any) -> Any:
+    return lambda failures, asked, jitter: old(failures, None, jitter)
+
+
+def _revoke_in_memory(old: Any) -> Any:
+    async def revoke(self: Broker, name: str, *, wait: float = 10.0) -> Revocation:
+        held = self.held(name)
+        held.record = record.revoked(held.record, self.now())
+        return Revocation(True, "told", "")
+
+    return revoke
+
+
+def _lose_unstored(old: Any) -> Any:
+    async def change(self: HeldGrant, *values: Any, **named: Any) -> Any:
+        changed = await old(self, *values, **named)
+        self.unstored = False
+        return changed
+
+    return change
+
+
+def _html_is_a_rejection(old: Any) -> Any:
+    return lambda response, what, *_: Rejected(f"{what}: {response.status}")
+
+
+def _keep_rejected(old: Any) -> Any:
+    def rejected(kept: record.Record, *values: Any, **named: Any) -> record.Record:
+        return replace(old(kept, *values, **named), refresh_token=kept.refresh_token, state=record.State.READY)
+
+    return rejected
+
+
+def _forget_the_journal_at_start(old: Any) -> Any:
+    return lambda kept, *, interrupted: old(kept, interrupted=None)
+
+
+def _drop_the_refresh_token(old: Any) -> Any:
+    def issued(kept: record.Record, tokens: Any, *values: Any) -> record.Record:
+        changed = old(kept, tokens, *values)
+        return changed if tokens.refresh_token else replace(changed, refresh_token=None)
+
+    return issued
+
+
+def _redraw_jitter(old: Any) -> Any:
+    random = Random(0)
+
+    def due(token: Any, unnamed: float, now: moment.Moment) -> float:
+        return float(old(token and replace(token, jitter=random.random()), unnamed, now))
+
+    return due
+
+
+def _always_trust_the_clock(old: Any) -> Any:
+    return lambda anchor, now: old(anchor, now._replace(trusted=True))
+
+
+def _wall_clock_only(old: Any) -> Any:
+    return lambda anchor, now: anchor.wall - now.wall
+
+
+def _wall_clock_alive(old: Any) -> Any:
+    def alive(token: Any, now: moment.Moment, min_ttl: float = 0.0) -> bool:
+        return token is not None and (token.lifetime is None or token.issued.wall + token.lifetime - now.wall > min_ttl)
+
+    return alive
+
+
+def _never_told(old: Any) -> Any:
+    async def tell(self: Exchanger, held: HeldGrant) -> None:
+        for token in held.record.doomed:
+            await held.change(self._store, lambda kept, token=token: record.told(kept, token))
+
+    return tell
+
+
+def _spend_in_a_copy(old: Any) -> Any:
+    def allowed(self: Flights, held: HeldGrant, plan: Any, now: Any) -> Any:
+        return None if plan is None or self.stopping or held.unstored else plan
+
+    return allowed
+
+
+def _journal_after_all(old: Any) -> Any:
+    async def begin(self: Any, *values: Any) -> None:
+        with contextlib.suppress(StoreUnavailable):  # a full disk must not stop the renewal
+            await old(self, *values)
+
+    return begin
+
+
+def _a_reload_forgets(old: Any) -> Any:
+    def renewed(broker: Any, held: HeldGrant, *values: Any) -> None:
+        old(broker, held, *values)
+        held.record = replace(held.record, interrupted=None, retry=None)
+
+    return renewed
+
+
+def _constant(value: object) -> Callable[[Any], Any]:
+    return lambda old: value
+
+
+def _mutants() -> dict[str, Mutant]:
+    def mutant(words: str, *patches: Patch) -> Mutant:
+        return Mutant(words, patches)
+
+    return {
+        "serve-before-commit": mutant(
+            "a new token is seen before it is durable", (HeldGrant, "change", _serve_before_commit)
+        ),
+        "retry-at-once": mutant(
+            "an interrupted refresh token is sent again at once",
+            (renewal, "risked_after", _constant(lambda *_: 0.0)),
+            (exchanger, "risked_after", _constant(lambda *_: 0.0)),
+        ),
+        "no-single-flight": mutant(
+            "every caller has an exchange of his own",
+            (Flights, "launch", _no_single_flight),
+            (Flights, "wait_for", _constant(_wait_for_a_flight_of_ones_own)),
+        ),
+        "redraw-jitter": mutant("jitter is drawn at each look", (renewal, "_due", _redraw_jitter)),
+        "ignore-generation": mutant(
+            "an outcome moves whatever generation is there", (Exchanger, "_conclude", _ignore_generation)
+        ),
+        "drop-journal": mutant("nothing is journalled", (store.Store, "begin", _constant(_no_journal))),
+        "journal-after-all": mutant(
+            "a journal that cannot be written stops nothing", (store.Store, "begin", _journal_after_all)
+        ),
+        "forget-interruption": mutant(
+            "a failure never marks an interruption", (record, "failed", _forget_interruption)
+        ),
+        "forget-journal-at-start": mutant(
+            "a start does not look at the journal", (store, "reopened", _forget_the_journal_at_start)
+        ),
+        "serve-expired": mutant("an expired token is better than none", (held_grants, "served", _serve_expired)),
+        "ignore-min-ttl": mutant("min_ttl is not looked at", (held_grants, "served", _ignore_min_ttl)),
+        "undercut-retry-after": mutant(
+            "Retry-After is not looked at", (exchanger, "retry_delay", _undercut_retry_after)
+        ),
+        "hammer": mutant("no backoff", (exchanger, "retry_delay", _constant(lambda *_: 0.0))),
+        "revoke-in-memory": mutant("a revocation is not written", (Broker, "revoke", _revoke_in_memory)),
+        "never-told": mutant("the provider is not told", (Exchanger, "tell_revoked", _never_told)),
+        "lose-unstored": mutant("what could not be stored is not marked", (HeldGrant, "change", _lose_unstored)),
+        "html-is-a-rejection": mutant(
+            "a captive portal's page ends the grant", (answer, "strange", _html_is_a_rejection)
+        ),
+        "keep-rejected": mutant("a rejected refresh token is kept", (record, "rejected", _keep_rejected)),
+        "resend-refused-password": mutant(
+            "a refused password is sent again",
+            (exchanger, "_digest", _constant(lambda *_: None)),
+            (exchanger, "refused_delay", _constant(lambda *_: 30.0)),
+        ),
+        "drop-refresh-token": mutant(
+            "an answer without a refresh token takes the old one away", (record, "issued", _drop_the_refresh_token)
+        ),
+        "trust-the-clock": mutant(
+            "the wall clock is believed after a reboot", (record, "seconds_until", _always_trust_the_clock)
+        ),
+        "wall-clock-only": mutant("a clock step moves expiries", (record, "alive", _wall_clock_alive)),
+        "spend-in-a-copy": mutant("a copied store spends", (Flights, "_allowed", _spend_in_a_copy)),
+        "reload-forgets": mutant(
+            "a reload lets go what held a grant back", (reload, "_renew_settings", _a_reload_forgets)
+        ),
+    }
+
+
+MUTANTS = _mutants()

@@ -1,0 +1,215 @@
+# Model providers: OAuth 2.0 servers that rotate single-use refresh tokens, detect reuse and kill families, and answer
+# late, wrongly or never as their faults say. What they know is the truth that the laws are held against.
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from math import ceil, inf
+from random import Random
+from urllib.parse import parse_qs
+
+from brokerd.core.exchange import Request, Response
+from brokerd.core.ports import TransportError
+from tests.simulation.clock import Clock
+from tests.simulation.schedule import ProviderSetup
+
+DEADLINE = 60.0  # seconds: the HTTP client's own
+RIGHT = "test-only-password-0"
+
+Pause = Callable[[float], Awaitable[None]]
+
+
+@dataclass
+class RefreshToken:
+    grant: str
+    family: int
+    expires: float
+    used: float | None = None
+
+
+@dataclass
+class AccessToken:
+    """`rotated`: a new refresh token came with it, so that it is derived from a replaced one."""
+
+    grant: str
+    expires: float
+    rotated: bool
+    boots: int
+
+
+@dataclass
+class Fault:
+    kind: str
+    requests: float = inf
+    until: float = inf
+    seconds: float | None = None
+    date: bool = False
+
+
+@dataclass
+class Reply:
+    """What the provider did with a request: its answer, and what only it knows about that."""
+
+    status: int
+    body: dict[str, object]
+    issued: str | None = None  # the new refresh token
+    rejected: bool = False  # the refresh token, in the provider's own form
+    refused: bool = False  # the password
+
+
+@dataclass
+class Provider:
+    """One model provider. Times are the true ones."""
+
+    name: str
+    setup: ProviderSetup
+    clock: Clock
+    random: Random
+    faults: list[Fault] = field(default_factory=list)
+    refresh: dict[str, RefreshToken] = field(default_factory=dict)
+    access: dict[str, AccessToken] = field(default_factory=dict)
+    killed: set[int] = field(default_factory=set)
+    revoked: set[str] = field(default_factory=set)
+    password: str = RIGHT
+    families: int = 0
+    reused: int = 0
+
+    def valid(self, token: str) -> bool:
+        """Whether that refresh token would bring new tokens now."""
+        known = self.refresh.get(token)
+        return (
+            known is not None
+            and known.family not in self.killed
+            and token not in self.revoked
+            and self.clock.true() < known.expires
+            and known.used is None
+        )
+
+    def login(self, grant: str) -> str:
+        """A person logs in: the first refresh token of a new family."""
+        self.families += 1
+        return self._new_refresh(grant, self.families)
+
+    def kill(self, grant: str) -> None:
+        """An administrator ends every login of the grant."""
+        self.killed.update(token.family for token in self.refresh.values() if token.grant == grant)
+
+    def fault(self) -> Fault | None:
+        """The fault that befalls the next request, if any does."""
+        now = self.clock.true()
+        self.faults = [fault for fault in self.faults if fault.requests > 0 and fault.until > now]
+        found = self.faults[0] if self.faults else None
+        if found is not None:
+            found.requests -= 1
+        return found
+
+    def latency(self) -> float:
+        return self.random.random() * self.setup.latency
+
+    def do(self, grant: str, fields: dict[str, str], request: Request, fault: str = "") -> Reply:
+        """What the provider does when a request has reached it."""
+        if request.url.endswith("/revoke"):
+            return self._revoke(fields["token"])
+        if fault == "invalid_client":
+            return Reply(401, {"error": "invalid_client"})
+        match fields["grant_type"]:
+            case "refresh_token":
+                return self._renew(grant, fields["refresh_token"], fault)
+            case "password":
+                if fields["password"] != self.password:
+                    return Reply(400, {"error": "invalid_grant", "error_description": "bad password"}, refused=True)
+                self.families += 1
+                return self._issue(grant, self.families, fault, refresh=True)
+            case _:
+                return self._issue(grant, 0, fault, refresh=False)
+
+    def respond(self, reply: Reply, sent: object, headers: dict[str, str] | None = None) -> Response:
+        body = json.dumps(reply.body).encode()
+        named = {"content-type": "application/json", **(headers or {})}
+        return Response(reply.status, tuple(named.items()), body, sent, self.clock.now())  # type: ignore[arg-type]
+
+    def strange(self, kind: str, reply: Reply | None, sent: object, fault: Fault) -> Response:
+        """An answer that is not the provider's own form, or says nothing about the grant."""
+        if kind in ("429", "503"):
+            return Response(int(kind), self._retry_after(fault), b"", sent, self.clock.now())  # type: ignore[arg-type]
+        status, body = {
+            "html": (200, b"<html>log in to our network</html>"),
+            "html-403": (403, b"<html>forbidden</html>"),
+            "407": (407, b""),
+            "500": (500, b'{"error": "invalid_grant"}'),
+            "200-error": (200, b'{"error": "temporarily_unavailable"}'),
+            "no-token": (200, b'{"ok": true}'),
+            "500-with-tokens": (500, json.dumps(reply.body).encode() if reply else b""),
+            "truncated": (200, json.dumps(reply.body).encode()[:-9] if reply else b""),
+        }[kind]
+        return Response(status, (), body, sent, self.clock.now())  # type: ignore[arg-type]
+
+    def _retry_after(self, fault: Fault) -> tuple[tuple[str, str], ...]:
+        if fault.seconds is None:
+            return ()
+        if not fault.date:
+            return (("retry-after", f"{fault.seconds:g}"),)
+        now = ceil(self.clock.server_wall())
+        return (("date", formatdate(now, usegmt=True)), ("retry-after", formatdate(now + fault.seconds, usegmt=True)))
+
+    def _renew(self, grant: str, token: str, fault: str) -> Reply:
+        dead = Reply(400, {"error": "invalid_grant"}, rejected=True)
+        known = self.refresh.get(token)
+        if known is None or known.family in self.killed or token in self.revoked:
+            return dead
+        if self.clock.true() >= known.expires:
+            return dead
+        if not self.setup.rotates:
+            return self._issue(grant, known.family, fault, refresh=False)
+        if known.used is not None and self.clock.true() - known.used > self.setup.grace:
+            self.reused += 1
+            self.killed.add(known.family)
+            return dead
+        known.used = self.clock.true() if known.used is None else known.used
+        return self._issue(grant, known.family, fault, refresh=True)
+
+    def _issue(self, grant: str, family: int, fault: str, *, refresh: bool) -> Reply:
+        value = f"test-only-access-{self.name}-{len(self.access)}"
+        lifetime: object = {
+            "expires-text": f"{self.setup.lifetime:g}",
+            "expires-absent": None,
+            "expires-zero": 0,
+            "expires-negative": -5,
+        }.get(fault, self.setup.lifetime)
+        lasts = inf if lifetime is None else float(str(lifetime))
+        self.access[value] = AccessToken(grant, self.clock.true() + lasts, refresh, self.clock.boots)
+        body: dict[str, object] = {"access_token": value, "token_type": "Bearer"}
+        if lifetime is not None:
+            body["expires_in"] = lifetime
+        if not refresh:
+            return Reply(200, body)
+        body["refresh_token"] = issued = self._new_refresh(grant, family)
+        if self.setup.refresh_lifetime is not None:
+            body["refresh_expires_in"] = self.setup.refresh_lifetime
+        return Reply(200, body, issued=issued)
+
+    def _revoke(self, token: str) -> Reply:
+        self.revoked.add(token)
+        if token in self.refresh:
+            self.killed.add(self.refresh[token].family)
+        return Reply(200, {})
+
+    def _new_refresh(self, grant: str, family: int) -> str:
+        value = f"test-only-refresh-{self.name}-{len(self.refresh)}"
+        expires = self.clock.true() + (self.setup.refresh_lifetime or inf)
+        self.refresh[value] = RefreshToken(grant, family, expires)
+        return value
+
+
+def fields_of(request: Request) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+
+
+def unreachable() -> TransportError:
+    return TransportError("connection refused", sent=False)
+
+
+def lost() -> TransportError:
+    return TransportError("connection closed in the middle of the answer", sent=True)

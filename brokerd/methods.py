@@ -25,6 +25,7 @@ PROTOCOL = 1
 MAX_MESSAGE = 64 * 1024  # bytes
 MAX_IN_FLIGHT = 128  # requests waiting on one connection
 MANY = 64  # grants in one get_many or watch
+TURN = 50  # grants that one status looks at before other callers have their turn
 WAIT, WAIT_LONGEST = 10.0, 60.0  # seconds
 Later = Callable[[], Awaitable[object]]
 Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
@@ -253,23 +254,28 @@ class Methods:
             "max_in_flight": MAX_IN_FLIGHT,
         }
 
-    def _status(self, session: Session, params: dict[str, Any]) -> dict[str, object]:
-        if "grants" in params:
-            names = params["grants"]
-            for name in names:
-                self._require(session, Action.STATUS, name, "status")
-        else:
-            allows, caller = self.policy.allows, session.caller
-            names = [name for name in sorted(self._broker.grants) if allows(caller, Action.STATUS, name)]
+    def _status(self, session: Session, params: dict[str, Any]) -> Later:
+        for name in params.get("grants", ()):
+            self._require(session, Action.STATUS, name, "status")
+
+        async def later() -> object:
+            shown = []
+            for number, name in enumerate(params.get("grants") or sorted(self._broker.grants), 1):
+                if name in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, name):
+                    shown.append(self._broker.status(name))
+                if number % TURN == 0:
+                    await trio.lowlevel.checkpoint()
+            return {"daemon": self._daemon(), "grants": shown}
+
+        return later
+
+    def _daemon(self) -> dict[str, object]:
         return {
-            "daemon": {
-                "version": __version__,
-                "pid": os.getpid(),
-                "started_at": self._started_at,
-                "locked": False,
-                "store": self._store_trouble(),
-            },
-            "grants": [self._broker.status(name) for name in names],
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "locked": False,
+            "store": self._store_trouble(),
         }
 
     def _store_trouble(self) -> str | None:

@@ -155,15 +155,16 @@ def _renew_settings(
 ) -> None:
     """A grant that stays keeps tokens and timers. Its secrets are read again when they are next needed, and what was
     misconfigured is looked at again."""
-    if held.settings != settings:
+    is_changed = held.settings != settings
+    if is_changed:
         changes.changed.append(held.name)
     held.settings, held.provider, held.credentials = settings, provider, None
     if held.record.state is State.MISCONFIGURED and held.flight is None:
         held.record = records.look_again(held.record)
         held.attempted = None
-        broker.flights.reschedule(held)
-    elif held.name in changes.changed:
-        broker.flights.reschedule(held)
+        is_changed = True
+    if is_changed:
+        broker.flights.welcome(held, 0.0)
 
 
 def _let_go(

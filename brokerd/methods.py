@@ -257,10 +257,11 @@ class Methods:
     def _status(self, session: Session, params: dict[str, Any]) -> Later:
         for name in params.get("grants", ()):
             self._require(session, Action.STATUS, name, "status")
+        names = params["grants"] if "grants" in params else sorted(self._broker.grants)
 
         async def later() -> object:
             shown = []
-            for number, name in enumerate(params.get("grants") or sorted(self._broker.grants), 1):
+            for number, name in enumerate(names, 1):
                 if name in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, name):
                     shown.append(self._broker.status(name))
                 if number % TURN == 0:

@@ -641,7 +641,11 @@ class World:
             if life.dead or grant not in life.broker.grants:
                 return
             with trio.move_on_after(float(str(event.values.get("leaves", inf)))), contextlib.suppress(Failure):
-                await act(life, grant)
+                try:
+                    await act(life, grant)
+                finally:
+                    if not life.dead:
+                        self.laws.by_hand(grant)  # what it overrode, it overrode at its end
 
         grant = str(event.values["grant"])
         if (life := self._there) is not None and grant in life.broker.grants:

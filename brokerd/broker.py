@@ -120,6 +120,8 @@ class Broker:
             self.flights.announce(held)
         before = held.record.access_token
         await self.flights.wait_for(held, wait)
+        if self.grants.get(name) is not held:
+            raise unknown(name)
         token = held.serves(self._clock.now())
         if token is None or token is before:
             raise self.failure(held)

@@ -149,6 +149,8 @@ class Exchanger:
                     # A renewal keeps the scope that the refresh token has: where it can be issued anew, it will be.
                     keeps = plan.operation is Operation.RENEW and held.can_issue()
                     changed = _issued(record, tokens, at, now, jitter, record.asked if keeps else held.settings.asked)
+                    if plan.operation is Operation.RENEW:  # a password that was refused is none the better for it
+                        changed = replace(changed, refused=record.refused)
                     if plan.early and tokens.refresh_token is None:  # this is no way to a new refresh token
                         return replace(changed, rotation_retry=now.after(refused_delay(1, jitter)))
                     return changed

@@ -122,6 +122,8 @@ class Flights:
             self.launch(held, for_caller=False)
 
     def launch(self, held: HeldGrant, *, for_caller: bool) -> None:
+        if self.grants.get(held.name) is not held:  # a reload put another in its place while somebody waited
+            return
         now, provider = self._clock.now(), held.provider
         if not for_caller and provider.busy >= provider.settings.concurrency:
             provider.queue[held.name] = None

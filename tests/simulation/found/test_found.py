@@ -3,8 +3,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from tests.simulation.schedule import Event, ProviderSetup, Schedule, Setup
 from tests.simulation.simulation import simulate
 
@@ -152,20 +150,17 @@ def test_an_import_that_is_being_written_when_its_grant_vanishes_is_not_lost() -
     assert broken_by(schedule(*events, at(100.5, "import", grant="app"), reload)) is None
 
 
-@pytest.mark.xfail(strict=True, reason="record.issued forgets the refused password also after a renewal")
 def test_a_renewal_does_not_let_go_a_password_that_was_refused_ahead_of_need() -> None:
     events = (at(45, "password", told=False, kill=False), at(100, "reload", kind="scope", grant="user"))
     assert broken_by(schedule(*events, grants=("app", "user"), lifetime=120.0)) is None
 
 
-@pytest.mark.xfail(strict=True, reason="broker.refresh does not look again whether the grant is still configured")
 def test_a_refresh_that_waits_while_its_grant_vanishes_gets_nothing() -> None:
     late = at(100, "fault", provider="one", kind="late", requests=1, seconds=5.0)
     reload = at(103, "reload", kind="without", grant="app", back=50.0)
     assert broken_by(schedule(IMPORT, late, at(101, "refresh", grant="app"), reload)) is None
 
 
-@pytest.mark.xfail(strict=True, reason="flights.wait_for goes on launching for a HeldGrant that a reload let go")
 def test_who_waits_for_a_grant_that_vanished_and_returned_starts_no_second_exchange() -> None:
     limit = at(99, "fault", provider="one", kind="429", requests=1, seconds=20.0, date=False)
     get = at(101, "get", grant="app", callers=1, wait=60.0, refused=True)

@@ -162,11 +162,10 @@ def test_a_refresh_that_waits_while_its_grant_vanishes_gets_nothing() -> None:
 
 
 def test_who_waits_for_a_grant_that_vanished_and_returned_starts_no_second_exchange() -> None:
-    limit = at(99, "fault", provider="one", kind="429", requests=1, seconds=20.0, date=False)
-    get = at(101, "get", grant="app", callers=1, wait=60.0, refused=True)
-    reload = at(103, "reload", kind="without", grant="app", back=3.0)
-    late = at(104, "fault", provider="one", kind="late", requests=2, seconds=30.0)
-    events = (IMPORT, limit, at(100, "refresh", grant="app"), get, reload, late, replace(get, at=110))
+    limit = at(22, "fault", provider="one", kind="429", requests=4, seconds=30.0, date=False)
+    get = at(35, "get", grant="app", callers=5, wait=60.0)
+    reload = at(39, "reload", kind="without", grant="app", back=3.0)
+    events = (limit, at(26, "import", grant="app"), get, reload, at(44.5, "refresh", grant="app"))
     assert broken_by(schedule(*events)) is None
 
 

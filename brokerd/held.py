@@ -125,7 +125,8 @@ class HeldGrant:
         return self._view(access, refresh)
 
     def _view(self, access: AccessToken | None, refresh: RefreshToken | None) -> GrantView:
-        return GrantView(self.credentials or self._named(), self.settings.settings, access, refresh)
+        credentials = self.credentials or self._named()
+        return GrantView(credentials, self.settings.settings, access, refresh, self.provider.signer)
 
     def _named(self) -> dict[str, Secret]:
         """Before credentials were read it is known only that they are there."""

@@ -14,6 +14,7 @@ from brokerd.core.exchange import Answer, Exchange, Step, Wait
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Cause, Outcome, RetryLater
 from brokerd.core.ports import Clock, Entropy, Http, StoreUnavailable, TransportError
+from brokerd.core.signing import Signer
 
 Journal = Callable[[], Awaitable[None]]  # raises StoreUnavailable
 
@@ -30,7 +31,19 @@ class Provider:
     """One configured provider at work. `busy`: flights under way; `queue`: grants that are due and wait for one to
     end, each once, so that ten thousand of a slow provider's are names in a queue and not tasks."""
 
-    __slots__ = ("_clock", "_entropy", "_limiter", "_reopened", "breaker", "busy", "http", "name", "queue", "settings")
+    __slots__ = (
+        "_clock",
+        "_entropy",
+        "_limiter",
+        "_reopened",
+        "breaker",
+        "busy",
+        "http",
+        "name",
+        "queue",
+        "settings",
+        "signer",
+    )
 
     def __init__(
         self, settings: ProviderSettings, http: Http, breaker: Breaker, clock: Clock, entropy: Entropy
@@ -41,6 +54,7 @@ class Provider:
         self.breaker = breaker
         self._clock = clock
         self._entropy = entropy
+        self.signer = Signer(clock, entropy)
         self._reopened = False
         self.busy = 0
         self.queue: OrderedDict[str, None] = OrderedDict()

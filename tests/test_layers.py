@@ -22,6 +22,7 @@ PURE = frozenset(
     }
 )
 SEALING = frozenset({"cryptography.exceptions", "cryptography.hazmat.primitives.ciphers.aead"})
+SIGNING = frozenset({"jwt", *(f"cryptography.hazmat.primitives.{each}" for each in ("asymmetric", "serialization"))})
 STDLIB = frozenset(sys.stdlib_module_names)
 IMPURE_CALLS = frozenset({"open", "input", "print", "exec", "eval", "compile", "breakpoint", "__import__"})
 CLOCK_METHODS = frozenset({"now", "utcnow", "today", "fromtimestamp", "localtime", "gmtime", "time"})
@@ -47,7 +48,7 @@ LAYERS = (
     Layer(CLIENT, world=STDLIB | {"msgpack"}),
     Layer("brokerd_client.on_trio", (CLIENT,), world=STDLIB | {"msgpack", "trio"}),
     Layer("brokerd"),
-    Layer(CORE, world=PURE | SEALING | {"msgspec"}),
+    Layer(CORE, world=PURE | SEALING | SIGNING | {"msgspec"}),
     Layer(DIALECTS, (CORE,), world=PURE | {"msgspec", "jwt"}),
     Layer(EDGE, (CORE, "brokerd")),  # brokerd: its version, for the User-Agent
     Layer("brokerd.audit", (CORE,)),

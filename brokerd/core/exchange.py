@@ -1,7 +1,7 @@
 # The steps of an exchange: what a dialect yields and what it is sent back. Values only; the driver is in broker.
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 from brokerd.core.moment import Moment
@@ -55,4 +55,10 @@ class Wait:
 Step = Request | Wait
 Answer = Response | None  # a Request is answered by a Response, a Wait by None
 Exchange = Generator[Step, Answer, Outcome]
-Secrets = Mapping[str, Secret]
+
+
+def answered(request: Request) -> Generator[Step, Answer, Response]:
+    """One step: the request and its answer, for `response = yield from answered(request)`."""
+    response = yield request
+    assert isinstance(response, Response)
+    return response

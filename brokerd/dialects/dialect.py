@@ -9,18 +9,26 @@ from brokerd.core.exchange import Exchange
 from brokerd.core.record import AccessToken, Doomed, RefreshToken
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
+from brokerd.core.signing import Signer
 
 DEFAULT_PRESENT = "Authorization: Bearer {access_token}"
 
 
 @dataclass(frozen=True, slots=True)
 class GrantView:
-    """A grant as its dialect sees it: its credentials, its settings, and those of its tokens that are alive."""
+    """A grant as its dialect sees it: its credentials, its settings, and its tokens that live. `signer` is
+    there for exchanges; where only identity and ability are asked, nothing is signed."""
 
     credentials: Mapping[str, Secret]
     settings: Mapping[str, object]
     access_token: AccessToken | None = None
     refresh_token: RefreshToken | None = None
+    signer: Signer | None = None
+
+    @property
+    def sign(self) -> Signer:
+        assert self.signer is not None, "a view without a signer is for questions, not for exchanges"
+        return self.signer
 
 
 class Dialect(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from brokerd.core.exchange import Exchange, Request, Response
+from brokerd.core.exchange import Exchange, Request, Response, answered
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
 from brokerd.core.reason import reason
 from brokerd.core.record import Doomed
@@ -84,14 +84,12 @@ class OAuth2(Dialect):
 
     def _ask(self, view: GrantView, fields: dict[str, str], errors: Errors, *, spends: bool = False) -> Exchange:
         request = _request(self.token_url, view, fields, spends=spends)
-        response = yield request
-        assert response is not None
+        response = yield from answered(request)
         return answer.later(response, fields["grant_type"]) or _read(response, fields["grant_type"], errors, request)
 
     def _revoke(self, request: Request) -> Exchange:
         """RFC 7009 §2.2: 200 also for a token that is dead already."""
-        response = yield request
-        assert response is not None
+        response = yield from answered(request)
         if later := answer.later(response, "revocation"):
             return later
         body = answer.json_object(response)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from brokerd.core.exchange import Exchange, Request, Response
+from brokerd.core.exchange import Exchange, Request, Response, answered
 from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
 from brokerd.core.reason import reason
 from brokerd.core.record import Doomed
@@ -90,8 +90,7 @@ class RecipeDialect(Dialect):
             request = self._request(operation, view)
         except template.MissingValue as error:
             return Misconfigured(f"{operation.key}: {error}")
-        response = yield request
-        assert response is not None
+        response = yield from answered(request)
         if later := answer.later(response, operation.key):
             return later
         if not 200 <= response.status < 300:
@@ -105,8 +104,7 @@ class RecipeDialect(Dialect):
             request = self._request(operation, view)
         except template.MissingValue as error:
             return Misconfigured(f"{operation.key}: {error}")
-        response = yield request
-        assert response is not None
+        response = yield from answered(request)
         if later := answer.later(response, operation.key):
             return later
         if not 200 <= response.status < 300:

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 import msgspec
 import tomli
 
+from brokerd.core.duration import Duration
 from brokerd.core.policy import Action, Rule, Selector
 from brokerd.core.renewal import Pace
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.dialect import Dialect
 from brokerd.dialects.oauth2 import OAuth2
+from brokerd.dialects.oauth2 import settings as oauth2
 from brokerd.dialects.recipe import IDENTIFYING, RecipeDialect
 from brokerd.dialects.recipe_file import Recipe, read_recipe
 
@@ -26,9 +28,8 @@ DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
 BUILT_IN_RECIPES = Path(__file__).parent / "dialects" / "recipes"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_KEY = SecretSource(file="/etc/brokerd/key")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+NOT_ASKED = ("client_auth", "client_assertion")  # how a client shows who it is changes nothing about its tokens
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class GrantSettings:
     @property
     def asked(self) -> str:
         """What its tokens are asked for, as text to compare: where it changes, a new token is got (law 14)."""
-        return repr(sorted((key, value) for key, value in self.settings.items() if key != "client_auth"))
+        return repr(sorted((key, value) for key, value in self.settings.items() if key not in NOT_ASKED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,9 @@ def load(path: str | Path) -> Configuration:
     for name, (file, raw) in tables.named["grants"].items():
         with _Within(file, f"grants.{name}"):
             grants[name] = _grant(name, raw, providers, tables.exposed.get(file))
+    for check in (_check_subjects, _check_keys):
+        for name, error in check(grants):
+            raise error.within(f"grants.{name}", str(tables.named["grants"][name][0]))
     rules = []
     for file, index, raw in tables.allow:
         with _Within(file, f"allow[{index}]"):
@@ -101,18 +105,6 @@ def load(path: str | Path) -> Configuration:
 
 
 # -- the tables as they are written
-
-
-class Duration(float):
-    """Seconds, written as a number or as text with a unit: 90, "90s", "5m", "2h", "1d"."""
-
-    @classmethod
-    def read(cls, raw: object) -> Duration:
-        if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
-            return cls(raw)
-        if isinstance(raw, str) and (match := DURATION.fullmatch(raw.strip())):
-            return cls(float(match[1]) * UNITS[match[2]])
-        raise ValueError('Expected a duration: seconds, or text such as "90s", "5m", "2h"')
 
 
 class SourceFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,8 +129,12 @@ class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
 class ProviderFile(msgspec.Struct, forbid_unknown_fields=True):
     dialect: str
     base_url: str | None = None
+    issuer: str | None = None
     token_url: str | None = None
     revocation_url: str | None = None
+    introspection_url: str | None = None
+    device_authorization_url: str | None = None
+    authorization_url: str | None = None
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -157,6 +153,10 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
     scope: list[str] = []
     audience: str | None = None
     resource: str | None = None
+    dpop: bool = False
+    assertion: oauth2.AssertionFile | None = None
+    client_assertion: oauth2.ClientAssertionFile | None = None
+    subject: oauth2.SubjectFile | None = None
     on_demand: bool = False
     lifetime: Duration = Duration(3_600.0)
     settings: dict[str, Any] = {}
@@ -173,6 +173,13 @@ class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
     grants: list[str]
     caller: Any
     actions: list[Action] = msgspec.field(default_factory=lambda: [Action.GET])
+
+
+OAUTH2_URLS = (
+    *("token_url", "revocation_url", "introspection_url", "device_authorization_url", "authorization_url", "issuer"),
+)
+OAUTH2_KEYS = ("grant_type", "client_auth", "dpop", "assertion", "client_assertion", "subject")
+DEFAULT_AUTH = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt"}
 
 
 class _Within:
@@ -300,13 +307,15 @@ def _provider(name: str, raw: Any, recipes: _Recipes, exposed: ConfigError | Non
 def _dialect(table: ProviderFile, recipes: _Recipes) -> Dialect:
     if table.dialect == "oauth2":
         if table.base_url is not None:
-            raise ConfigError("oauth2 takes token_url (and revocation_url) in the place of base_url", key="base_url")
+            raise ConfigError("oauth2 takes issuer, or token_url, in the place of base_url", key="base_url")
         if table.settings:
             raise ConfigError("oauth2 has no further settings", key="settings")
-        revocation_url = _url(table.revocation_url, "revocation_url") if table.revocation_url else None
-        return OAuth2(_url(table.token_url, "token_url"), revocation_url)
+        if table.issuer is None and table.token_url is None:
+            raise ConfigError("this key is required and missing; or name an issuer, to have it found", key="token_url")
+        urls = {key: _url(value, key) for key in OAUTH2_URLS if (value := getattr(table, key)) is not None}
+        return OAuth2(**urls, has_certificate=table.cert_file is not None)
     recipe = recipes.get(table.dialect)
-    for key in ("token_url", "revocation_url"):
+    for key in OAUTH2_URLS:
         if getattr(table, key) is not None:
             raise ConfigError(f"{table.dialect} is a recipe and takes base_url in the place of {key}", key=key)
     for key in table.settings:
@@ -333,18 +342,59 @@ def _grant(
     settings: dict[str, object] = dict(table.settings)
     settings.update({k: v for k in ("scope", "audience", "resource") if (v := getattr(table, k))})
     if type(provider.dialect) is OAuth2:  # isinstance is slow where a Protocol is among the bases
-        if table.settings:
-            raise ConfigError("oauth2 has no further settings", key="settings")
-        default_auth = "client_secret_basic" if "client_secret" in credentials else "none"
-        settings["grant_type"] = table.grant_type
-        settings["client_auth"] = table.client_auth or default_auth
+        settings.update(_oauth2(table, provider.dialect, frozenset(credentials)))
     else:
-        for key in ("grant_type", "client_auth"):
-            if getattr(table, key) is not None:
+        for key in OAUTH2_KEYS:
+            if getattr(table, key):
                 raise ConfigError("only oauth2 has this; a recipe says itself what is sent", key=key)
     provider.dialect.check(frozenset(credentials), settings)
     pace = Pace(float(table.lifetime), table.on_demand, provider.reuse_grace)
     return GrantSettings(name, provider, credentials, settings, pace)
+
+
+def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> dict[str, object]:
+    if table.settings:
+        raise ConfigError("oauth2 has no further settings", key="settings")
+    offered = ("auto",) if dialect.issuer else ()
+    by_credential = [method for name, method in DEFAULT_AUTH.items() if name in credentials]
+    settings: dict[str, object] = {"grant_type": table.grant_type}
+    settings["client_auth"] = table.client_auth or (*offered, *by_credential, "none")[0]
+    if table.dpop:
+        settings["dpop"] = True
+    if table.assertion:
+        settings["assertion"] = oauth2.assertion(table.assertion)
+    if table.client_assertion:
+        settings["client_assertion"] = oauth2.client_assertion(table.client_assertion)
+    if table.subject or table.grant_type == "token_exchange":
+        settings["subject"] = oauth2.subject(table.subject or oauth2.SubjectFile())
+    return settings
+
+
+def _check_subjects(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
+    """Grants whose tokens are got with another one's: it is there, and no grant waits for itself."""
+    subject = {name: each.provider.dialect.needs(each.settings).subject for name, each in grants.items()}
+    for name, other in subject.items():
+        if other is None:
+            continue
+        if other not in grants:
+            yield name, expected("a grant of this configuration", other, key="subject.grant")
+        seen = [name]
+        while other is not None and other in grants and other not in seen:
+            seen.append(other)
+            other = subject[other]
+        if other == name:
+            words = f"grants are each other's subject: {' needs '.join([*seen, name])}"
+            yield name, ConfigError(words, key="subject.grant")
+
+
+def _check_keys(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
+    """One private key for one provider: what is signed for one must be worth nothing at another."""
+    users: dict[SecretSource, str] = {}
+    for name, grant in grants.items():
+        source = grant.credentials.get("private_key")
+        if source is not None and users.setdefault(source, grant.provider.name) != grant.provider.name:
+            words = f"this key is that of provider {users[source]} too; every provider needs a key of its own"
+            yield name, ConfigError(words, key="credentials.private_key")
 
 
 def _rule(raw: Any, grants: Mapping[str, GrantSettings]) -> Rule:

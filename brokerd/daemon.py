@@ -205,6 +205,7 @@ class Daemon:
             self.clock,
             self.entropy,
             starting=starting,
+            metadata=await in_thread(self.store.metadata) if starting else {},
         )
         self.server.methods.policy = Policy(configuration.rules, os.geteuid())
         for http in unused:

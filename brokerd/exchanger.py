@@ -17,6 +17,7 @@ from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
 from brokerd.core.breaker import Breaker
 from brokerd.core.exchange import Exchange
 from brokerd.core.grant import State
+from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
@@ -25,7 +26,7 @@ from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
-from brokerd.provider import Conversation, Journal
+from brokerd.provider import Conversation, Journal, Subjects
 
 LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
 
@@ -42,6 +43,8 @@ class ExchangeStore(GrantStore, Protocol):
     async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None: ...
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None: ...
+
+    async def write_metadata(self, provider: str, metadata: Metadata) -> None: ...
 
 
 class Exchanger:
@@ -63,12 +66,14 @@ class Exchanger:
         self._audit = audit
         self._metrics = metrics
 
-    async def exchange(self, held: HeldGrant, plan: Plan) -> Outcome | None:
+    async def exchange(self, held: HeldGrant, plan: Plan, subjects: Subjects | None = None) -> Outcome | None:
         """One exchange for a token. None where nothing follows from it: it was not begun because a refused password has
         not changed (law 7), or its end was overtaken."""
-        generation = held.record.generation
+        generation, settings = held.record.generation, held.settings
+        needs = settings.provider.dialect.needs(settings.settings)
+        doubted = held.record.state is State.MISCONFIGURED or bool(needs.rereads & settings.credentials.keys())
         try:
-            used = await self._credentials(held, again=held.record.state is State.MISCONFIGURED)
+            used = await self._credentials(held, again=doubted)
         except SecretsUnreadable as error:
             held.record = _begun(held.record)
             await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
@@ -82,10 +87,13 @@ class Exchanger:
             return None
         spends = held.ability(now).spends(plan.operation)
         held.record, held.attempted = _begun(held.record), now
+        if needs.proof_key and held.record.proof_key is None:
+            # It is stored with the tokens that are bound to it, in one piece.
+            held.record = replace(held.record, proof_key=held.provider.signer.new_key())
         with trio.CancelScope() as scope:
-            ended = await self._converse(held, plan, scope)
+            ended = await self._converse(held, plan, scope, subjects)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
-                ended = await self._converse(held, plan, scope)
+                ended = await self._converse(held, plan, scope, subjects)
             believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, spends=spends)
         return ended.outcome if believed else None
 
@@ -102,7 +110,9 @@ class Exchanger:
             if not await self._tell(held, token):
                 return
 
-    async def _converse(self, held: HeldGrant, plan: Plan, scope: trio.CancelScope) -> Conversation:
+    async def _converse(
+        self, held: HeldGrant, plan: Plan, scope: trio.CancelScope, subjects: Subjects | None
+    ) -> Conversation:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
             await self._store.begin(held.name, held.fingerprint, generation, self._clock.now())
@@ -114,17 +124,21 @@ class Exchanger:
         generation = held.record.generation
         view, dialect = held.view(self._clock.now()), held.settings.provider.dialect
         exchange = dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
-        return await self._run(held, exchange, journal)
+        return await self._run(held, exchange, journal, subjects)
 
-    async def _run(self, held: HeldGrant, exchange: Exchange, journal: Journal | None = None) -> Conversation:
+    async def _run(
+        self, held: HeldGrant, exchange: Exchange, journal: Journal | None = None, subjects: Subjects | None = None
+    ) -> Conversation:
         provider = held.provider
-        before = provider.breaker
-        ended = await provider.converse(exchange, journal)
-        if provider.breaker.shut_until != before.shut_until:
-            try:
+        shut_until, metadata = provider.breaker.shut_until, provider.metadata
+        ended = await provider.converse(exchange, journal, subjects)
+        try:
+            if provider.breaker.shut_until != shut_until:
                 await self._store.write_breaker(provider.name, provider.breaker)
-            except StoreUnavailable:
-                self._metrics.store_failures.inc()
+            if provider.metadata is not None and provider.metadata is not metadata:
+                await self._store.write_metadata(provider.name, provider.metadata)
+        except StoreUnavailable:
+            self._metrics.store_failures.inc()
         return ended
 
     # -- what an outcome does to the record

@@ -16,6 +16,7 @@ from brokerd.core.ports import Clock
 from brokerd.core.record import Record
 from brokerd.core.renewal import Operation, Plan
 from brokerd.core.schedule import Schedule
+from brokerd.core.secret import Secret
 from brokerd.exchanger import Exchanger, ExchangeStore
 from brokerd.held import Flight, HeldGrant
 from brokerd.metrics import Metrics
@@ -23,6 +24,7 @@ from brokerd.provider import Provider
 
 STEPS_MOST = 3  # exchanges in one flight: a refresh token is dead, a long one is issued, a short one got with it
 MEND_FIRST, MEND_LONGEST = 1.0, 30.0  # seconds between tries to store what is in memory only
+SUBJECT_WAIT = 30.0  # seconds for which an exchange waits for another grant's token
 HASTE = 3  # a caller brings an exchange forward at most once per this part of a lifetime (law 5)
 
 
@@ -159,7 +161,7 @@ class Flights:
     async def _exchange(self, held: HeldGrant, plan: Plan) -> None:
         """An exchange, and those that have to follow it at once; each is stored before the next begins."""
         for _ in range(STEPS_MOST):
-            outcome = await self._exchanger.exchange(held, plan)
+            outcome = await self._exchanger.exchange(held, plan, self._subject)
             dead_end = not isinstance(outcome, Issued | Rejected)
             if dead_end or (isinstance(outcome, Issued) and held.serves(self._clock.now())):
                 return
@@ -169,6 +171,16 @@ class Flights:
             if following is None or following.delay > 0:
                 return
             plan = following
+
+    async def _subject(self, name: str) -> Secret | None:
+        """The token of a grant with which another one's is got."""
+        held = self.grants.get(name)
+        if held is None:
+            return None
+        if held.serves(self._clock.now()) is None:
+            await self.wait_for(held, SUBJECT_WAIT)
+        token = held.serves(self._clock.now())
+        return None if token is None else token.value
 
     async def landed(self) -> None:
         """Until no exchange is under way; what could not be stored yet is tried a last time."""

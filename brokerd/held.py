@@ -126,7 +126,8 @@ class HeldGrant:
 
     def _view(self, access: AccessToken | None, refresh: RefreshToken | None) -> GrantView:
         credentials = self.credentials or self._named()
-        return GrantView(credentials, self.settings.settings, access, refresh, self.provider.signer)
+        provider, key = self.provider, self.record.proof_key
+        return GrantView(credentials, self.settings.settings, access, refresh, provider.signer, key, provider.nonce)
 
     def _named(self) -> dict[str, Secret]:
         """Before credentials were read it is known only that they are there."""

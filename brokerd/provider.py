@@ -10,13 +10,17 @@ import trio
 
 from brokerd.config import ProviderSettings
 from brokerd.core.breaker import Breaker, failed, probing, succeeded
-from brokerd.core.exchange import Answer, Exchange, Step, Wait
-from brokerd.core.moment import Moment
-from brokerd.core.outcome import Cause, Outcome, RetryLater
-from brokerd.core.ports import Clock, Entropy, Http, StoreUnavailable, TransportError
+from brokerd.core.exchange import Answer, Discover, Discovery, Exchange, Request, Response, Step, TokenOf, Wait
+from brokerd.core.metadata import Metadata
+from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.outcome import Cause, Misconfigured, Outcome, RetryLater
+from brokerd.core.ports import AddressRefused, Clock, Entropy, Http, StoreUnavailable, TransportError
+from brokerd.core.secret import Secret
 from brokerd.core.signing import Signer
 
 Journal = Callable[[], Awaitable[None]]  # raises StoreUnavailable
+Subjects = Callable[[str], Awaitable[Secret | None]]  # a grant's living access token
+PATIENCE = 3_600.0  # seconds until an issuer that could not be asked is asked again, an older document being there
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +31,27 @@ class Conversation:
     at: Moment
 
 
+class _Ended(Exception):
+    """A step came to nothing, and the exchange with it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
 class Provider:
     """One configured provider at work. `busy`: flights under way; `queue`: grants that are due and wait for one to
-    end, each once, so that ten thousand of a slow provider's are names in a queue and not tasks."""
-
-    __slots__ = (
-        "_clock",
-        "_entropy",
-        "_limiter",
-        "_reopened",
-        "breaker",
-        "busy",
-        "http",
-        "name",
-        "queue",
-        "settings",
-        "signer",
-    )
+    end, each once, so that ten thousand of a slow provider's are names in a queue and not tasks. `metadata` is what it
+    said of itself, `nonce` its newest for DPoP proofs."""
 
     def __init__(
-        self, settings: ProviderSettings, http: Http, breaker: Breaker, clock: Clock, entropy: Entropy
+        self,
+        settings: ProviderSettings,
+        http: Http,
+        breaker: Breaker,
+        clock: Clock,
+        entropy: Entropy,
+        metadata: Metadata | None = None,
     ) -> None:
         self.name = settings.name
         self.settings = settings
@@ -55,6 +60,10 @@ class Provider:
         self._clock = clock
         self._entropy = entropy
         self.signer = Signer(clock, entropy)
+        self.metadata = metadata
+        self.nonce: str | None = None
+        self._discovering = trio.Lock()
+        self._asked: Moment | None = None  # when the issuer was last asked for its metadata
         self._reopened = False
         self.busy = 0
         self.queue: OrderedDict[str, None] = OrderedDict()
@@ -71,9 +80,12 @@ class Provider:
         self.busy += 1
         self.breaker = probing(self.breaker, self._clock.now())
 
-    async def converse(self, exchange: Exchange, journal: Journal | None = None) -> Conversation:
+    async def converse(
+        self, exchange: Exchange, journal: Journal | None = None, subjects: Subjects | None = None
+    ) -> Conversation:
         """Run an exchange to its end (DESIGN.md 2): requests go out within the provider's limit, and a failure of the
-        transport ends it. `journal` is awaited before a request that spends leaves: no journal, no send (law 2)."""
+        transport ends it. `journal` is awaited before a request that spends leaves: no journal, no send (law 2).
+        `subjects` has the tokens of other grants."""
         at, answer = self._clock.now(), None
         outcome: Outcome | None = None
         heard = False
@@ -85,12 +97,16 @@ class Provider:
                     outcome = stop.value
                     break
                 try:
-                    answer = await self._take(step, journal)
+                    answer = await self._take(step, journal, subjects)
+                except AddressRefused as error:
+                    outcome = Misconfigured(f"{error.reason}; if it is right: brokerctl trust {self.name}")
                 except TransportError as error:
                     outcome = RetryLater(error.reason, Cause.UNANSWERED if error.sent else Cause.UNREACHABLE)
                 except StoreUnavailable as error:
                     outcome = RetryLater(str(error), Cause.POSTPONED)
-                if answer is not None:
+                except _Ended as ended:
+                    outcome = ended.outcome
+                if isinstance(answer, Response):
                     at = answer.sent_at
                     heard = True
         finally:
@@ -104,14 +120,62 @@ class Provider:
         reopened, self._reopened = self._reopened, False
         return reopened
 
-    async def _take(self, step: Step, journal: Journal | None) -> Answer:
-        if isinstance(step, Wait):
-            await trio.sleep(step.seconds)
-            return None
+    async def _take(self, step: Step, journal: Journal | None, subjects: Subjects | None) -> Answer:
+        match step:
+            case Wait():
+                await trio.sleep(step.seconds)
+                return None
+            case Discover():
+                return await self._discovered()
+            case TokenOf():
+                token = await subjects(step.grant) if subjects is not None else None
+                if token is None:
+                    words = f"the grant {step.grant}, whose token it is got with, has none now"
+                    raise _Ended(RetryLater(words, Cause.POSTPONED))
+                return token
+            case Request():
+                return await self._send(step, journal)
+
+    async def _send(self, request: Request, journal: Journal | None) -> Response:
         async with self._limiter:
-            if step.spends and journal is not None:
+            if request.spends and journal is not None:
                 await journal()
-            return await self.http.send(step)
+            response = await self.http.send(request)
+        self.nonce = response.header("dpop-nonce") or self.nonce
+        return response
+
+    async def _discovered(self) -> Metadata:
+        """The metadata, learnt anew where it is old: by one at a time, for everybody. An issuer that is away or strange
+        costs nothing while an older document is there; one that points elsewhere does (core/metadata.py)."""
+        async with self._discovering:
+            dialect, now = self.settings.dialect, self._clock.now()
+            known = self.metadata
+            mine = known if known is not None and known.issuer == dialect.issuer else None
+            asked_lately = self._asked is not None and -seconds_until(self._asked, now) < PATIENCE
+            if mine is not None and (mine.is_fresh(now) or (mine.endpoints and asked_lately)):
+                return mine
+            self._asked = now
+            found = await self._learn(dialect.discover(mine))
+            if isinstance(found, Metadata):
+                self.metadata = found
+                return found
+            if mine is not None and mine.endpoints and isinstance(found, RetryLater):
+                return mine
+            raise _Ended(found)
+
+    async def _learn(self, discovery: Discovery) -> Metadata | Outcome:
+        answer: Answer = None
+        try:
+            while True:
+                step = discovery.send(answer)
+                assert isinstance(step, Request), "a discovery only asks"
+                answer = await self._send(step, None)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except TransportError as error:
+            return RetryLater(f"discovery: {error.reason}", Cause.UNREACHABLE)
+        finally:
+            discovery.close()
 
     def _judge(self, outcome: Outcome, heard: bool) -> None:
         """What the outcome says of the provider as a whole; `heard`: it answered something."""

@@ -11,6 +11,7 @@ from brokerd.config import Configuration, GrantSettings, ProviderSettings
 from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
 from brokerd.core.grant import State
+from brokerd.core.metadata import Metadata
 from brokerd.core.ports import Clock, Entropy, Http, StoreError
 from brokerd.core.record import Record
 from brokerd.core.secret import Secret
@@ -22,6 +23,7 @@ from brokerd.held import HeldGrant
 from brokerd.provider import Provider
 
 DORMANT_LONGEST = 30 * 86_400.0  # seconds for which the records of vanished grants are kept (law 14)
+NOTHING_KNOWN: Mapping[str, Metadata] = {}
 SPREAD_AT_START = 60.0  # seconds over which renewals that are due at start-up are spread (law 7)
 
 
@@ -66,10 +68,16 @@ def bring_in(
     entropy: Entropy,
     *,
     starting: bool,
+    metadata: Mapping[str, Metadata] = NOTHING_KNOWN,
 ) -> tuple[Changes, list[Http]]:
     """Make the broker hold what is configured. `stored` has at least the records of grants that are new to it;
     `providers` is brought up to date in place. Returns what changed, and the ways out that are no longer used."""
-    changes, unused = Changes(), _bring_in_providers(configuration, providers, breakers, way_out, clock, entropy)
+
+    def made(settings: ProviderSettings) -> Provider:
+        name, http = settings.name, way_out(settings)
+        return Provider(settings, http, breakers.get(name, Breaker()), clock, entropy, metadata.get(name))
+
+    changes, unused = Changes(), _bring_in_providers(configuration, providers, made, way_out)
     rows: dict[str, list[Stored]] = {}
     for row in stored:
         rows.setdefault(row.grant, []).append(row)
@@ -98,15 +106,13 @@ def bring_in(
 def _bring_in_providers(
     configuration: Configuration,
     providers: dict[str, Provider],
-    breakers: Mapping[str, Breaker],
+    made: Callable[[ProviderSettings], Provider],
     way_out: Callable[[ProviderSettings], Http],
-    clock: Clock,
-    entropy: Entropy,
 ) -> list[Http]:
     unused = []
     for name, settings in configuration.providers.items():
         if (known := providers.get(name)) is None:
-            providers[name] = Provider(settings, way_out(settings), breakers.get(name, Breaker()), clock, entropy)
+            providers[name] = made(settings)
         elif known.settings != settings:
             unused.append(known.http)
             known.reconfigured(settings, way_out(settings))

@@ -14,7 +14,7 @@ from brokerd.core.renewal import Pace
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.daemon import check_configuration
-from brokerd.dialects.oauth2 import OAuth2
+from brokerd.dialects.oauth2 import GRANT_TYPES, OAuth2
 from brokerd.dialects.recipe import RecipeDialect
 from brokerd.edge import keys
 
@@ -264,7 +264,7 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
         ),
         (
             '[providers.ix]\ndialect = "oauth2"',
-            'CONFIG: providers.ix.token_url: this key is required and missing, for example "https://idp.example/…"',
+            "CONFIG: providers.ix.token_url: this key is required and missing; or name an issuer, to have it found",
         ),
         (IX + 'bse_url = "x"', "CONFIG: providers.ix.bse_url: unknown key; did you mean base_url?"),
         (
@@ -291,7 +291,7 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
         ),
         (
             CORP + 'base_url = "https://idp.example"',
-            "CONFIG: providers.corp.base_url: oauth2 takes token_url (and revocation_url) in the place of base_url",
+            "CONFIG: providers.corp.base_url: oauth2 takes issuer, or token_url, in the place of base_url",
         ),
         (CORP + "settings = { a = 1 }", "CONFIG: providers.corp.settings: oauth2 has no further settings"),
         (IX + "settings = { a = 1 }", "CONFIG: providers.ix.settings.a: ix-api knows no such setting; known: none"),
@@ -354,7 +354,7 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
         ),
         (
             CORP + '[grants.g]\nprovider = "corp"\ncredentials = { client_id = "c" }',
-            "CONFIG: grants.g.grant_type: expected one of client_credentials, password, refresh_token, found nothing",
+            f"CONFIG: grants.g.grant_type: expected one of {', '.join(GRANT_TYPES)}, found nothing",
         ),
         (
             CORP + '[grants.g]\nprovider = "corp"\nsettings = { a = 5 }',

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
+from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Outcome
 from brokerd.core.secret import Secret
@@ -15,7 +16,8 @@ class Request:
 
     `url` is absolute, the query included. `secrets` names every secret that went into it: the provider's text is
     cleared of them before anybody sees it (law 11). `spends` says that a stored token is sent which the answer
-    may replace: such a request travels on a connection of its own (law 3).
+    may replace: such a request travels on a connection of its own (law 3). `guarded`: its URL is one that a public
+    server's metadata named, so it goes to public addresses only.
     """
 
     method: str
@@ -24,6 +26,7 @@ class Request:
     body: bytes = b""
     secrets: tuple[Secret, ...] = ()
     spends: bool = False
+    guarded: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.method} {'/'.join(self.url.split('/', 3)[:3])})"
@@ -32,13 +35,14 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Response:
     """An HTTP answer, whole. `headers` have lower-case names. `sent_at` is when the request left, `at` when the
-    answer came: what the provider issued, it issued between the two."""
+    answer came: what the provider issued, it issued between the two. `public`: it came from a public address."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes = field(repr=False)
     sent_at: Moment
     at: Moment
+    public: bool = False
 
     def header(self, name: str) -> str | None:
         """The first header of that name (given in lower case), or None."""
@@ -52,9 +56,24 @@ class Wait:
     seconds: float
 
 
-Step = Request | Wait
-Answer = Response | None  # a Request is answered by a Response, a Wait by None
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """The server's metadata, as it is known or learnt anew: the provider holds it for all its grants."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOf:
+    """The living access token of another grant, as a subject (RFC 8693 §2.1)."""
+
+    grant: str
+
+
+Step = Request | Wait | Discover | TokenOf
+Answer = Response | Metadata | Secret | None  # a Request's, a Discover's, a TokenOf's, a Wait's
 Exchange = Generator[Step, Answer, Outcome]
+
+
+Discovery = Generator[Step, Answer, "Metadata | Outcome"]
 
 
 def answered(request: Request) -> Generator[Step, Answer, Response]:
@@ -62,3 +81,17 @@ def answered(request: Request) -> Generator[Step, Answer, Response]:
     response = yield request
     assert isinstance(response, Response)
     return response
+
+
+def discovered() -> Generator[Step, Answer, Metadata]:
+    """One step: the server's metadata."""
+    metadata = yield Discover()
+    assert isinstance(metadata, Metadata)
+    return metadata
+
+
+def token_of(grant: str) -> Generator[Step, Answer, Secret]:
+    """One step: another grant's living access token."""
+    token = yield TokenOf(grant)
+    assert isinstance(token, Secret)
+    return token

@@ -36,6 +36,10 @@ class TransportError(Exception):
         self.sent = sent
 
 
+class AddressRefused(TransportError):
+    """The name leads to an address that a public server's metadata must not send us to. Nothing was sent."""
+
+
 class Http(Protocol):
     """One provider's way out: its TLS settings, proxy, deadlines and kept connections."""
 

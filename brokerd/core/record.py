@@ -65,6 +65,7 @@ class Record:
     `retry` and `rotation_retry` are the moments before which no exchange, no early issue, may begin.
     `refused` is a keyed digest of the password that the provider refused: it is not sent again (law 7). `asked` is
     what the tokens were asked for: where the configuration asks for something else, they are replaced (law 14).
+    `proof_key` is what they are bound to (RFC 9449).
     """
 
     name: str
@@ -82,6 +83,7 @@ class Record:
     rotation_failures: int = 0
     refused: bytes | None = None
     asked: str = ""
+    proof_key: Secret | None = None
     renewals: int = 0
     failures: int = 0
     last_error: str | None = None

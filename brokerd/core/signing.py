@@ -103,6 +103,17 @@ def thumbprint(key: Secret) -> str:
     return _base64(hashlib.sha256(canonical.encode()).digest())
 
 
+def default_algorithm(key: Secret) -> str:
+    """What a private key of its kind signs with, where nobody says it. Raises UnusableKey."""
+    match _private(key):
+        case ec.EllipticCurvePrivateKey():
+            return "ES256"
+        case ed25519.Ed25519PrivateKey():
+            return "EdDSA"
+        case _:
+            return "RS256"
+
+
 def check_key(key: Secret, algorithm: str) -> None:
     """Whether the key can sign like that. Raises UnusableKey."""
     _usable(key, algorithm)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from brokerd.core.exchange import Exchange
+from brokerd.core.exchange import Discovery, Exchange
+from brokerd.core.metadata import Metadata
 from brokerd.core.record import AccessToken, Doomed, RefreshToken
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
@@ -24,11 +25,24 @@ class GrantView:
     access_token: AccessToken | None = None
     refresh_token: RefreshToken | None = None
     signer: Signer | None = None
+    proof_key: Secret | None = None  # of a grant whose tokens are bound to it (RFC 9449)
+    nonce: str | None = None  # the server's newest for proofs (RFC 9449 §8)
 
     @property
     def sign(self) -> Signer:
         assert self.signer is not None, "a view without a signer is for questions, not for exchanges"
         return self.signer
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """`rereads`: credentials whose sources others renew, read again before each exchange. `proof_key`: tokens are bound
+    to a key that is kept with the grant (RFC 9449). `subject`: the grant whose token this one's is got with (RFC 8693
+    §2.1)."""
+
+    rereads: frozenset[str] = frozenset()
+    proof_key: bool = False
+    subject: str | None = None
 
 
 class Dialect(Protocol):
@@ -38,6 +52,11 @@ class Dialect(Protocol):
     def present(self) -> str:
         """How an application sends the token: a header line with `{access_token}` in it."""
         ...
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer whose metadata is to be discovered, as configured."""
+        return None
 
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         """Raise ConfigError where a grant with these could never work. The error's key is within the grant."""
@@ -51,6 +70,14 @@ class Dialect(Protocol):
     def ability(self, view: GrantView) -> Ability:
         """What can be done now."""
         ...
+
+    def needs(self, _settings: Mapping[str, object]) -> Needs:
+        """What an exchange of a grant with such settings needs of others."""
+        return Needs()
+
+    def discover(self, known: Metadata | None) -> Discovery:
+        """What the provider says of itself: for exchanges that yield `Discover`."""
+        raise AssertionError(f"nothing is to be discovered here, and nothing is known: {known}")
 
     def issue(self, view: GrantView) -> Exchange: ...
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from brokerd.core.ports import Clock, TransportError
+from brokerd.core.ports import AddressRefused, Clock, TransportError
 from brokerd.core.secret import Secret
 from brokerd.edge import tls
 from brokerd.edge.answer import Limits
@@ -124,11 +124,13 @@ class Attempt:
 
 @dataclass(slots=True)
 class Connection:
-    """An open connection: the wire, what is spoken over it, and where the HTTP conversation on it stands."""
+    """An open connection: the wire, what is spoken over it, and where the HTTP conversation on it stands. `is_public`:
+    it goes straight to a public address."""
 
     wire: Wire
     stream: trio.abc.Stream
     protocol: h11.Connection
+    is_public: bool = False
     idle_since: float = 0.0  # CLOCK_BOOTTIME
 
     def may_be_kept(self) -> bool:
@@ -168,14 +170,15 @@ class Opener:
             raise TransportError(f"{origin.endpoint}: {PLAIN_HTTP}", sent=False)
         return way
 
-    async def open(self, origin: Origin, attempt: Attempt) -> Connection:
-        """A new connection, TLS verified. Raises TransportError."""
+    async def open(self, origin: Origin, attempt: Attempt, *, guarded: bool = False) -> Connection:
+        """A new connection, TLS verified; `guarded`: to a public address only. Through a proxy it is the proxy that
+        looks the name up, and has to know where it goes. Raises TransportError."""
         try:
             with trio.move_on_after(self._settings.connect_timeout):
                 context = await self._trust.context() if origin.secure else None
-                wire, stream = await self._open(origin, context, attempt)
+                wire, stream = await self._open(origin, context, attempt, guarded=guarded)
                 protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._settings.max_headers)
-                return Connection(wire, stream, protocol)
+                return Connection(wire, stream, protocol, wire.reaches_public and self.route(origin) is None)
             raise attempt.failed(f"timed out after {self._settings.connect_timeout:g} s {attempt.doing}")
         except tls.UntrustedError as error:
             untrusted = error
@@ -184,7 +187,7 @@ class Opener:
         raise attempt.failed(tls.untrusted_reason(untrusted, origin.endpoint.host, certificate, now))
 
     async def _open(
-        self, origin: Origin, context: ssl.SSLContext | None, attempt: Attempt
+        self, origin: Origin, context: ssl.SSLContext | None, attempt: Attempt, *, guarded: bool = False
     ) -> tuple[Wire, trio.abc.Stream]:
         way = self.route(origin)
         near = way.endpoint if way else origin.endpoint
@@ -193,6 +196,9 @@ class Opener:
         attempt.doing = f"connecting to {near}" if way else "connecting"
         wire = await connect(addresses, near)
         try:
+            if guarded and not way and not wire.reaches_public:
+                words = "the metadata of a public issuer names it, and it is at an address that is not public"
+                raise AddressRefused(f"{origin.endpoint}: {words}", sent=False)
             if context is None:
                 if not (wire.reaches_loopback or self._settings.insecure_http):
                     raise attempt.failed(PLAIN_HTTP)

@@ -174,6 +174,14 @@ class Database:
             "INSERT OR REPLACE INTO breaker VALUES (?, ?, ?, ?, ?)", (provider, breaker.failures, *row)
         )
 
+    # -- what providers said of themselves, sealed
+
+    def metadata(self) -> list[tuple[str, bytes]]:
+        return self._connection.execute("SELECT provider, sealed FROM metadata").fetchall()
+
+    def put_metadata(self, provider: str, sealed: bytes) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?)", (provider, sealed))
+
 
 class Held(StoreError):
     """Another daemon has this state directory."""
@@ -208,6 +216,7 @@ CREATE TABLE journal (
 CREATE TABLE breaker (
     provider TEXT NOT NULL PRIMARY KEY, failures INTEGER NOT NULL, wall REAL, boot REAL, boot_id TEXT
 ) WITHOUT ROWID;
+CREATE TABLE metadata (provider TEXT NOT NULL PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION}
 """

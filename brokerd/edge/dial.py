@@ -54,6 +54,11 @@ class Wire(trio.abc.Stream):
         """Of the connected address, not of the name that was asked for."""
         return is_loopback(self._peer)
 
+    @property
+    def reaches_public(self) -> bool:
+        """Whether the connected address is one of the public internet."""
+        return is_public(self._peer)
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with memoryview(data) as view:
             left = len(view)
@@ -172,6 +177,16 @@ def is_loopback(address: str) -> bool:
         return False
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return (mapped or ip).is_loopback
+
+
+def is_public(address: str) -> bool:
+    """An address in digits of the public internet, IPv4 written as IPv6 too."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_global and not (mapped or ip).is_multicast
 
 
 def os_reason(error: OSError) -> str:

@@ -44,7 +44,7 @@ class HttpClient:
         try:
             return await self._within_deadline(request)
         except TransportError as error:
-            failure = TransportError(error.reason, sent=error.sent)
+            failure = type(error)(error.reason, sent=error.sent)
         raise failure
 
     def sweep(self) -> None:
@@ -77,9 +77,9 @@ class HttpClient:
         # With https the proxy sees a tunnel; with plain http it is the one who is asked (RFC 9112 section 3.2.2).
         asked = None if origin.secure else self._opener.route(origin)
         message = _message(request, origin, target, asked, attempt)
-        connection = None if request.spends else await self._kept(origin)
+        connection = None if request.spends or request.guarded else await self._kept(origin)
         if connection is None:
-            connection = await self._opener.open(origin, attempt)
+            connection = await self._opener.open(origin, attempt, guarded=request.guarded)
         keep = False
         try:
             response = await self._converse(connection, message, request.body, attempt)
@@ -112,7 +112,7 @@ class HttpClient:
         except BadAnswer as error:
             raise attempt.failed(str(error)) from None
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
-        return Response(head.status_code, headers, content, sent_at, self._clock.now())
+        return Response(head.status_code, headers, content, sent_at, self._clock.now(), connection.is_public)
 
     async def _send_all(self, stream: trio.abc.SendStream, data: bytes, attempt: Attempt) -> None:
         with trio.move_on_after(self._settings.read_timeout):

@@ -16,6 +16,7 @@ import trio
 
 from brokerd.core.breaker import Breaker
 from brokerd.core.envelope import KEY_BYTES, SEALS_PER_KEY, Bound, EnvelopeError, Keyring, unwrap, wrap
+from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
 from brokerd.core.record import Record, reopened
@@ -109,6 +110,15 @@ class Store:
     def breakers(self) -> dict[str, Breaker]:
         return self._database.breakers()
 
+    def metadata(self) -> dict[str, Metadata]:
+        """What providers said of themselves; what cannot be opened is learnt anew."""
+        found = {}
+        for provider, sealed in self._database.metadata():
+            with contextlib.suppress(EnvelopeError, msgspec.DecodeError):
+                plain = self._keyring.open(sealed, self._bound_metadata(provider))
+                found[provider] = msgspec.msgpack.decode(plain, type=Metadata)
+        return found
+
     def close(self) -> None:
         self._database.close()
 
@@ -167,6 +177,18 @@ class Store:
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self._do(lambda database: database.put_breaker(provider, breaker))
+
+    async def write_metadata(self, provider: str, metadata: Metadata) -> None:
+        """Sealed: who could write it could have credentials sent elsewhere."""
+
+        def work(database: Database) -> None:
+            plain = msgspec.msgpack.encode(metadata)
+            database.put_metadata(provider, self._seal(database, plain, self._bound_metadata(provider)))
+
+        await self._do(work)
+
+    def _bound_metadata(self, provider: str) -> Bound:
+        return Bound(self._store_id, provider, 0, "metadata")
 
     async def adopt(self) -> None:
         """This machine and this file are the store's from now on."""

@@ -16,7 +16,8 @@ from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
 from brokerd.dialects.dialect import GrantView
-from brokerd.dialects.oauth2 import OAuth2
+from brokerd.dialects.oauth2 import GRANT_TYPES, OAuth2
+from brokerd.dialects.oauth2.client_auth import METHODS
 from tests.dialects.answers import NOW, answer, begin, http_date, jwt_of, meaning, outcome, sent, view, words
 
 TOKEN_URL, REVOCATION_URL = "https://idp.example/oauth/token", "https://idp.example/oauth/revoke"
@@ -364,17 +365,17 @@ def test_expires_in_needs_no_clock(skew: float) -> None:
         (
             {"client_id", "client_secret"},
             {},
-            "grant_type: expected one of client_credentials, password, refresh_token, found nothing",
+            f"grant_type: expected one of {', '.join(GRANT_TYPES)}, found nothing",
         ),
         (
             {"client_id", "client_secret"},
             {"grant_type": "implicit"},
-            'grant_type: expected one of client_credentials, password, refresh_token, found "implicit"',
+            f'grant_type: expected one of {", ".join(GRANT_TYPES)}, found "implicit"',
         ),
         (
             {"client_id", "client_secret"},
             {"grant_type": "client_credentials", "client_auth": "basic"},
-            'client_auth: expected one of client_secret_basic, client_secret_post, none, found "basic"',
+            f'client_auth: expected auto, or one of {", ".join(METHODS)}, found "basic"',
         ),
         (
             {"client_id"},

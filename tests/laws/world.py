@@ -16,6 +16,7 @@ from brokerd.broker import Broker
 from brokerd.config import GrantSettings, load
 from brokerd.core.breaker import Breaker
 from brokerd.core.exchange import Request, Response
+from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreUnavailable, TransportError
 from brokerd.core.record import Record, reopened
@@ -126,6 +127,9 @@ class MemoryStore:
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         self._check()
         self.kept_breakers[provider] = breaker
+
+    async def write_metadata(self, provider: str, metadata: Metadata) -> None:
+        pass
 
     async def adopt(self) -> None:
         self._check()

@@ -1,0 +1,19 @@
+# A duration as people write it in a configuration.
+from __future__ import annotations
+
+import re
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+class Duration(float):
+    """Seconds, written as a number or as text with a unit: 90, "90s", "5m", "2h", "1d"."""
+
+    @classmethod
+    def read(cls, raw: object) -> Duration:
+        if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
+            return cls(raw)
+        if isinstance(raw, str) and (match := DURATION.fullmatch(raw.strip())):
+            return cls(float(match[1]) * UNITS[match[2]])
+        raise ValueError('Expected a duration: seconds, or text such as "90s", "5m", "2h"')

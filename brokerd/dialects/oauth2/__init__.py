@@ -1,0 +1,254 @@
+# OAuth 2.0 (RFC 6749) as a dialect: which requests an operation makes and in which order. Who the client is, what a
+# grant type sends, where it goes and what comes back lie beside: client_auth, grant_types, discovery, answers.
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from brokerd.core.exchange import Answer, Discovery, Exchange, Request, Step, answered, discovered
+from brokerd.core.metadata import Metadata
+from brokerd.core.outcome import Done, Misconfigured
+from brokerd.core.record import Doomed
+from brokerd.core.renewal import Ability
+from brokerd.core.secret import Secret
+from brokerd.core.signing import UnusableKey
+from brokerd.core.typed import ConfigError, expected
+from brokerd.dialects import answer
+from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView, Needs
+from brokerd.dialects.oauth2 import client_auth, discovery, grant_types
+from brokerd.dialects.oauth2.answers import ISSUE_ERRORS, RENEW_ERRORS, REVOKE_ERRORS, Errors, code, refusal, tokens
+from brokerd.dialects.oauth2.client_auth import ClientAssertion
+from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
+
+DPOP_PRESENT = "Authorization: DPoP {access_token}"
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth2(Dialect):
+    """An OAuth 2.0 authorization server, met at explicit URLs, by its issuer's metadata, or both: URLs win."""
+
+    token_url: str | None = None
+    revocation_url: str | None = None
+    introspection_url: str | None = None
+    device_authorization_url: str | None = None
+    authorization_url: str | None = None
+    issuer: str | None = None
+    has_certificate: bool = False  # of the client, for mutual TLS
+
+    @property
+    def present(self) -> str:
+        return DEFAULT_PRESENT
+
+    def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
+        name, method = str(settings.get("grant_type")), str(settings.get("client_auth"))
+        if name not in GRANT_TYPES:
+            raise expected(f"one of {', '.join(GRANT_TYPES)}", settings.get("grant_type"), key="grant_type")
+        if method != "auto" and method not in client_auth.METHODS:
+            wanted = f"auto, or one of {', '.join(client_auth.METHODS)}"
+            raise expected(wanted, settings.get("client_auth"), key="client_auth")
+        grant_type = GRANT_TYPES[name]
+        needed = client_auth.check(method, credentials, has_certificate=self.has_certificate)
+        anonymous = grant_type.anonymous and method in ("none", "auto") and "client_id" not in credentials
+        needed = (needed - {"client_id"} if anonymous else needed) | set(grant_type.needs)
+        if name == "client_credentials" and method in ("none", "auto") and needed == {"client_id"}:
+            raise ConfigError("a public client has no client credentials (RFC 6749 §4.4)", key="client_auth")
+        for each in sorted(needed - credentials):
+            raise ConfigError(f"required for {name} with {method}, and missing", key=f"credentials.{each}")
+        used = needed | set(grant_type.takes)
+        for each in sorted(credentials - used):
+            words = f"not used by {name} with {method}; used: {', '.join(sorted(used))}"
+            raise ConfigError(words, key=f"credentials.{each}")
+        grant_types.check(name, credentials, settings)
+        if method in ("client_secret_jwt", "private_key_jwt") and self._assertion(settings) is None:
+            words = (
+                'say for whom the client\'s assertions are: client_assertion = { audience = "…" }, or name an issuer'
+            )
+            raise ConfigError(words, key="client_assertion.audience")
+
+    def identity(self, view: GrantView) -> tuple[str, ...]:
+        explicit = sorted({_origin(url) for url in (self.token_url, self.revocation_url) if url})
+        who = tuple(f"{n}={view.credentials[n].reveal()}" for n in ("client_id", "username") if n in view.credentials)
+        issuer = (f"issuer={self.issuer}",) if self.issuer else ()
+        return ("oauth2", *explicit, *issuer, *who, *_asserted(view), str(view.settings["grant_type"]))
+
+    def ability(self, view: GrantView) -> Ability:
+        return Ability(issue=_grant_type(view).issues, renew=True, renew_spends=True)
+
+    def needs(self, settings: Mapping[str, object]) -> Needs:
+        subject = settings.get("subject")
+        return Needs(
+            rereads=frozenset(grant_types.VOLATILE),
+            proof_key=settings.get("dpop") is True,
+            subject=subject.grant if isinstance(subject, grant_types.Subject) else None,
+        )
+
+    def discover(self, known: Metadata | None) -> Discovery:
+        assert self.issuer is not None, "an endpoint that is neither configured nor to be discovered"
+        mine = known if known and known.issuer == self.issuer else None
+        return discovery.learn(self.issuer, mine)
+
+    # -- operations
+
+    def issue(self, view: GrantView) -> Exchange:
+        try:
+            fields, secrets = yield from grant_types.fields(str(view.settings["grant_type"]), view)
+        except UnusableKey as error:
+            return Misconfigured(f"private_key: {error}")
+        return (yield from self._ask(view, {**fields, **_wanted(view)}, ISSUE_ERRORS, secrets=secrets))
+
+    def renew(self, view: GrantView) -> Exchange:
+        assert view.refresh_token is not None
+        fields = {"grant_type": "refresh_token", "refresh_token": view.refresh_token.value.reveal()}
+        return self._ask(view, fields, RENEW_ERRORS, spends=True)
+
+    def revoke(self, view: GrantView, token: Doomed) -> Exchange | None:
+        if self.revocation_url is None and self.issuer is None:
+            return None
+        doomed = token.refresh_token or token.access_token
+        assert doomed is not None
+        hint = "refresh_token" if token.refresh_token else "access_token"
+        return self._revoke(view, {"token": doomed.value.reveal(), "token_type_hint": hint})
+
+    def _revoke(self, view: GrantView, fields: dict[str, str]) -> Exchange:
+        """RFC 7009 §2.2: 200 also for a token that is dead already."""
+        place = yield from self._place("revocation_endpoint", view)
+        if place is None:
+            return Done()  # the server has no revocation, as its metadata says
+        try:
+            request = self._request(place, view, fields)
+        except UnusableKey as error:
+            return Misconfigured(f"client_auth: {error}")
+        response = yield from answered(request)
+        if later := answer.later(response, "revocation"):
+            return later
+        body = answer.json_object(response)
+        heard = not response.body.strip() if body is None else "error" not in body
+        if 200 <= response.status < 300 and heard:
+            return Done()
+        return refusal(response, "revocation", REVOKE_ERRORS, request)
+
+    def _ask(
+        self,
+        view: GrantView,
+        fields: dict[str, str],
+        errors: Errors,
+        *,
+        secrets: tuple[Secret, ...] = (),
+        spends: bool = False,
+    ) -> Exchange:
+        """Ask the token endpoint. A server that wants its nonce in the DPoP proof says so once (RFC 9449 §8)."""
+        place = yield from self._place("token_endpoint", view)
+        if place is None:
+            return Misconfigured("the provider has no token endpoint; write token_url")
+        what, nonce = fields["grant_type"].rpartition(":")[2], view.nonce
+        for is_last in (False, True):
+            try:
+                request = self._request(place, view, fields, nonce=nonce, secrets=secrets, spends=spends)
+            except UnusableKey as error:
+                return Misconfigured(f"client_auth: {error}")
+            response = yield from answered(request)
+            nonce = response.header("dpop-nonce")
+            if is_last or view.proof_key is None or nonce is None or code(response) != "use_dpop_nonce":
+                break
+        return answer.later(response, what) or tokens(response, what, errors, request)
+
+    # -- requests
+
+    def _place(self, name: str, view: GrantView) -> Generator[Step, Answer, _Place | None]:
+        """Where an endpoint is: as configured, else as the issuer's metadata says."""
+        url = getattr(self, URLS[name])
+        metadata = None
+        if self.issuer is not None and (url is None or view.settings["client_auth"] == "auto"):
+            metadata = yield from discovered()
+        method = client_auth.chosen(str(view.settings["client_auth"]), view.credentials, metadata)
+        if url is not None:
+            return _Place(url, method, guarded=False)
+        if metadata is None or name not in metadata.endpoints:
+            return None
+        alias = metadata.aliases.get(name) if method in client_auth.TLS else None  # RFC 8705 §5
+        return _Place(alias or metadata.endpoints[name], method, guarded=metadata.guarded)
+
+    def _request(
+        self,
+        place: _Place,
+        view: GrantView,
+        fields: dict[str, str],
+        *,
+        nonce: str | None = None,
+        secrets: tuple[Secret, ...] = (),
+        spends: bool = False,
+    ) -> Request:
+        """Raises UnusableKey."""
+        headers = []
+        if view.proof_key is not None:
+            headers.append(("DPoP", view.sign.proof(view.proof_key, "POST", place.url, nonce=nonce).reveal()))
+        return client_auth.authenticated(
+            place.url,
+            view,
+            fields,
+            place.method,
+            self._assertion(view.settings),
+            headers=headers,
+            secrets=secrets,
+            spends=spends,
+            guarded=place.guarded,
+        )
+
+    def _assertion(self, settings: Mapping[str, object]) -> ClientAssertion | None:
+        """How the client's assertions are made; for whom: the issuer, or the token URL, as configured."""
+        said = settings.get("client_assertion")
+        said = said if isinstance(said, ClientAssertion) else ClientAssertion("")
+        audience = {"": self.issuer or self.token_url, "issuer": self.issuer, "token_url": self.token_url}.get(
+            said.audience, said.audience
+        )
+        return ClientAssertion(audience, said.algorithm, said.key_id) if audience else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An endpoint and the client authentication that goes there."""
+
+    url: str
+    method: str
+    guarded: bool
+
+
+def _grant_type(view: GrantView) -> grant_types.GrantType:
+    return GRANT_TYPES[str(view.settings["grant_type"])]
+
+
+def _wanted(view: GrantView) -> dict[str, str]:
+    """What the token is asked for. A renewal leaves it out: the grant's own scope then stays (RFC 6749 §6)."""
+    scope, wanted = view.settings.get("scope"), {}
+    if isinstance(scope, list | tuple) and scope:
+        wanted["scope"] = " ".join(str(each) for each in scope)
+    for name in ("audience", "resource"):
+        if value := view.settings.get(name):
+            wanted[name] = str(value)
+    return wanted
+
+
+def _asserted(view: GrantView) -> tuple[str, ...]:
+    """For whom a grant without a user name is: the subject of its assertion, or of which grant it is a part."""
+    said, subject = view.settings.get("assertion"), view.settings.get("subject")
+    who = []
+    if isinstance(said, grant_types.Assertion):
+        who.append(f"subject={said.subject or said.issuer}")
+    if isinstance(subject, grant_types.Subject) and subject.grant:
+        who.append(f"subject_grant={subject.grant}")
+    return tuple(who)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+URLS = {
+    "token_endpoint": "token_url",
+    "revocation_endpoint": "revocation_url",
+    "introspection_endpoint": "introspection_url",
+    "device_authorization_endpoint": "device_authorization_url",
+    "authorization_endpoint": "authorization_url",
+}

@@ -1,0 +1,114 @@
+# How a client shows who it is: RFC 6749 §2.3.1, RFC 7523 §2.2 (assertions), RFC 8705 §2 (mutual TLS), or not at all.
+# It knows nothing of what is asked for.
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote_plus, urlencode
+
+from brokerd.core.exchange import Request
+from brokerd.core.metadata import Metadata
+from brokerd.core.secret import Secret
+from brokerd.core.signing import check_key, default_algorithm
+from brokerd.core.typed import ConfigError
+from brokerd.dialects.dialect import GrantView
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+METHODS: Mapping[str, str | None] = {  # method: the credential that it needs besides the client_id
+    "client_secret_basic": "client_secret",
+    "client_secret_basic_raw": "client_secret",  # not form-encoded first, for servers that do not decode
+    "client_secret_post": "client_secret",
+    "client_secret_jwt": "client_secret",
+    "private_key_jwt": "private_key",
+    "tls_client_auth": None,
+    "self_signed_tls_client_auth": None,
+    "none": None,
+}
+TLS = ("tls_client_auth", "self_signed_tls_client_auth")
+SECRET_METHODS = ("client_secret_basic", "client_secret_post", "client_secret_jwt")  # best first
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAssertion:
+    """How assertions of the client are made. `audience` is the configured issuer or token URL, or what an operator
+    wrote: never one that metadata names, or a hostile server could have assertions made for another one."""
+
+    audience: str
+    algorithm: str | None = None
+    key_id: str | None = None
+
+
+def chosen(method: str, credentials: Mapping[str, Secret], metadata: Metadata | None) -> str:
+    """The method for `auto`: the best that the credentials allow and the server offers."""
+    if method != "auto":
+        return method
+    if "private_key" in credentials:
+        return "private_key_jwt"
+    if "client_secret" not in credentials:
+        return "none"
+    offered = metadata.auth_methods if metadata else SECRET_METHODS
+    return next((each for each in SECRET_METHODS if each in offered), "client_secret_basic")
+
+
+def check(method: str, credentials: frozenset[str], *, has_certificate: bool) -> frozenset[str]:
+    """The credentials that the method uses. Raises ConfigError."""
+    if method == "auto":
+        return frozenset({"client_id", *({"client_secret", "private_key"} & credentials)})
+    if method in TLS and not has_certificate:
+        raise ConfigError(f"{method} needs the provider's cert_file and key_file (RFC 8705 §2)", key="client_auth")
+    needed = METHODS[method]
+    return frozenset({"client_id", *((needed,) if needed else ())})
+
+
+def authenticated(
+    url: str,
+    view: GrantView,
+    fields: Mapping[str, str],
+    method: str,
+    assertion: ClientAssertion | None,
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    secrets: Sequence[Secret] = (),
+    spends: bool = False,
+    guarded: bool = False,
+) -> Request:
+    """A form with the client's authentication. Raises UnusableKey."""
+    sent = [*(secret for name, secret in view.credentials.items() if name != "client_id"), *secrets]
+    sent += [token.value for token in (view.access_token, view.refresh_token) if token]
+    head = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded"), *headers]
+    client_id = view.credentials["client_id"].reveal() if "client_id" in view.credentials else None
+    secret = view.credentials.get("client_secret")
+    body = dict(fields)
+    match method:
+        case "client_secret_basic" | "client_secret_basic_raw":
+            assert client_id is not None
+            assert secret is not None
+            # Both are form-encoded first: an id with a colon in it would otherwise be cut there.
+            quote = quote_plus if method == "client_secret_basic" else str
+            encoded = base64.b64encode(f"{quote(client_id)}:{quote(secret.reveal())}".encode()).decode()
+            head.append(("Authorization", f"Basic {encoded}"))
+            sent.append(Secret(encoded))
+        case "client_secret_post":
+            assert client_id is not None
+            assert secret is not None
+            body |= {"client_id": client_id, "client_secret": secret.reveal()}
+        case "client_secret_jwt" | "private_key_jwt":
+            assert client_id is not None
+            assert assertion is not None
+            signed = _assertion(view, client_id, method, assertion)
+            body |= {"client_id": client_id, "client_assertion_type": ASSERTION_TYPE}
+            body["client_assertion"] = signed.reveal()
+            sent.append(signed)
+        case _:
+            body |= {"client_id": client_id} if client_id is not None else {}
+    return Request("POST", url, tuple(head), urlencode(body).encode(), tuple(sent), spends, guarded)
+
+
+def _assertion(view: GrantView, client_id: str, method: str, how: ClientAssertion) -> Secret:
+    """RFC 7523 §3: issuer and subject are the client."""
+    claims = {"iss": client_id, "sub": client_id, "aud": how.audience}
+    key = view.credentials["client_secret" if method == "client_secret_jwt" else "private_key"]
+    algorithm = how.algorithm or ("HS256" if method == "client_secret_jwt" else default_algorithm(key))
+    check_key(key, algorithm)
+    return view.sign.assertion(claims, key, algorithm, key_id=how.key_id)

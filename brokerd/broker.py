@@ -127,6 +127,18 @@ class Broker:
             raise self.failure(held)
         return token
 
+    async def proof(
+        self, name: str, method: str, url: str, *, nonce: str | None = None, wait: float = 10.0
+    ) -> tuple[AccessToken, Secret]:
+        """A living token and a DPoP proof for one request with it (RFC 9449 §7): the key stays here."""
+        token = await self.get(name, wait=wait)
+        key = self.held(name).record.proof_key
+        if key is None or token.token_type.lower() != "dpop":
+            words = f"{name}: its token is bound to no key; a grant with dpop = true has such ones"
+            raise Failure(Code.BAD_REQUEST, words, name)
+        signer = self.held(name).provider.signer
+        return token, signer.proof(key, method, url, nonce=nonce, access_token=token.value)
+
     def held(self, name: str) -> HeldGrant:
         """Raises Failure for a name that is not there."""
         held = self.grants.get(name)
@@ -255,6 +267,26 @@ class Broker:
             self.flights.reschedule(held)
         self.audit.said("store adopted")
         return True
+
+    async def trust(self, provider: str) -> list[str]:
+        """Agree to what a provider's metadata names, whatever it named before: it is met anew. The grants that were
+        held back by it are tried again, and named."""
+        grants = [held for held in self.grants.values() if held.provider.name == provider]
+        if not grants or (issuer := grants[0].provider.settings.dialect.issuer) is None:
+            words = f"expected the name of a provider with an issuer, found {provider[:40]!r}"
+            raise Failure(Code.BAD_REQUEST, words)
+        one = grants[0].provider
+        agreed = one.trust(issuer)
+        try:
+            await self.store.write_metadata(provider, agreed)
+        except StoreError as error:
+            raise Failure(Code.UNAVAILABLE, f"agreed until brokerd ends: {error}", retry_after=5.0) from None
+        self.audit.said("trusted", provider=provider, issuer=issuer)
+        again = [held for held in grants if held.record.state is State.MISCONFIGURED and held.flight is None]
+        for held in again:
+            held.record, held.attempted = records.look_again(held.record), None
+            self.flights.announce(held)
+        return sorted(held.name for held in again)
 
     # -- looking
 

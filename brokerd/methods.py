@@ -166,7 +166,7 @@ class Methods:
             "token_type": token.token_type,
             "expires_at": self._broker.expires_at(token),
         }
-        present = self._broker.grants[grant].settings.provider.dialect.present
+        present = self._broker.grants[grant].settings.provider.dialect.present(token.token_type)
         if present is not DEFAULT_PRESENT:
             found["present"] = present
         self.audit.fetched(grant, session.caller)

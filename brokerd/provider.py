@@ -11,7 +11,7 @@ import trio
 from brokerd.config import ProviderSettings
 from brokerd.core.breaker import Breaker, failed, probing, succeeded
 from brokerd.core.exchange import Answer, Discover, Discovery, Exchange, Request, Response, Step, TokenOf, Wait
-from brokerd.core.metadata import Metadata
+from brokerd.core.metadata import Metadata, to_agree
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Cause, Misconfigured, Outcome, RetryLater
 from brokerd.core.ports import AddressRefused, Clock, Entropy, Http, StoreUnavailable, TransportError
@@ -74,6 +74,11 @@ class Provider:
         self.settings = settings
         self.http = http
         self._limiter.total_tokens = settings.concurrency
+
+    def trust(self, issuer: str) -> Metadata:
+        """An operator agreed to what the issuer names: it is met anew, and what it names then is pinned."""
+        self.metadata, self._asked = to_agree(self.metadata, issuer, self._clock.now()), None
+        return self.metadata
 
     def take_place(self) -> None:
         """A flight begins. Where the provider seems to be down it is a probe, and nobody else's begins beside it."""

@@ -48,9 +48,8 @@ class Needs:
 class Dialect(Protocol):
     """One provider's way of speaking. Every operation is an exchange that brings at most one set of tokens."""
 
-    @property
-    def present(self) -> str:
-        """How an application sends the token: a header line with `{access_token}` in it."""
+    def present(self, token_type: str) -> str:
+        """How an application sends a token of that type: a header line with `{access_token}` in it."""
         ...
 
     @property

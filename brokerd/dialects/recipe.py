@@ -31,8 +31,7 @@ class RecipeDialect(Dialect):
     base_url: str
     settings: Mapping[str, object]
 
-    @property
-    def present(self) -> str:
+    def present(self, _token_type: str) -> str:
         return self.recipe.present
 
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:

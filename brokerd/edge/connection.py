@@ -17,7 +17,7 @@ from brokerd.core.ports import AddressRefused, Clock, TransportError
 from brokerd.core.secret import Secret
 from brokerd.edge import tls
 from brokerd.edge.answer import Limits
-from brokerd.edge.dial import Endpoint, Lookup, Resolver, Wire, connect
+from brokerd.edge.dial import Endpoint, Lookup, Resolver, Wire, connect, is_public
 from brokerd.edge.proxy import Proxies, Proxy, always, from_environment, is_host, parse_proxy, tunnel
 
 PEEK = 0.001  # seconds; what came on a kept connection meanwhile is there at once
@@ -193,12 +193,12 @@ class Opener:
         near = way.endpoint if way else origin.endpoint
         attempt.doing = f"looking up {near.host}"
         addresses = await self._resolver.addresses(near)
+        if guarded and not way and not all(is_public(str(address[0])) for *_, address in addresses):
+            words = "the metadata of a public issuer names it, and it is at an address that is not public"
+            raise AddressRefused(f"{origin.endpoint}: {words}", sent=False)
         attempt.doing = f"connecting to {near}" if way else "connecting"
         wire = await connect(addresses, near)
         try:
-            if guarded and not way and not wire.reaches_public:
-                words = "the metadata of a public issuer names it, and it is at an address that is not public"
-                raise AddressRefused(f"{origin.endpoint}: {words}", sent=False)
             if context is None:
                 if not (wire.reaches_loopback or self._settings.insecure_http):
                     raise attempt.failed(PLAIN_HTTP)

@@ -72,7 +72,7 @@ class Life:
         """What the provider's API says to an application that sends the token as the dialect says."""
         used = token or self.seen.access_token
         assert used is not None
-        name, _, value = self.dialect.present.format(access_token=used.value.reveal()).partition(": ")
+        name, _, value = self.dialect.present("Bearer").format(access_token=used.value.reveal()).partition(": ")
         response = await self.http.send(Request("GET", f"{self.provider.base_url}/me", ((name, value),)))
         return response.status
 

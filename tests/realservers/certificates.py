@@ -43,5 +43,6 @@ def _write(certificate: trustme.LeafCert, folder: Path, name: str) -> None:
 def _write_pair(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, folder: Path, name: str) -> None:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / f"{name}.key").touch(mode=0o600)
     (folder / f"{name}.key").write_bytes(private)
     (folder / f"{name}.pub").write_bytes(public)

@@ -36,9 +36,8 @@ class OAuth2(Dialect):
     issuer: str | None = None
     has_certificate: bool = False  # of the client, for mutual TLS
 
-    @property
-    def present(self) -> str:
-        return DEFAULT_PRESENT
+    def present(self, token_type: str) -> str:
+        return DPOP_PRESENT if token_type.lower() == "dpop" else DEFAULT_PRESENT  # case counts nothing (RFC 6749 §5.1)
 
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         name, method = str(settings.get("grant_type")), str(settings.get("client_auth"))

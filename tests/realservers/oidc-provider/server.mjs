@@ -147,6 +147,7 @@ const listening = () => {
   const answer = provider.callback();
   server.on('request', (request, response) => {
     if (SKEW) response.setHeader('Date', new Date().toUTCString()); // node's own header does not go through our Date
+    if (request.url.startsWith('/.well-known/')) log('discovery', request.url);
     if (request.url === '/healthz') response.end('ok\n');
     else answer(request, response);
   });

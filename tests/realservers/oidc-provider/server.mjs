@@ -8,6 +8,7 @@ import * as fs from 'node:fs';
 import * as https from 'node:https';
 import * as path from 'node:path';
 import { Provider, errors } from 'oidc-provider';
+import { JWT_BEARER, TOKEN_EXCHANGE, register } from './grants.mjs';
 
 const env = process.env;
 const PORT = Number(env.PORT ?? 0);
@@ -67,6 +68,9 @@ const CLIENTS = {
   'dev-norotate': { ...POST, ...DEVICE },
   'dev-pkjwt': { ...DEVICE, token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [EC_JWK] } },
   'dev-dpop': { ...PUBLIC, ...DEVICE, dpop_bound_access_tokens: true },
+  'bearer-public': { ...PUBLIC, grant_types: [JWT_BEARER], redirect_uris: [], response_types: [], scope: API },
+  'bearer-basic': { ...BASIC, grant_types: [JWT_BEARER], redirect_uris: [], response_types: [], scope: API },
+  'exchange-basic': { ...BASIC, grant_types: [TOKEN_EXCHANGE], redirect_uris: [], response_types: [], scope: API },
   'code-pkce': { ...PUBLIC, ...CODE, redirect_uris: ['http://127.0.0.1/callback'] },
   'code-par': { ...BASIC, ...CODE, redirect_uris: ['https://client.test/cb'], require_pushed_authorization_requests: true },
   // the resource server: may introspect and revoke what others own
@@ -144,6 +148,7 @@ const listening = () => {
   provider.on('grant.error', (ctx, e) => log('grant.error', ctx.oidc?.client?.clientId, ctx.oidc?.params?.grant_type, e.error, e.error_detail ?? e.error_description));
   provider.on('grant.revoked', (ctx) => log('grant.revoked', ctx.oidc?.client?.clientId));
   provider.on('server_error', (ctx, e) => log('server_error', e.stack));
+  register(provider, [url, `${url}/token`], [EC_JWK, RSA_JWK]);
   const answer = provider.callback();
   server.on('request', (request, response) => {
     if (SKEW) response.setHeader('Date', new Date().toUTCString()); // node's own header does not go through our Date

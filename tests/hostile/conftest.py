@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon.conftest import brokerd, folder
+from tests.daemon.conftest import brokerd, folder, serving
 from tests.edge.http_fixtures import CA
 from tests.hostile.servers import Endpoint
 
-__all__ = ["authority", "brokerd", "folder", "listening"]
+__all__ = ["authority", "brokerd", "folder", "listening", "serving"]
 
 Listening = Callable[[Endpoint], Awaitable[Endpoint]]
 

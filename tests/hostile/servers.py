@@ -60,7 +60,8 @@ class Endpoint:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listeners[0].socket.getsockname()[1]
-        await trio.serve_listeners(self._handle, listeners, task_status=task_status)
+        task_status.started()
+        await trio.serve_listeners(self._handle, listeners)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds of the counts."""

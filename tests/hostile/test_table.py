@@ -7,11 +7,12 @@ from pathlib import Path
 
 import trio
 
-from tests.daemon.harness import OAUTH2_SECRET, Brokerd
+from tests.daemon.harness import Brokerd
 from tests.edge.http_fixtures import server_tls
 from tests.hostile.conftest import Listening
 from tests.hostile.faults import LEAKED, Row, answers, connections, conversations
 from tests.hostile.servers import Endpoint
+from tests.providers import OAUTH2_SECRET
 
 ROWS = answers() + conversations() + connections()
 LIFETIME = 18  # seconds; its two thirds are longer than the ten of a stalled handshake

@@ -132,15 +132,17 @@ class Exchanger:
                 return
 
     def _sent(self, held: HeldGrant, plan: Plan, now: Moment) -> Sent:
-        """A password is known again by its bytes, whatever is asked for with it; else by the whole first request, so
-        that whatever a person changes, URL or scope, is tried at once."""
+        """A password is known again by its bytes, whatever is asked for with it; other credentials with the settings
+        and the URL they went to, for these may be what a person mends. Not by the request: one that is signed never
+        comes twice."""
         credentials = held.credentials or {}
         if plan.operation is Operation.ISSUE and LOCKABLE in credentials:
             return Sent(_digest(credentials), until_changed=True)
-        exchange, found = _exchange(held, plan, now), hashlib.sha256()
+        found, exchange = hashlib.sha256(_digest(credentials)), _exchange(held, plan, now)
+        found.update(repr((plan.operation, sorted(held.settings.settings.items()))).encode())
         with contextlib.suppress(StopIteration), contextlib.closing(exchange):
             if isinstance(step := next(exchange), Request):
-                found.update(repr((step.method, step.url, step.headers, step.body)).encode())
+                found.update(step.url.encode())
         return Sent(found.digest(), until_changed=False)
 
     async def _converse(self, held: HeldGrant, plan: Plan, scope: trio.CancelScope) -> Conversation:

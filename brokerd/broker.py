@@ -115,6 +115,7 @@ class Broker:
         if held.record.state is not State.REVOKED and not held.blocked:
             held.credentials = None
             held.attempted = None
+            held.insisted = True
             can_issue = held.can_issue()
             await held.change(self.store, lambda record: records.again(record, can_issue=can_issue, by_hand=True))
             self.flights.announce(held)

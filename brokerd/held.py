@@ -50,7 +50,8 @@ class Flight:
 class HeldGrant:
     """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer
     tokens are in memory only (law 2); `stopped`: it is being revoked, and serves nothing from that moment on (law 10);
-    `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record."""
+    `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record;
+    `insisted`: an operator says that a refused password is right now (law 7)."""
 
     __slots__ = (
         "_lock",
@@ -61,6 +62,7 @@ class HeldGrant:
         "fingerprint",
         "flight",
         "hastened",
+        "insisted",
         "name",
         "provider",
         "record",
@@ -85,6 +87,7 @@ class HeldGrant:
         self.flight: Flight | None = None
         self.attempted: Moment | None = None
         self.hastened: Moment | None = None
+        self.insisted = False
         self._lock: trio.Lock | None = None
 
     def begin_anew(self) -> None:

@@ -130,7 +130,8 @@ def _hold(
     changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
     held = HeldGrant(settings, provider, printed, mine.record if mine else None)
     if held.record.state is State.MISCONFIGURED:
-        held.record = records.look_again(held.record)
+        held.record = records.look_again(held.record, starting=True)
+    _recall(held)
     if mine is None:
         if _was_revoked(rows):  # revocation is final: a change of the configuration does not end it (law 10)
             held.record = Record(settings.name, state=State.REVOKED)
@@ -143,6 +144,12 @@ def _hold(
     elif mine.dormant_since is not None:
         changes.awake.append((mine.grant, mine.fingerprint))
     return held
+
+
+def _recall(held: HeldGrant) -> None:
+    """Its provider knows again which password it refused: other grants may have the same."""
+    if held.record.refused is not None and held.record.refused_until is None:
+        held.provider.refused.add(held.record.refused)
 
 
 def _was_revoked(rows: Sequence[Stored]) -> bool:
@@ -159,8 +166,9 @@ def _renew_settings(
     if is_changed:
         changes.changed.append(held.name)
     held.settings, held.provider, held.credentials = settings, provider, None
+    _recall(held)
     if held.record.state is State.MISCONFIGURED and held.flight is None:
-        held.record = records.look_again(held.record)
+        held.record = records.look_again(held.record, starting=False)
         held.attempted = None
         is_changed = True
     if is_changed:

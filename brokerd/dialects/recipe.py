@@ -117,11 +117,14 @@ class RecipeDialect(Dialect):
         """An error answer. Without a reason where the recipe says that one is, it is not the provider's (law 12)."""
         body = answer.json_object(response)
         if self.recipe.reason is None:
-            own, words = body is not None or not response.body.strip(), ""
+            own, text = body is not None or not response.body.strip(), ""
         else:
             found = _find(self.recipe.reason, body or {}, response)
-            own, words = found is not None, reason(_words(found), request.secrets)
+            own, text = found is not None, _words(found)
+        words = reason(text, request.secrets)
         meaning = operation.errors.get(response.status)
+        if isinstance(meaning, Mapping):
+            meaning = meaning.get(text)
         if not own or (meaning is None and response.status not in REFUSALS):
             return answer.strange(response, operation.key, request.secrets)
         said = f"{operation.key}: the provider answered {response.status}" + (f": {words}" if words else "")

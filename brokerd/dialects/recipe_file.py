@@ -19,6 +19,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%{}-]*)+")  # RFC 3986 §3.3; braces are looked at with the placeholders
+Meaning = str | Mapping[str, str]  # of a status; or by the answer's reason, where not every answer of it means the same
 MEANINGS = ("misconfigured", "rejected", "retry", "done")
 
 
@@ -48,7 +49,7 @@ class OperationFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     json: dict[str, Any] | None = None
     form: dict[str, str] | None = None
     multipart: dict[str, str] | None = None
-    errors: dict[str, str] = {}
+    errors: dict[str, str | dict[str, str]] = {}
     answer: AnswerFile | None = None
 
 
@@ -80,7 +81,7 @@ class Operation:
     method: str
     path: str
     file: OperationFile
-    errors: Mapping[int, str]
+    errors: Mapping[int, Meaning]
     answer: AnswerFile
     needs: frozenset[str] = field(default=frozenset())  # placeholders that must have a value
     sends: frozenset[str] = field(default=frozenset())  # all placeholders
@@ -163,7 +164,8 @@ def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozens
     if file.answer is not None:
         _check_answer(f"{key}.answer", file.answer)
     needs, sends = _placeholders(key, file, known)
-    return Operation(key, method, path, file, dict(_errors(key, file)), file.answer or recipe.answer, needs, sends)
+    errors = dict(_errors(key, file, has_reason=recipe.errors.reason is not None))
+    return Operation(key, method, path, file, errors, file.answer or recipe.answer, needs, sends)
 
 
 def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -196,12 +198,16 @@ def _texts(value: object) -> Iterator[str]:
                 yield from _texts(each)
 
 
-def _errors(key: str, file: OperationFile) -> Iterator[tuple[int, str]]:
+def _errors(key: str, file: OperationFile, *, has_reason: bool) -> Iterator[tuple[int, Meaning]]:
     for status, meaning in file.errors.items():
         if not status.isdigit() or not 400 <= int(status) <= 499 or int(status) in answer.LATER:
             raise expected('a status from 400 to 499 that does not mean "later" anyway', status, key=f"{key}.errors")
-        if meaning not in MEANINGS:
-            raise expected(f"one of {', '.join(MEANINGS)}", meaning, key=f"{key}.errors.{status}")
+        at = f"{key}.errors.{status}"
+        if not isinstance(meaning, str) and not has_reason:
+            raise ConfigError("meanings by reason need an [errors] reason: where an answer has its text", key=at)
+        for each in (meaning,) if isinstance(meaning, str) else meaning.values():
+            if each not in MEANINGS:
+                raise expected(f"one of {', '.join(MEANINGS)}", each, key=at)
         yield int(status), meaning
 
 

@@ -2,12 +2,11 @@
 # Synchronous, used by one thread at a time; it sees sealed bytes only.
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from brokerd.core.breaker import Breaker
 from brokerd.core.moment import Moment
@@ -18,7 +17,7 @@ APPLICATION_ID = 0x62726B64  # "brkd": what file(1) and we know the file by
 WAL_PAGES = 1000  # checkpoint at 4 MiB, so that the log stays bounded
 WAL_BYTES = 4 * 1024 * 1024  # what is left of it after a checkpoint, at most
 FILE = "brokerd.db"
-LOCK = "lock"
+COMMITS = "commits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +35,14 @@ class Row:
 class Database:
     """An open store. Every method is one statement or a few; `transaction` makes them one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, create: bool) -> None:
+        """Without `create` there has to be one. Raises sqlite3.Error, StoreError."""
         self.path = folder / FILE
-        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self.is_new = False
+        if not create and not (self.path.exists() and self.path.stat().st_size):
+            raise StoreUnavailable(f"{self.path} is gone")
+        uri = f"file:{quote(str(self.path))}?mode={'rwc' if create else 'rw'}"
+        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             self._open()
         except BaseException:
@@ -51,8 +55,8 @@ class Database:
         run = self._connection.execute
         run("PRAGMA busy_timeout=5000")
         version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
-        is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not is_new and ours != APPLICATION_ID:
+        self.is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not self.is_new and ours != APPLICATION_ID:
             raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
         if version > SCHEMA_VERSION:
             words = f"{self.path} was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
@@ -62,18 +66,28 @@ class Database:
         run("PRAGMA synchronous=FULL")
         run(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         run(f"PRAGMA journal_size_limit={WAL_BYTES}")
-        if is_new:
+        if self.is_new:
             store = f"INSERT INTO meta VALUES ('store', '{secrets.token_hex(16)}')"  # noqa: S608 - digits of our own
             self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; {store}; COMMIT;")
         elif (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
-        self._inode = self.path.stat().st_ino
+        # What a process before us wrote and could not sync may be in the kernel's cache alone. This writes it for good.
+        if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise StoreUnavailable(f"{self.path} is in use by another program")
+        self._place = self._where()
+        self._changes = 0
 
     def close(self) -> None:
         self._connection.close()
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
+        self._changes = self._connection.total_changes
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something was written since `begin`."""
+        return self._connection.total_changes != self._changes
 
     def commit(self) -> None:
         self._connection.execute("COMMIT")
@@ -82,14 +96,21 @@ class Database:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def assert_in_place(self) -> None:
+    @property
+    def inode(self) -> int:
+        return self._place[1]
+
+    @property
+    def is_in_place(self) -> bool:
         """SQLite writes happily into a file that was deleted: what it commits there is lost."""
         try:
-            there = self.path.stat().st_ino
+            return self._where() == self._place
         except OSError:
-            there = None
-        if there != self._inode:
-            raise StoreUnavailable(f"{self.path} was deleted or replaced while brokerd runs; restart brokerd")
+            return False
+
+    def _where(self) -> tuple[int, int]:
+        found = self.path.stat()
+        return found.st_dev, found.st_ino
 
     # -- meta and keys
 
@@ -99,6 +120,13 @@ class Database:
 
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def commits(self) -> int:
+        """How many transactions have changed the store."""
+        return int(self.meta(COMMITS) or 0)
+
+    def set_commits(self, number: int) -> None:
+        self.set_meta(COMMITS, str(number))
 
     def data_keys(self) -> list[tuple[int, bytes, int]]:
         """(id, wrapped key, seals reserved), oldest first."""
@@ -173,25 +201,6 @@ class Database:
         self._connection.execute(
             "INSERT OR REPLACE INTO breaker VALUES (?, ?, ?, ?, ?)", (provider, breaker.failures, *row)
         )
-
-
-class Held(StoreError):
-    """Another daemon has this state directory."""
-
-
-def lock(folder: Path) -> int:
-    """Take the state directory for this process alone; the descriptor is held until the end. Raises Held."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 100).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        words = f"{folder} is in use by the brokerd with pid {holder}; end that one first, or set another state_dir"
-        raise Held(words) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 SCHEMA = f"""

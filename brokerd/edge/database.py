@@ -2,6 +2,7 @@
 # Synchronous, used by one thread at a time; it sees sealed bytes only.
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -38,29 +39,44 @@ class Database:
     def __init__(self, folder: Path, *, create: bool) -> None:
         """Without `create` there has to be one. Raises sqlite3.Error, StoreError."""
         self.path = folder / FILE
-        self.is_new = False
-        if not create and not (self.path.exists() and self.path.stat().st_size):
+        there = self.path.exists() and self.path.stat().st_size > 0
+        if not (there or create):
             raise StoreUnavailable(f"{self.path} is gone")
-        uri = f"file:{quote(str(self.path))}?mode={'rwc' if create else 'rw'}"
-        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        self.is_new = not (there and self._holds_ours())
+        self._connection = self._connect("rwc" if create else "rw")
         try:
             self._open()
         except BaseException:
             self._connection.close()
             raise
 
-    def _open(self) -> None:
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path))}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         # What should be sealed bytes may have been made text by who tampers: it is to be found wrong, not to end us.
-        self._connection.text_factory = lambda data: data.decode(errors="replace")
+        connection.text_factory = lambda data: data.decode(errors="replace")
+        connection.execute("PRAGMA busy_timeout=5000")
+        return connection
+
+    def _holds_ours(self) -> bool:
+        """Whether it has our tables; raises StoreError where it is not ours to open. By a connection that only reads:
+        one that may write would, at its end, delete the log of a database that it could not make sense of."""
+        with contextlib.closing(self._connect("ro")) as connection:
+            run = connection.execute
+            version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
+            if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return False
+            if ours != APPLICATION_ID:
+                raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
+            if version > SCHEMA_VERSION:
+                words = f"was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
+                raise StoreError(f"{self.path} {words}; install that version again, or restore a copy from before")
+            if (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
+            return True
+
+    def _open(self) -> None:
         run = self._connection.execute
-        run("PRAGMA busy_timeout=5000")
-        version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
-        self.is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not self.is_new and ours != APPLICATION_ID:
-            raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
-        if version > SCHEMA_VERSION:
-            words = f"{self.path} was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
-            raise StoreError(f"{words}; install that version again, or restore a copy from before")
         run("PRAGMA secure_delete=ON")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")
@@ -69,8 +85,6 @@ class Database:
         if self.is_new:
             store = f"INSERT INTO meta VALUES ('store', '{secrets.token_hex(16)}')"  # noqa: S608 - digits of our own
             self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; {store}; COMMIT;")
-        elif (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
         # What a process before us wrote and could not sync may be in the kernel's cache alone. This writes it for good.
         if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise StoreUnavailable(f"{self.path} is in use by another program")
@@ -98,19 +112,20 @@ class Database:
 
     @property
     def inode(self) -> int:
-        return self._place[1]
+        return self._place[0][1]
 
     @property
     def is_in_place(self) -> bool:
-        """SQLite writes happily into a file that was deleted: what it commits there is lost."""
+        """SQLite writes happily into files that were deleted: what it commits there is lost."""
         try:
             return self._where() == self._place
         except OSError:
             return False
 
-    def _where(self) -> tuple[int, int]:
-        found = self.path.stat()
-        return found.st_dev, found.st_ino
+    def _where(self) -> tuple[tuple[int, int], ...]:
+        """Device and inode of the file and of its log."""
+        found = (self.path.stat(), self.path.with_name(f"{FILE}-wal").stat())
+        return tuple((each.st_dev, each.st_ino) for each in found)
 
     # -- meta and keys
 

@@ -28,7 +28,7 @@ from brokerd.edge.lock import Lock
 T = TypeVar("T")
 Work = Callable[[Database], Any]
 RESERVED = 2**16  # seals that are counted ahead, so that the count is written seldom
-PROBE = 5.0  # seconds between looks whether the disk is back, where nobody else writes
+PROBE = 2.0  # seconds between looks whether the disk is back, where nobody else writes
 OLDER = "older"  # in the place of the machine: the store is behind what its directory has seen
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})  # no time mends these
 GONE = DAMAGE | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # the connection is no good
@@ -106,12 +106,15 @@ class Store:
     def _attach(self) -> None:
         """Know the database that is open: its identity and its keys."""
         database = self._database
-        self._identity = f"{self._machine} {database.inode}"
+        self._identity = self._identity_of(database.inode)
         self._store_id = database.meta("store") or ""
         self._keyring = Keyring(self._entropy)
         self._seals_left = 0
         self._added: int | None = None  # a data key that is not committed yet
         self._unlock(self._kek)
+
+    def _identity_of(self, inode: int) -> str:
+        return f"{self._machine} {inode}"
 
     def _unlock(self, kek: bytes) -> None:
         for key_id, wrapped, _ in self._database.data_keys():
@@ -240,15 +243,15 @@ class Store:
                     result.error = error
                 except (ValueError, TypeError) as error:  # it has no form that can be written: its writer's alone
                     result.error = StoreError(f"the record cannot be written: {type(error).__name__}")
-            self._commit(database)
+            self._commit(database, probes=not group)
         except (sqlite3.Error, OSError, StoreError) as error:
             self._fail(error)
             for _, result in group:
                 result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
 
-    def _commit(self, database: Database) -> None:
-        """Reading proves nothing about a disk that is full: after trouble something has to be written."""
-        writes = database.is_changed or self.trouble is not None
+    def _commit(self, database: Database, *, probes: bool) -> None:
+        """Reading works on a full disk, and proves nothing. `probes`: nobody writes, and a write is to be tried."""
+        writes = database.is_changed or probes
         if writes:
             self._attempted = self._commits + 1
             database.set_commits(self._attempted)
@@ -290,15 +293,15 @@ class Store:
         elsewhere = StoreUnavailable(
             f"{path} was deleted or replaced while brokerd runs; put it back, or restart brokerd"
         )
-        if not path.exists():
-            raise elsewhere
         left = self._identity, self._store_id
+        if not path.exists() or self._identity_of(path.stat().st_ino) != self._identity:
+            raise elsewhere
         try:
             self._lock = Lock(self._folder)
             self._database = _opened(self._folder, create=False)
             self._attach()
             found = self._database.commits()
-            if (self._identity, self._store_id) != left or not self._commits <= found <= self._attempted:
+            if self._store_id != left[1] or not self._commits <= found <= self._attempted:
                 raise elsewhere
         except BaseException:
             self._identity, self._store_id = left
@@ -354,8 +357,10 @@ def _opened(folder: Path, *, create: bool) -> Database:
     try:
         return Database(folder, create=create)
     except sqlite3.Error as error:
-        kind = StoreError if _code(error) in DAMAGE else StoreUnavailable
-        raise kind(f"{folder}: the store cannot be opened: {error}") from None
+        words = f"{folder}: the store cannot be opened: {error}"
+        if _code(error) in DAMAGE:
+            raise StoreError(f"{words}; restore a copy of the state directory") from None
+        raise StoreUnavailable(words) from None
     finally:
         os.umask(before)
 

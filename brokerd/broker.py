@@ -28,9 +28,10 @@ STOPPED = "brokerd is stopping; try again when it is back"
 
 
 class Store(FlightStore, Protocol):
-    """What the broker needs of the store. `trouble`: what is wrong with it, in words."""
+    """What the broker needs of the store. `trouble`: what is wrong with it, in words; `since`: Unix seconds."""
 
     trouble: str | None
+    since: float | None
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int: ...
 

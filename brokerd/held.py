@@ -202,11 +202,12 @@ class HeldGrant:
             return True
 
     async def _take_over(self, store: GrantStore) -> None:
+        """What is newer than ours. The rest is ours of before: a commit that failed may have come to lie there."""
         theirs = await self._read(store)
-        if theirs is None:
-            self.stored = None
-        else:
+        if theirs is not None and theirs.generation > self.record.generation:
             self._adopt(theirs)
+        else:
+            self.stored = theirs.generation if theirs else None
 
     def _adopt(self, theirs: Record) -> None:
         self.record, self.stored = theirs, theirs.generation

@@ -27,6 +27,7 @@ MAX_IN_FLIGHT = 128  # requests waiting on one connection
 MANY = 64  # grants in one get_many or watch
 TURN = 50  # grants that one status looks at before other callers have their turn
 WAIT, WAIT_LONGEST = 10.0, 60.0  # seconds
+NOT_ADOPTED = "the store was restored or copied to this machine: nothing is spent until: brokerctl adopt"
 Later = Callable[[], Awaitable[object]]
 Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
@@ -277,13 +278,12 @@ class Methods:
             "started_at": self._started_at,
             "locked": False,
             "store": self._store_trouble(),
+            "store_since": self._broker.store.since,
         }
 
     def _store_trouble(self) -> str | None:
         store = self._broker.store
-        if not store.adopted:
-            return "restored or copied to this machine: nothing is spent until: brokerctl adopt"
-        return store.trouble
+        return "; ".join(filter(None, (None if store.adopted else NOT_ADOPTED, store.trouble))) or None
 
     # -- changing
 

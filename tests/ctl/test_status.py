@@ -79,7 +79,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "expires_at": now - 5,
         "refresh_expires_at": now + 200,
     }
-    answer(daemon, trouble, store="the disk is full", locked=True)
+    answer(daemon, trouble, store="the disk is full", store_since=now - 200, locked=True)
     text = brokerctl("status").stdout
     for words in (
         "retrying",
@@ -89,7 +89,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "2 still to be revoked",
         "refresh token expires in 3m",
         "4 failures, the last: ix: [red]503[/red]",
-        "store: the disk is full",
+        "store: the disk is full (failing since 3m ",
         "the keys are locked",
     ):
         assert words in text

@@ -134,11 +134,11 @@ class Ended(Exception):
 
 
 class Executed:
-    """The daemon as a process of its own interpreter."""
+    """The daemon as a process of its own interpreter, by way of the command `within` (unshare(1), …)."""
 
-    def __init__(self, arguments: list[str], output: int) -> None:
+    def __init__(self, arguments: list[str], output: int, within: Iterable[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "brokerd.daemon", *arguments],
+            [*within, sys.executable, "-W", "error", "-m", "brokerd.daemon", *arguments],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -207,6 +207,7 @@ class Brokerd:
     often as a test wants. `log` is all that it ever wrote to stdout and stderr.
 
     `executed`: it is started as an operator starts it, by a new interpreter; otherwise forked, which saves a second.
+    `within`: a command that runs it in surroundings of its own.
     A test fails at its end where the log holds a traceback, or the daemon left zombies or processes.
     """
 
@@ -217,6 +218,7 @@ class Brokerd:
         self.config, self.key = self.etc / "brokerd.toml", self.etc / "key"
         self.log = ""
         self.executed = FULL
+        self.within: tuple[str, ...] = ()
         self.nursery = nursery
         self._process: Executed | Forked | None = None
         self._changed = trio.Event()
@@ -282,7 +284,8 @@ class Brokerd:
         ours, its = socket.socketpair()
         arguments = ["--config", str(self.config), "--log-level", "debug"]
         with its:
-            self._process = (Executed if self.executed else forker())(arguments, its.fileno())
+            own = self.executed or self.within
+            self._process = Executed(arguments, its.fileno(), self.within) if own else forker()(arguments, its.fileno())
         self._quiet = trio.Event()
         self.nursery.start_soon(self._listen, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 

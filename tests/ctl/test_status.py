@@ -28,6 +28,7 @@ GRANT = {
     "interrupted": None,
     "unstored": False,
     "last_error": None,
+    "remedy": None,
     "pending_revocations": 0,
 }
 DAEMON = {"version": "0.1.0", "pid": 42, "started_at": 1.5, "locked": False, "store": None}

@@ -134,11 +134,11 @@ class Ended(Exception):
 
 
 class Executed:
-    """The daemon as a process of its own interpreter."""
+    """The daemon as a process of its own interpreter. `module`: what starts it."""
 
-    def __init__(self, arguments: list[str], output: int) -> None:
+    def __init__(self, arguments: list[str], output: int, module: str = "brokerd.daemon") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "brokerd.daemon", *arguments],
+            [sys.executable, "-W", "error", "-m", module, *arguments],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -282,9 +282,12 @@ class Brokerd:
         ours, its = socket.socketpair()
         arguments = ["--config", str(self.config), "--log-level", "debug"]
         with its:
-            self._process = (Executed if self.executed else forker())(arguments, its.fileno())
+            self._process = self._begin(arguments, its.fileno())
         self._quiet = trio.Event()
         self.nursery.start_soon(self._listen, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    def _begin(self, arguments: list[str], output: int) -> Executed | Forked:
+        return Executed(arguments, output) if self.executed else forker()(arguments, output)
 
     async def refuses_to_start(self) -> tuple[int, str]:
         """Start it and wait for its end: exit status, and what it said."""

@@ -76,6 +76,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "interrupted": now - 60,
         "unstored": True,
         "last_error": "ix: [red]503[/red] \x1b[2J no",
+        "remedy": "brokerctl import ix-prod",
         "pending_revocations": 2,
         "expires_at": now - 5,
         "refresh_expires_at": now + 200,
@@ -90,6 +91,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "2 still to be revoked",
         "refresh token expires in 3m",
         "4 failures, the last: ix: [red]503[/red]",
+        "mend it with: brokerctl import ix-prod",
         "store: the disk is full",
         "the keys are locked",
     ):

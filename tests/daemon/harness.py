@@ -134,9 +134,9 @@ class Ended(Exception):
 
 
 class Executed:
-    """The daemon as a process of its own interpreter. `module`: what starts it."""
+    """The daemon as a process of its own interpreter."""
 
-    def __init__(self, arguments: list[str], output: int, module: str = "brokerd.daemon") -> None:
+    def __init__(self, arguments: list[str], output: int, module: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", module, *arguments],
             cwd=ROOT,
@@ -154,12 +154,12 @@ class Executed:
 
 
 class Forker:
-    """The process of forker.py, one for the whole test run."""
+    """The process of forker.py, one for the whole test run and each module that is started."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._control, its = socket.socketpair()
         with its:
-            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker"]
+            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker", module]
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=its.fileno(), preexec_fn=_die_with_parent)
         self._answers = self._control.makefile("r")
         self._ended: dict[int, int] = {}
@@ -196,8 +196,8 @@ class Forked:
 
 
 @functools.cache
-def forker() -> Forker:
-    made = Forker()
+def forker(module: str) -> Forker:
+    made = Forker(module)
     atexit.register(made.close)
     return made
 
@@ -286,8 +286,8 @@ class Brokerd:
         self._quiet = trio.Event()
         self.nursery.start_soon(self._listen, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
-    def _begin(self, arguments: list[str], output: int) -> Executed | Forked:
-        return Executed(arguments, output) if self.executed else forker()(arguments, output)
+    def _begin(self, arguments: list[str], output: int, module: str = "brokerd.daemon") -> Executed | Forked:
+        return Executed(arguments, output, module) if self.executed else forker(module)(arguments, output)
 
     async def refuses_to_start(self) -> tuple[int, str]:
         """Start it and wait for its end: exit status, and what it said."""

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import trio
 
+from brokerd import daemon
 from brokerd.core.exchange import Request, Response
-from brokerd.daemon import main
 from brokerd.edge.connection import Attempt
 from brokerd.edge.database import Database
 from brokerd.edge.http import HttpClient
@@ -103,6 +103,10 @@ def arm(failpoint: Failpoint) -> None:
         setattr(owner, name, wrapped)
 
 
-if __name__ == "__main__":
+def main() -> None:
     arm(Failpoint(sys.argv.pop(1)))
+    daemon.main()
+
+
+if __name__ == "__main__":
     main()

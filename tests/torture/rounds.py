@@ -37,11 +37,11 @@ class Mortal(Brokerd):
 
     failpoint: Death | None = None
 
-    def _begin(self, arguments: list[str], output: int) -> Executed | Forked:
+    def _begin(self, arguments: list[str], output: int, module: str = "brokerd.daemon") -> Executed | Forked:
         if self.failpoint is None:
-            return super()._begin(arguments, output)
+            return super()._begin(arguments, output, module)
         words = f"{self.failpoint.kind}:{self.failpoint.hits}"
-        return Executed([words, *arguments], output, MODULE)
+        return super()._begin([words, *arguments], output, MODULE)
 
 
 class Torture:

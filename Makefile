@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate clean
+.PHONY: help setup demo test check format lock bench simulate torture clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -38,6 +38,10 @@ bench: .venv/.made ## measure, in one interleaved run, against a bare server
 SEEDS ?= 200
 simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+TIMES ?= 200
+torture: .venv/.made ## kill the real daemon at every point, with real servers (TIMES=200)
+	$(BIN)/python -m tests.torture --times $(TIMES)
 
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh

@@ -156,7 +156,7 @@ class Broker:
             return Failure(Code.UNAVAILABLE, words, name, 60.0)
         match record.state:
             case State.NEEDS_LOGIN:
-                words = f"{name} needs a login{why}; give it a refresh token: brokerctl import {name}"
+                words = f"{name} needs a login{why}; give it a refresh token: {held.remedy}"
                 return Failure(Code.NEEDS_LOGIN, words, name)
             case State.MISCONFIGURED:
                 words = f"{name} is misconfigured{why}; mend it, then: brokerctl reload, or brokerctl refresh {name}"
@@ -291,6 +291,7 @@ class Broker:
             "interrupted": wall_time(record.interrupted, now) if record.interrupted else None,
             "unstored": held.unstored,
             "last_error": held.blocked or record.last_error,
+            "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
         }
 

@@ -188,6 +188,8 @@ class Exchanger:
             self._audit.said("somebody else renewed the grant meanwhile; his result is used", grant=held.name)
             return False
         interrupted = held.record.interrupted
+        if isinstance(outcome, Rejected) and plan.operation is Operation.RENEW and interrupted is not None:
+            outcome = Rejected(f"{outcome.reason} ({_interrupted(interrupted)})")  # status and log say it in one voice
         now, jitter = self._clock.now(), self._entropy.fraction()
 
         def step(record: Record) -> Record | None:
@@ -215,8 +217,7 @@ class Exchanger:
                         record, reason, now, delay, interrupted=touched, since=at, asked_to_wait=waits
                     )
                 case Rejected(reason) if plan.operation is Operation.RENEW:
-                    words = reason if interrupted is None else f"{reason} ({_interrupted(interrupted)})"
-                    return records.rejected(record, words, now, can_issue=held.can_issue())
+                    return records.rejected(record, reason, now, can_issue=held.can_issue())
                 case Rejected(reason) | Misconfigured(reason) if plan.early:
                     delay = refused_delay(record.rotation_failures + 1, jitter)
                     password = sent.digest if sent and sent.until_changed else None
@@ -279,6 +280,7 @@ class Exchanger:
             generation=record.generation,
             **({"interrupted": True} if record.interrupted else {}),
             **({"unstored": True} if held.unstored else {}),
+            **({"remedy": held.remedy} if held.remedy else {}),
             **details,
         )
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import trio
 
 from brokerd.config import GrantSettings
+from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
@@ -102,6 +103,12 @@ class HeldGrant:
         if self.stopped or self.blocked:
             return None
         return served(self.record, now, min_ttl)
+
+    @property
+    def remedy(self) -> str | None:
+        """The command that mends the grant, where a person has to."""
+        needs_login = self.record.state is State.NEEDS_LOGIN and not self.blocked
+        return f"brokerctl import {self.name}" if needs_login else None
 
     @property
     def is_changing(self) -> bool:

@@ -11,6 +11,7 @@ from brokerd.config import Configuration, GrantSettings, ProviderSettings
 from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
 from brokerd.core.grant import State
+from brokerd.core.moment import wall_time
 from brokerd.core.ports import Clock, Entropy, Http, StoreError
 from brokerd.core.record import Record
 from brokerd.core.secret import Secret
@@ -87,6 +88,9 @@ def bring_in(
         held = _hold(settings, providers[settings.provider.name], printed, rows.get(name, []), changes)
         broker.grants[name] = held
         (changes.changed if name in before else changes.added).append(name)
+        if starting and held.record.interrupted is not None:
+            since = wall_time(held.record.interrupted, clock.now())
+            broker.audit.warned("an exchange was interrupted", grant=name, provider=held.provider.name, since=since)
         spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
         flights.welcome(held, spread)
     _let_go(broker, before, rows, changes)

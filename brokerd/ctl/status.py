@@ -132,4 +132,6 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
     if grant["last_error"]:
         failures = f"{grant['failures']} failures, the last: " if grant["failures"] > 1 else ""
         notes.append(plain(f"{failures}{grant['last_error']}"))
+    if remedy := grant.get("remedy"):
+        notes.append(f"mend it with: {plain(remedy)}")
     return notes

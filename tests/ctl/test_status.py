@@ -28,6 +28,7 @@ GRANT = {
     "interrupted": None,
     "unstored": False,
     "last_error": None,
+    "remedy": None,
     "pending_revocations": 0,
 }
 DAEMON = {"version": "0.1.0", "pid": 42, "started_at": 1.5, "locked": False, "store": None}
@@ -75,6 +76,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "interrupted": now - 60,
         "unstored": True,
         "last_error": "ix: [red]503[/red] \x1b[2J no",
+        "remedy": "brokerctl import ix-prod",
         "pending_revocations": 2,
         "expires_at": now - 5,
         "refresh_expires_at": now + 200,
@@ -89,6 +91,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "2 still to be revoked",
         "refresh token expires in 3m",
         "4 failures, the last: ix: [red]503[/red]",
+        "mend it with: brokerctl import ix-prod",
         "store: the disk is full (failing since 3m ",
         "the keys are locked",
     ):

@@ -136,9 +136,9 @@ class Ended(Exception):
 class Executed:
     """The daemon as a process of its own interpreter, by way of the command `within` (unshare(1), …)."""
 
-    def __init__(self, arguments: list[str], output: int, within: Iterable[str] = ()) -> None:
+    def __init__(self, arguments: list[str], output: int, module: str, within: Iterable[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [*within, sys.executable, "-W", "error", "-m", "brokerd.daemon", *arguments],
+            [*within, sys.executable, "-W", "error", "-m", module, *arguments],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -154,12 +154,12 @@ class Executed:
 
 
 class Forker:
-    """The process of forker.py, one for the whole test run."""
+    """The process of forker.py, one for the whole test run and each module that is started."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._control, its = socket.socketpair()
         with its:
-            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker"]
+            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker", module]
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=its.fileno(), preexec_fn=_die_with_parent)
         self._answers = self._control.makefile("r")
         self._ended: dict[int, int] = {}
@@ -196,8 +196,8 @@ class Forked:
 
 
 @functools.cache
-def forker() -> Forker:
-    made = Forker()
+def forker(module: str) -> Forker:
+    made = Forker(module)
     atexit.register(made.close)
     return made
 
@@ -284,10 +284,14 @@ class Brokerd:
         ours, its = socket.socketpair()
         arguments = ["--config", str(self.config), "--log-level", "debug"]
         with its:
-            own = self.executed or self.within
-            self._process = Executed(arguments, its.fileno(), self.within) if own else forker()(arguments, its.fileno())
+            self._process = self._begin(arguments, its.fileno())
         self._quiet = trio.Event()
         self.nursery.start_soon(self._listen, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    def _begin(self, arguments: list[str], output: int, module: str = "brokerd.daemon") -> Executed | Forked:
+        if self.executed or self.within:
+            return Executed(arguments, output, module, self.within)
+        return forker(module)(arguments, output)
 
     async def refuses_to_start(self) -> tuple[int, str]:
         """Start it and wait for its end: exit status, and what it said."""

@@ -51,7 +51,8 @@ def unknown_key(name: str, known: list[str], key: str = "") -> ConfigError:
     """Nobody reads this key: most likely it is misspelt."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
-    return ConfigError(f"unknown key; {hint}", key=f"{key}.{name}" if key else name)
+    shown = name or '""'  # as TOML writes it
+    return ConfigError(f"unknown key; {hint}", key=f"{key}.{shown}" if key else shown)
 
 
 def kind(value: object) -> str:

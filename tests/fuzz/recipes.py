@@ -2,6 +2,7 @@
 # against any answer, without an exception and without ever leaving its provider's origin. TOML, a line ====, an answer.
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -103,11 +104,17 @@ def stays(request: Request) -> None:
     assert f"{parts.scheme}://{parts.netloc}" == ORIGIN, f"goes to {parts.scheme}://{parts.netloc}"
     assert parts.path.startswith("/base/"), f"goes to {parts.path}"
     assert not {".", ".."} & set(parts.path.split("/")), f"goes to {parts.path}"
+    if ("Content-Type", "application/json") in request.headers:
+        json.loads(request.body, parse_constant=no_json)
     try:
         origin, target = split_url(request.url)
         _message(request, origin, target, None, Attempt(origin.endpoint))
     except TransportError as error:
         raise AssertionError(f"a recipe that loads cannot be sent: {error}") from None
+
+
+def no_json(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
 
 
 def _paths(path: str | list[str] | None) -> list[str]:

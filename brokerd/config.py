@@ -26,8 +26,11 @@ DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
 BUILT_IN_RECIPES = Path(__file__).parent / "dialects" / "recipes"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_KEY = SecretSource(file="/etc/brokerd/key")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+LONGEST = 100 * 365 * 86_400  # seconds; arithmetic with dates fails somewhere beyond
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
+HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}")
+VISIBLE = re.compile(r"[!-\[\]-~]+")  # RFC 3986: nothing but ASCII, without blanks and backslashes
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -108,10 +111,12 @@ class Duration(float):
 
     @classmethod
     def read(cls, raw: object) -> Duration:
-        if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
-            return cls(raw)
         if isinstance(raw, str) and (match := DURATION.fullmatch(raw.strip())):
-            return cls(float(match[1]) * UNITS[match[2]])
+            raw = float(match[1]) * UNITS[match[2]]
+        if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
+            if raw > LONGEST:
+                raise ValueError("Expected a duration of at most 100 years")
+            return cls(raw)
         raise ValueError('Expected a duration: seconds, or text such as "90s", "5m", "2h"')
 
 
@@ -229,8 +234,9 @@ class _Recipes:
 
     def get(self, name: str) -> Recipe:
         if name not in self._read:
-            file = next((f for folder in self._folders if (f := folder / f"{name}.toml").is_file()), None)
-            if file is None or not NAME.fullmatch(name):
+            files = (folder / f"{name}.toml" for folder in self._folders) if NAME.fullmatch(name) else ()
+            file = next(filter(_is_there, files), None)
+            if file is None:
                 raise expected(f"one of {', '.join(self._names())}", name, key="dialect")
             with _Within(file, ""):
                 self._read[name] = read_recipe(name, _toml(file))
@@ -282,7 +288,7 @@ def _provider(name: str, raw: Any, recipes: _Recipes, exposed: ConfigError | Non
     if exposed and table.proxy and "@" in table.proxy:
         raise exposed.within("proxy")
     for key in ("ca_file", "cert_file", "key_file"):
-        if (path := getattr(table, key)) and not (path.startswith("/") and Path(path).is_file()):
+        if (path := getattr(table, key)) and not (path.startswith("/") and _is_there(Path(path))):
             raise expected("the absolute path of a file that is there", path, key=key)
     return ProviderSettings(
         name=name,
@@ -404,14 +410,21 @@ def _url(value: str | None, key: str) -> str:
         raise ConfigError('this key is required and missing, for example "https://idp.example/…"', key=key)
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(HOST.fullmatch(parts.hostname or "")) and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or parts.query or parts.fragment or parts.username or parts.password or set(value) & set(" \t\r\n\\"):
+    if not valid or parts.query or parts.fragment or parts.username or parts.password or not VISIBLE.fullmatch(value):
         raise expected(
             "an https:// URL without user, query and fragment", value, key=key, show=not set(value) & set("@?")
         )
     return value
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # too long a name, or a folder that may not be looked into
+        return False
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -422,5 +435,7 @@ def _toml(file: Path) -> dict[str, Any]:
         raise ConfigError(words, file=str(file)) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from None
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"this is not TOML: {error}", file=str(file)) from None
+    except ValueError:  # Python's own limit, whose text speaks to programmers
+        raise ConfigError("this is not TOML: a number has thousands of digits", file=str(file)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
@@ -261,7 +262,7 @@ def _walk(path: str, found: object) -> object:
     for step in path.split("."):
         if isinstance(found, Mapping):
             found = found.get(step)
-        elif isinstance(found, list) and step.isdigit() and int(step) < len(found):
+        elif isinstance(found, list) and INDEX.fullmatch(step) and int(step) < len(found):
             found = found[int(step)]
         else:
             return None
@@ -272,5 +273,6 @@ def _words(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+INDEX = re.compile(r"[0-9]{1,7}")  # of an array in an answer
 # Statuses that mean "a person must change something" where a recipe does not name them.
 REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 409, 410, 411, 413, 414, 415, 422})

@@ -18,6 +18,7 @@ MAX_MESSAGE = 64 * 1024  # bytes; room for a JWT full of group claims
 MAX_ANSWER = 16 * 1024 * 1024  # bytes; what a client takes from its daemon: the status of thousands of grants
 MAX_DEPTH = 8  # arrays and maps within each other, the message itself being the first
 MAX_ID = 2**32 - 1
+BUFFER = 4096  # bytes that a connection holds from the start; msgpack would take a mebibyte. It grows with what is fed.
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2  # the first item of a message
 
@@ -40,6 +41,7 @@ class Reader:
         self._unpacker = Unpacker(
             ext_hook=_no_extension,
             max_buffer_size=0,
+            read_size=BUFFER,
             max_array_len=limit // 64,
             max_map_len=limit // 64,
         )
@@ -81,7 +83,7 @@ class Reader:
 
     def _break(self, error: ProtocolError) -> NoReturn:
         self._broken = error
-        self._unpacker = Unpacker()  # the memory of the bad message goes
+        self._unpacker = Unpacker(read_size=1)  # the memory of the bad message goes
         raise error from None
 
 

@@ -23,7 +23,7 @@ from brokerd.metrics import Metrics
 
 READ = 4 * 1024  # bytes taken from a connection at once: a hundred or two pipelined gets,
 TURN = 8  # of which so many are answered and sent in its turn; then others have theirs
-UNREAD = 32 * 1024  # bytes of answers that the kernel is asked to hold for a client; it takes twice as much
+UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to hold for a client; it takes twice as much
 DRAIN, DRAIN_BYTES = 1.0, 1024 * 1024  # seconds and bytes for which a rejected client is heard out
 UNFINISHED = 10.0  # seconds that the rest of a message may take to come
 STALLED = 30.0  # seconds that a client may leave its answers unread

@@ -22,7 +22,7 @@ from brokerd.methods import LARGE, MAX_IN_FLIGHT, Later, Methods, Session, waits
 from brokerd.metrics import Metrics
 
 READ = 4 * 1024  # bytes taken from a connection at once: a hundred or two pipelined gets,
-TURN = 8  # of which so many are answered and sent in its turn; then others have theirs
+TURN = 8  # of which so many are answered and sent in its turn; then others have theirs. So many are accepted at once
 UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to hold for a client; it takes twice as much
 DRAIN, DRAIN_BYTES = 1.0, 1024 * 1024  # seconds and bytes for which a rejected client is heard out
 UNFINISHED = 10.0  # seconds that the rest of a message may take to come
@@ -53,16 +53,16 @@ class Server:
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
-                connection, _ = listener.accept()
+                for _ in range(TURN):
+                    connection, _ = listener.accept()
+                    connection.setblocking(False)
+                    self._metrics.connections.inc()
+                    self._admit(connection)
             except BlockingIOError:
-                continue
+                pass  # that was all
             except OSError as error:
                 if error.errno in EXHAUSTED:
                     await self._exhausted(error)
-                continue
-            connection.setblocking(False)
-            self._metrics.connections.inc()
-            self._admit(connection)
 
     async def _exhausted(self, error: OSError) -> None:
         now = trio.current_time()

@@ -187,6 +187,7 @@ class Exhausted:
         return self._pending.fileno()
 
     def accept(self) -> tuple[socket.socket, None]:
+        self._pending.recv(1, socket.MSG_PEEK)
         self.attempts += 1
         if not self.left:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -200,21 +201,24 @@ async def test_without_descriptors_accepting_rests_and_goes_on_as_soon_as_a_conn
     doorbell, pending = socket.socketpair()
     client, connection = socket.socketpair()
     living, served = socket.socketpair()
-    served.setblocking(False)
+    for sock in (served, pending):
+        sock.setblocking(False)
     with doorbell, pending, client, living:
         listener = Exhausted(pending)
         world.nursery.start_soon(world.server._serve, served, Account(connections=1))
         living.send(gets("before", 1))
         doorbell.send(b"!")
-        world.nursery.start_soon(world.server.accept, listener)
-        await trio.sleep(30)
-        assert 1 < listener.attempts <= 30 / NO_DESCRIPTORS + 1
-        assert capfd.readouterr().out.count("cannot accept connections") == 1
-        listener.left.append(connection)
-        client.send(gets("after", 1))
-        now = trio.current_time()
-        living.close()
-        while "after" not in world.methods.answered:
-            await trio.lowlevel.checkpoint()
-        assert trio.current_time() == now
-        assert world.methods.answered == ["before", "after"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.server.accept, listener)
+            await trio.sleep(30)
+            assert 1 < listener.attempts <= 30 / NO_DESCRIPTORS + 1
+            assert capfd.readouterr().out.count("cannot accept connections") == 1
+            listener.left.append(connection)
+            client.send(gets("after", 1))
+            now = trio.current_time()
+            living.close()
+            while "after" not in world.methods.answered:
+                await trio.lowlevel.checkpoint()
+            assert trio.current_time() == now
+            assert world.methods.answered == ["before", "after"]
+            nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import tomli
 
+from brokerd.core.admission import Limits
 from brokerd.core.policy import Action, Rule, Selector
 from brokerd.core.renewal import Pace
 from brokerd.core.secret import Secret, SecretSource
@@ -31,6 +32,7 @@ LONGEST = 100 * 365 * 86_400  # seconds; arithmetic with dates fails somewhere b
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
 HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}")
 VISIBLE = re.compile(r"[!-\[\]-~]+")  # RFC 3986: nothing but ASCII, without blanks and backslashes
+LIMITS = ("max_connections", "max_connections_per_user", "max_waiting_per_user", "max_rate_per_user")  # as in Limits
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -41,6 +43,7 @@ class DaemonSettings:
     key: SecretSource = DEFAULT_KEY
     socket_mode: int = 0o660
     socket_group: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,10 @@ class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
     key: dict[str, Any] | None = None
     socket_mode: str | None = None
     socket_group: str | None = None
+    max_connections: int = 4_096
+    max_connections_per_user: int | None = None
+    max_waiting_per_user: int = 4_096
+    max_rate_per_user: float = 5_000.0
 
 
 class ProviderFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -267,8 +274,12 @@ def _daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
         for key in ("socket", "state_dir"):
             if (value := merged.get(key)) and not value.startswith("/"):
                 raise expected("an absolute path", value, key=key)
+        for key in LIMITS:
+            if (number := getattr(table, key)) is not None and number < 1:
+                raise expected("a number of 1 or more", number, key=key)
+        limits = Limits(*(getattr(table, key) for key in LIMITS))
         key_source = DEFAULT_KEY if table.key is None else _key(table.key)
-        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group)
+        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group, limits)
 
 
 def _key(raw: dict[str, Any]) -> SecretSource:

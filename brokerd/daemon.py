@@ -20,12 +20,13 @@ from brokerd import __version__
 from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.config import DEFAULT_CONFIG, Configuration, GrantSettings, ProviderSettings, load
+from brokerd.core.admission import Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
 from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportError
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
-from brokerd.edge import keys, listen, log, systemd
+from brokerd.edge import descriptors, keys, listen, log, systemd
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
@@ -146,7 +147,9 @@ class Daemon:
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
             async with trio.open_nursery() as serving:
                 methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
-                self.server = Server(serving, methods, self.audit, self.metrics)
+                limits = configuration.daemon.limits.within(descriptors.raise_limit())
+                admission = Admission(limits, os.geteuid())
+                self.server = Server(serving, methods, admission, self.audit, self.metrics)
                 await self._bring_in(configuration, await in_thread(self.store.all))
                 gc.freeze()  # nor does a collection of later look through ten thousand grants while callers wait
                 gc.enable()

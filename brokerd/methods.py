@@ -277,6 +277,7 @@ class Methods:
             "started_at": self._started_at,
             "locked": False,
             "store": self._store_trouble(),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
         }
 
     def _store_trouble(self) -> str | None:

@@ -33,16 +33,19 @@ Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """What is known of a connection: who calls, what he may get by which rules, and what he watches."""
+    """What is known of a connection: who calls, what he may get by which rules, and what he watches. `drained` waits
+    until he has taken what there is for him."""
 
     caller: Caller
     notify: Notify
+    drained: Callable[[], Awaitable[object]]
     rules: Policy | None = None
     may_get: dict[str, bool] = field(default_factory=dict)
     watching: dict[str, Callable[[str], None]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
+    looking: trio.Lock = field(default_factory=trio.Lock)
 
 
 Handler = Callable[[Session, dict[str, Any]], object]
@@ -260,13 +263,16 @@ class Methods:
         names = params["grants"] if "grants" in params else sorted(self._broker.grants)
 
         async def later() -> object:
-            shown = []
-            for number, name in enumerate(names, 1):
-                if name in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, name):
-                    shown.append(self._broker.status(name))
-                if number % TURN == 0:
-                    await trio.lowlevel.checkpoint()
-            return {"daemon": self._daemon(), "grants": shown}
+            # One after the other, and none ahead of its reader: an answer may be megabytes, and a request a few bytes.
+            async with session.looking:
+                await session.drained()
+                shown = []
+                for number, name in enumerate(names, 1):
+                    if name in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, name):
+                        shown.append(self._broker.status(name))
+                    if number % TURN == 0:
+                        await trio.lowlevel.checkpoint()
+                return {"daemon": self._daemon(), "grants": shown}
 
         return later
 

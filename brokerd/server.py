@@ -95,7 +95,7 @@ class Connection:
 
     async def serve(self, caller: Caller) -> None:
         """Until the client closes, sends what is no message, or leaves something undone for too long."""
-        self._session = session = Session(caller, self._notify)
+        self._session = session = Session(caller, self._notify, self._flush)
         reader, sock = self._reader, self._sock
         deadline = math.inf  # of an unfinished message; bytes that trickle in do not move it
         while True:

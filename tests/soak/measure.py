@@ -1,28 +1,31 @@
 # What the kernel and the daemon say of the daemon: memory, descriptors, threads, tasks; whether they are flat.
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from tests.soak.world import Soaked, World
 
-LOOKS, BETWEEN = 40, 0.1  # looks at an idle daemon, and seconds between them: the least of each number is the idle one
+IDLE, BETWEEN = 20.0, 0.1  # seconds for which an idle daemon is looked at, and between looks: the least of each number
+# is the idle one. Longer than connections to providers are kept, and threads.
 WARM_UP = 0.1  # the share of a life in which memory may grow: caches, and the allocator's arenas
 GROWTH_MOST = 3.0  # MB between the first and the last quarter of the longest life
-MORE_MOST = {"fds": 2, "threads": 0, "tasks": 2}  # than at its beginning: a kept connection or a renewal just under way
+MORE_MOST = {"fds": 0, "threads": 1, "tasks": 0}  # than at the beginning: a thread is kept for the next renewal
 
 
 @dataclass(frozen=True)
 class Sample:
-    """`at`: seconds on the monotonic clock; `rss` in MB."""
+    """`at`: seconds on the monotonic clock; `rss` in MB; `connections`: to providers, `fds`: all other descriptors."""
 
     at: float
     pid: int
     rss: float
     fds: int
+    connections: int
     threads: int
     tasks: int
 
@@ -64,19 +67,31 @@ async def look(brokerd: Soaked) -> Sample:
     tasks = (await brokerd.call("status", grants=[]))["daemon"]["tasks"]
     lines = brokerd.proc("status").read_text().splitlines()
     says = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.split()}
-    fds = len(list(brokerd.proc("fd").iterdir()))
-    return Sample(time.monotonic(), brokerd.pid, int(says["VmRSS"]) / 1024, fds, int(says["Threads"]), tasks)
+    fds, connections = _descriptors(brokerd)
+    memory, threads = int(says["VmRSS"]) / 1024, int(says["Threads"])
+    return Sample(time.monotonic(), brokerd.pid, memory, fds, connections, threads, tasks)
 
 
-async def idle(brokerd: Soaked) -> Sample:
+async def idle(brokerd: Soaked, scale: float) -> Sample:
     """The least of each number that is seen while nobody calls; renewals go on."""
     seen = []
-    for _ in range(LOOKS):
+    for _ in range(int(scale * IDLE / BETWEEN)):
         seen.append(await look(brokerd))
         await trio.sleep(BETWEEN)
-    last = seen[-1]
-    least = {name: min(getattr(sample, name) for sample in seen) for name in ("fds", "threads", "tasks")}
-    return Sample(last.at, last.pid, last.rss, **least)
+    return replace(
+        seen[-1], **{name: min(getattr(sample, name) for sample in seen) for name in (*MORE_MOST, "connections")}
+    )
+
+
+def _descriptors(brokerd: Soaked) -> tuple[int, int]:
+    """Open descriptors: TCP connections, and all others."""
+    tcp = {line.split()[9] for line in brokerd.proc("net/tcp").read_text().splitlines()[1:]}
+    all_of_them = list(brokerd.proc("fd").iterdir())
+    connections = 0
+    for descriptor in all_of_them:
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            connections += str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]") in tcp
+    return len(all_of_them) - connections, connections
 
 
 def lives(samples: list[Sample]) -> list[Life]:
@@ -92,15 +107,20 @@ def judge(world: World, samples: list[Sample], first: Sample, last: Sample) -> l
     before, after = longest.quarters
     peak = max(samples, key=lambda sample: sample.rss)
     lines = [
-        f"{'':10}{'idle before':>14}{'most':>10}{'idle after':>14}{'bound':>12}",
-        f"{'RSS, MB':10}{first.rss:14.1f}{peak.rss:10.1f}{last.rss:14.1f}",
+        f"{'':12}{'idle before':>14}{'most':>10}{'idle after':>14}{'bound':>12}",
+        f"{'RSS, MB':12}{first.rss:14.1f}{peak.rss:10.1f}{last.rss:14.1f}",
     ]
     for name, more in MORE_MOST.items():
         was, now = getattr(first, name), getattr(last, name)
         most = max(getattr(sample, name) for sample in samples)
-        lines.append(f"{name:10}{was:14}{most:10}{now:14}{f'+{more}':>12}")
+        lines.append(f"{name:12}{was:14}{most:10}{now:14}{f'+{more}':>12}")
         if now > was + more:
             world.breaks(f"{name}: {was} idle at first, {now} idle at the end")
+    kept = len(world.services)  # one at each provider may wait for the next request
+    most = max(sample.connections for sample in samples)
+    lines.append(f"{'connections':12}{first.connections:14}{most:10}{last.connections:14}{kept:>12}")
+    if last.connections > kept:
+        world.breaks(f"{last.connections} connections to {kept} providers while idle")
     lines.append(
         f"RSS over the longest life ({longest.seconds:.0f} s, {len(longest.samples)} samples): first quarter "
         f"{before:.2f} MB, last quarter {after:.2f} MB, bound +{GROWTH_MOST:g} MB; slope {longest.slope:+.2f} MB/h"

@@ -92,7 +92,7 @@ async def _lives(
     await brokerd.start()
     watch.begin_life()
     await _settle(world)
-    first = await measure.idle(brokerd)
+    first = await measure.idle(brokerd, world.scale)
     await _trouble(world, disk, (1 - RESTLESS) * seconds, restarts=False)
     world.configured = dict.fromkeys(world.grants, ())
     world.configure()
@@ -100,7 +100,7 @@ async def _lives(
     for name in world.grants:
         world.extra[name] += 2
     await _settle(world)
-    return first, await measure.idle(brokerd)
+    return first, await measure.idle(brokerd, world.scale)
 
 
 async def _trouble(world: World, disk: Path | None, seconds: float, *, restarts: bool) -> None:
@@ -181,7 +181,8 @@ class _Watch:
         self._say(
             f"{elapsed:6.0f} s  {len(world.configured)} grants  {world.counts['tokens served']} tokens served  "
             f"{requests} requests  {world.counts['faults']} faults  {world.counts['reloads']} reloads  "
-            f"RSS {now.rss:.1f} MB  {now.fds} fds  {now.threads} threads  {now.tasks} tasks  "
+            f"RSS {now.rss:.1f} MB  {now.fds} fds  "
+            f"{now.connections} connections  {now.threads} threads  {now.tasks} tasks  "
             f"{world.counts['violations'] + len(world.brokerd.faults)} violations"
         )
 

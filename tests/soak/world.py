@@ -164,10 +164,12 @@ async def small_disk(folder: Path) -> AsyncIterator[Path | None]:
     if os.geteuid() != 0:
         yield None
         return
-    folder.mkdir(mode=0o700)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16M,mode=700", "tmpfs", str(folder)], check=False)
+    await trio.Path(folder).mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=16M,mode=700", "tmpfs", str(folder)]
+    mounted = await trio.run_process(command, check=False, capture_stderr=True)
     try:
         yield folder if mounted.returncode == 0 else None
     finally:
         if mounted.returncode == 0:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            with trio.CancelScope(shield=True):
+                await trio.run_process(["umount", "--lazy", str(folder)])

@@ -14,6 +14,7 @@ IDLE, BETWEEN = 20.0, 0.1  # seconds for which an idle daemon is looked at, and 
 # is the idle one. Longer than connections to providers are kept, and threads.
 WARM_UP = 0.1  # the share of a life in which memory may grow: caches, and the allocator's arenas
 GROWTH_MOST = 3.0  # MB between the first and the last quarter of the longest life
+LASTING = 120.0  # seconds of a life from which on its memory, and the threads that are kept for a while, are judged
 MORE_MOST = {"fds": 0, "threads": 1, "tasks": 0}  # than at the beginning: a thread is kept for the next renewal
 
 
@@ -104,6 +105,7 @@ def lives(samples: list[Sample]) -> list[Life]:
 def judge(world: World, samples: list[Sample], first: Sample, last: Sample) -> list[str]:
     """The lines of the table; what crosses a bound is noted in the world."""
     longest = lives(samples)[-1]
+    lasting = longest.seconds >= LASTING
     before, after = longest.quarters
     peak = max(samples, key=lambda sample: sample.rss)
     lines = [
@@ -114,7 +116,7 @@ def judge(world: World, samples: list[Sample], first: Sample, last: Sample) -> l
         was, now = getattr(first, name), getattr(last, name)
         most = max(getattr(sample, name) for sample in samples)
         lines.append(f"{name:12}{was:14}{most:10}{now:14}{f'+{more}':>12}")
-        if now > was + more:
+        if now > was + more and (lasting or name != "threads"):
             world.breaks(f"{name}: {was} idle at first, {now} idle at the end")
     kept = len(world.services)  # one at each provider may wait for the next request
     most = max(sample.connections for sample in samples)
@@ -125,6 +127,6 @@ def judge(world: World, samples: list[Sample], first: Sample, last: Sample) -> l
         f"RSS over the longest life ({longest.seconds:.0f} s, {len(longest.samples)} samples): first quarter "
         f"{before:.2f} MB, last quarter {after:.2f} MB, bound +{GROWTH_MOST:g} MB; slope {longest.slope:+.2f} MB/h"
     )
-    if after - before > GROWTH_MOST:
+    if lasting and after - before > GROWTH_MOST:
         world.breaks(f"memory grew by {after - before:.2f} MB between the first and the last quarter of a life")
     return lines

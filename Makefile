@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate clean
+.PHONY: help setup demo test check format lock bench simulate soak clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -38,6 +38,10 @@ bench: .venv/.made ## measure, in one interleaved run, against a bare server
 SEEDS ?= 200
 simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+MINUTES ?= 30
+soak: .venv/.made ## the daemon for minutes among faults and rude clients; is everything flat? (MINUTES=30)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh

@@ -200,12 +200,11 @@ class Clients:
         """Leaves while its request is under way, or in the middle of it, by a close or by a reset."""
         for _ in range(10):
             whole = pack_request(1, "get", {"grant": self._grant(chance), "wait": 30.0})
-            stream = await trio.open_unix_socket(self._path)
-            if chance.random() < 0.5:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            await stream.send_all(whole[: chance.randint(1, len(whole))])
-            await trio.sleep(chance.uniform(0, 0.05))
-            await trio.aclose_forcefully(stream)
+            async with await trio.open_unix_socket(self._path) as stream:
+                if chance.random() < 0.5:
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await stream.send_all(whole[: chance.randint(1, len(whole))])
+                await trio.sleep(chance.uniform(0, 0.05))
 
     async def _bad_frames(self, chance: random.Random) -> None:
         """Sends what is no message, and reads why that ended the connection."""

@@ -42,12 +42,14 @@ class Verdict:
 
 
 async def soak(minutes: float, number: int, seed: int, say: Callable[[str], None]) -> Verdict:
-    """Minutes without start and end. What is broken is in the verdict."""
+    """Minutes without start and end. What is broken is in the verdict, and the daemon's log is kept then."""
     folder = Path(tempfile.mkdtemp(prefix="brokerd-soak-"))
-    try:
-        return await _soak(folder, minutes * 60, number, seed, say)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    found = await _soak(folder, minutes * 60, number, seed, say)
+    if found.broken:
+        found.lines.append(f"the daemon's log is {folder / 'log'}")
+    else:
+        shutil.rmtree(folder)
+    return found
 
 
 async def _soak(folder: Path, seconds: float, number: int, seed: int, say: Callable[[str], None]) -> Verdict:

@@ -58,9 +58,9 @@ class Soaked(Brokerd):
         self.lines += 1
         if b"Traceback" in line or b"Warning" in line:
             self.faults.append(f"the log has {line[:200]!r}")
-        if any(each in line for each in SECRET):
+        elif any(each in line for each in SECRET):
             self.faults.append(f"a secret is in the log: {line[:60]!r}…")
-        if b'event="token fetched"' not in line:
+        elif b'event="token fetched"' not in line:
             self.log = (self.log + line.decode(errors="replace") + "\n")[-KEPT_LOG:]
 
 

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate torture fuzz clean
+.PHONY: help setup demo test check format lock bench simulate torture fuzz soak clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -51,6 +51,10 @@ torture: .venv/.made ## kill the real daemon at every point, with real servers (
 SECONDS ?= 60
 fuzz: .venv/.fuzz ## random bytes for whatever reads bytes (SECONDS=60 for each target)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+MINUTES ?= 30
+soak: .venv/.made ## the daemon for minutes among faults and rude clients; is everything flat? (MINUTES=30)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh

@@ -284,6 +284,7 @@ class Methods:
             "locked": False,
             "store": self._store_trouble(),
             "store_since": self._broker.store.since,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
         }
 
     def _store_trouble(self) -> str | None:

@@ -182,6 +182,7 @@ class Connection:
     def close(self) -> None:
         if self._session is not None:
             self._server.methods.end(self._session)
+            self._session = None  # they know each other: a cycle would keep their buffers until some later collection
         for scope in self._scopes.values():
             scope.cancel()
         self._sock.close()

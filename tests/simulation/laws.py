@@ -16,7 +16,8 @@ from tests.simulation.providers import DEADLINE, Provider, Reply
 from tests.simulation.schedule import GRANTS, REFRESHING
 
 if TYPE_CHECKING:
-    from tests.simulation.world import Life, World
+    from tests.simulation.life import Life
+    from tests.simulation.world import World
 
 EPSILON = 0.02  # seconds; expiries are told rounded to hundredths
 NEAR_END, NEAR_END_MOST = 0.1, 60.0  # law 3: what counts as near the end of a living access token
@@ -30,10 +31,6 @@ class Broken:
     law: str
     what: str
     at: float
-
-    @property
-    def known(self) -> bool:
-        return self.law in KNOWN
 
     def __str__(self) -> str:
         return f"{self.law}, at {self.at:.2f}: {self.what}"
@@ -136,6 +133,19 @@ class Laws:
                 password not in seen.refused,
                 f"{grant}: {password} was refused before, at {now:.2f}",
             )
+
+    def crowded(self, provider: Provider, busy: int) -> None:
+        most = provider.setup.concurrency
+        self.hold("law 7: a provider's concurrency limit holds", busy <= most, f"{provider.name}: {busy} of {most}")
+
+    def cancelled(self, life: Life, grant: str, fields: dict[str, str]) -> None:
+        """Something ended a request that was under way."""
+        ends = life.dead or (life.stopping and "refresh_token" not in fields)
+        self.hold("law 1: who goes away cancels no exchange", ends, f"{grant}: {fields}")
+
+    def said(self, text: str) -> None:
+        """brokerd told people something."""
+        self.hold("law 11: no secret is said", "test-only-" not in text, text)
 
     def decided(self, life: Life, provider: Provider, grant: str, token: str | None) -> None:
         """brokerd has decided to send a request, whether it can leave or not."""
@@ -276,6 +286,13 @@ class Laws:
 
     # -- what is durable, and what a crash leaves
 
+    def found(self, records: dict[str, Record]) -> None:
+        """What a life finds in the store at its start."""
+        lost = [
+            grant for grant in self.durable.keys() | records.keys() if records.get(grant) != self.durable.get(grant)
+        ]
+        self.hold("law 2: what was durable is there at the next start", not lost, f"{sorted(lost)}")
+
     def committed(self, life: Life) -> None:
         before, self.durable = self.durable, life.store.records()
         for grant, record in self.durable.items():
@@ -393,7 +410,3 @@ UNDATED = "law 8: what an untrusted clock dated is not believed in another boot"
 REFUSED_EARLY = "law 7: a password that was refused ahead of need is remembered"
 BEGUN = "law 4: the state is looked at again once the credentials are read"
 RETURNED = "law 1: a grant that vanished and returned is still one grant"
-
-# Laws that brokerd is known to break, and where it is written down: a simulation ends at them and says nothing. Whoever
-# mends one takes it out here.
-KNOWN: dict[str, str] = {}

@@ -32,16 +32,22 @@ class Mutant:
     words: str
     patches: tuple[Patch, ...]
 
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        before = [(place, name, getattr(place, name)) for place, name, _ in self.patches]
-        try:
-            for (place, name, make), (_, _, old) in zip(self.patches, before, strict=True):
-                setattr(place, name, make(old))
-            yield
-        finally:
-            for place, name, old in before:
-                setattr(place, name, old)
+
+@contextlib.contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """brokerd with that bug. What is to be replaced has to be there: a bug that is put nowhere proves nothing."""
+    patches = MUTANTS[name].patches
+    gone = [f"{place}.{attribute}" for place, attribute, _ in patches if not hasattr(place, attribute)]
+    if gone:
+        raise LookupError(f"the mutant {name} replaces what is no longer there: {', '.join(gone)}")
+    before = [(place, attribute, getattr(place, attribute)) for place, attribute, _ in patches]
+    try:
+        for (place, attribute, make), (_, _, old) in zip(patches, before, strict=True):
+            setattr(place, attribute, make(old))
+        yield
+    finally:
+        for place, attribute, old in before:
+            setattr(place, attribute, old)
 
 
 def _serve_before_commit(old: Any) -> Any:

@@ -119,7 +119,8 @@ class Provider:
                 return self._renew(grant, fields["refresh_token"], fault)
             case "password":
                 if fields["password"] != self.password:
-                    return Reply(400, {"error": "invalid_grant", "error_description": "bad password"}, refused=True)
+                    echo = f"bad password {fields['password']}"
+                    return Reply(400, {"error": "invalid_grant", "error_description": echo}, refused=True)
                 self.families += 1
                 return self._issue(grant, self.families, fault, refresh=True)
             case _:
@@ -155,7 +156,8 @@ class Provider:
         return (("date", formatdate(now, usegmt=True)), ("retry-after", formatdate(now + fault.seconds, usegmt=True)))
 
     def _renew(self, grant: str, token: str, fault: str) -> Reply:
-        dead = Reply(400, {"error": "invalid_grant"}, rejected=True)
+        echo = f"no such token: {token}"  # frameworks show in an error what they were sent
+        dead = Reply(400, {"error": "invalid_grant", "error_description": echo}, rejected=True)
         known = self.refresh.get(token)
         if known is None or known.family in self.killed or token in self.revoked:
             return dead

@@ -203,7 +203,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-POINTS = ("before-commit", "after-commit", "before-send", "after-send", "after-answer", "step")
+POINTS = ("before-commit", "torn", "after-commit", "before-send", "after-send", "after-answer", "step")
 FAULTS = (
     "refuse",
     "lost-before",  # the request never reached the provider, but bytes of it left

@@ -6,13 +6,11 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 import trio
 from trio.testing import MockClock
 
@@ -45,7 +43,7 @@ def simulate(schedule: Schedule) -> Result:
     before = _run._ALLOW_DETERMINISTIC_SCHEDULING
     _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     _run._r.seed(schedule.seed)
-    with _folder() as folder, _watched(), _quiet():
+    with _folder() as folder, _watched():
         try:
             return trio.run(_run_world, schedule, folder, clock=MockClock(autojump_threshold=0))
         finally:
@@ -85,14 +83,15 @@ def shrink(schedule: Schedule, law: str) -> list[int]:
     return kept
 
 
-def report(seed: int, broken: Broken, kept: list[int] | None, options: str = "") -> str:
+def report(seed: int, broken: Broken, kept: list[int] | None, mutant: str | None = None) -> str:
     """What a person needs: the law, the schedule, the command."""
     schedule = drawn(seed)
     numbers = range(len(schedule.events)) if kept is None else kept
     lines = [f"seed {seed} breaks {broken}", f"  {schedule.setup}"]
     lines += [f"  {number:3} {schedule.events[number]}" for number in numbers]
     keep = "" if kept is None else f" --keep {','.join(map(str, kept)) or '-'}"
-    lines.append(f"replay: .venv/bin/python -m tests.simulation --seed {seed}{keep}{options}")
+    option = f" --mutant {mutant}" if mutant else ""
+    lines.append(f"replay: .venv/bin/python -m tests.simulation --seed {seed}{keep}{option}")
     return "\n".join(lines)
 
 
@@ -120,25 +119,3 @@ def _watched() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    if not os.environ.get("BROKERD_SIMULATE_LOG"):
-        structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
-    try:
-        yield
-    finally:
-        structlog.reset_defaults()
-
-
-def _drop(*event: object) -> str:
-    raise structlog.DropEvent
-
-
-def seeds_for(seconds: float, first: int = 0) -> Iterator[int]:
-    """As many seeds, from the first, as fit in the time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        yield first
-        first += 1

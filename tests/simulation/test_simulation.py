@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import mutated
 from tests.simulation.schedule import drawn
 from tests.simulation.simulation import report, shrink, simulate
 
@@ -22,5 +22,5 @@ def test_a_seed_tells_the_same_story_each_time() -> None:
 
 
 def test_the_simulation_bites() -> None:
-    with MUTANTS["serve-expired"].applied():
+    with mutated("serve-expired"):
         assert any(simulate(drawn(seed)).broken for seed in range(SEEDS))

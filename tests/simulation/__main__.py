@@ -28,9 +28,7 @@ def main() -> int:
     made.add_argument("--keep", help="with --seed: only these events, by their numbers; - for none")
     made.add_argument("--mutant", choices=sorted(MUTANTS), metavar="NAME", help="with this deliberate bug in brokerd")
     made.add_argument("--mutants", action="store_true", help="hunt every deliberate bug")
-    made.add_argument(
-        "--within", type=int, default=500, help="enough seeds to find one (default: %(default)s)"
-    )
+    made.add_argument("--within", type=int, default=500, help="enough seeds to find one (default: %(default)s)")
     arguments = made.parse_args()
     first, mutant = arguments.first, arguments.mutant
     if arguments.seed is not None:

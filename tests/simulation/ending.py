@@ -30,6 +30,7 @@ async def heal(world: World) -> None:
     world.clock.synchronised = True
     for provider in world.providers.values():
         provider.faults.clear()
+        provider.limit = None
     world.write_password(world.providers["two"].password)
     world.down = 0.1
     await _until_up(world)
@@ -77,9 +78,17 @@ def _good(world: World, life: Life, grant: str, token: AccessToken, status: Stat
     world.laws.hold(AHEAD, status["issued_at"] is not None, f"{grant}: {status}")
     if token.lifetime is None or life.broker.grants[grant].record.rotation_retry is not None:
         return  # it goes on without what failed, and the failure is still to be seen
+    if status["state"] == State.NEEDS_LOGIN and _ended(world, grant):
+        return  # its refresh token was the first to die, and the last access token lives on
     well = status["state"] in ("ready", "renewing") and not status["unstored"]
     world.laws.hold("final: each grant is ready", well, f"{grant}: {status}")
     world.laws.hold("final: a good grant says no error", status["last_error"] is None, f"{grant}: {status}")
+
+
+def _ended(world: World, grant: str) -> bool:
+    """Whether nothing lives any more that it could get a token with."""
+    provider = world.provider_of(grant)
+    return GRANTS[grant] == REFRESHING and not any(provider.valid(token) for token in world.laws.seen[grant].known)
 
 
 def _excused(world: World, life: Life, grant: str, failure: Failure, status: Status) -> None:
@@ -90,16 +99,21 @@ def _excused(world: World, life: Life, grant: str, failure: Failure, status: Sta
         return
     dead_end = failure.code is Code.UNAVAILABLE and status["next_renewal_at"] is None
     laws.hold("final: a dead end says that it needs a login", not dead_end, f"{grant}: {failure} {status}")
-    record, boot = life.broker.grants[grant].record, world.clock.now().boot_id
-    dated = (record.refresh_token and record.refresh_token.issued, record.retry, record.rotation_retry)
-    undated = [each for each in dated if each is not None and not each.trusted and each.boot_id != boot]
+    ended = failure.code is Code.NEEDS_LOGIN and _ended(world, grant)
+    undated = not ended and _undated(life, grant)  # a token that its own boot saw expire has ended all the same
     laws.hold(UNDATED, not undated, f"{grant}: {failure} {status}")
-    living = [token for token in seen.known if provider.valid(token)]
-    ours = GRANTS[grant] == REFRESHING and failure.code is Code.NEEDS_LOGIN
-    laws.hold("final: each grant is ready", ours and not living, f"{grant}: {failure} {status} {living}")
+    laws.hold("final: each grant is ready", ended, f"{grant}: {failure} {status} {seen.known}")
     if seen.unheard and not provider.killed:
         said = "interrupted" in str(status["last_error"]) or status["interrupted"] is not None
         laws.hold("final: an interruption is the reason that is said", said, f"{grant}: {status}")
+
+
+def _undated(life: Life, grant: str) -> bool:
+    """Whether something that an untrusted clock dated in another boot may hold the grant back."""
+    record, boot = life.broker.grants[grant].record, life.clock.now().boot_id
+    issued = record.refresh_token.issued if record.refresh_token else None
+    dated = (issued, record.retry, record.rotation_retry)
+    return any(each is not None and not each.trusted and each.boot_id != boot for each in dated)
 
 
 def _told_in_the_end(world: World, grant: str, status: Status) -> None:

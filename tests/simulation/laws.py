@@ -138,10 +138,10 @@ class Laws:
         most = provider.setup.concurrency
         self.hold("law 7: a provider's concurrency limit holds", busy <= most, f"{provider.name}: {busy} of {most}")
 
-    def cancelled(self, life: Life, grant: str, fields: dict[str, str]) -> None:
-        """Something ended a request that was under way."""
-        ends = life.dead or (life.stopping and "refresh_token" not in fields)
-        self.hold("law 1: who goes away cancels no exchange", ends, f"{grant}: {fields}")
+    def ends(self, life: Life, grant: str, fields: dict[str, str], *, cancelled: bool) -> None:
+        """A request that was under way has ended."""
+        well = not cancelled or life.dead or (life.stopping and "refresh_token" not in fields)
+        self.hold("law 1: who goes away cancels no exchange", well, f"{grant}: {fields}")
 
     def said(self, text: str) -> None:
         """brokerd told people something."""
@@ -215,7 +215,8 @@ class Laws:
         margin = min(NEAR_END_MOST, NEAR_END * token.lifetime)
         if token.issued.boot_id == now.boot_id:
             return token.issued.boot + token.lifetime - margin - now.boot
-        return token.issued.wall + token.lifetime - margin - now.wall if now.trusted else 0.0
+        dated = token.issued.trusted and now.trusted  # otherwise nobody knows that it lives, and it is not served
+        return token.issued.wall + token.lifetime - margin - now.wall if dated else 0.0
 
     def heard(self, grant: str, fields: dict[str, str], reply: Reply, epoch: int, held: HeldGrant | None) -> None:
         """An answer in the provider's own form has come."""
@@ -275,13 +276,13 @@ class Laws:
         seen = self.seen[grant]
         self.by_hand(grant)
         seen.revoked, seen.epoch = "", seen.epoch + 1
-        seen.known, seen.unheard = seen.known | {token}, False
+        seen.unheard = False
         seen.imports.add(token)
 
     def imported(self, grant: str, token: str, held: HeldGrant) -> None:
         provider = self.world.provider_of(grant)
         self.seen[grant].imported_by = held
-        self.seen[grant].known &= {token}
+        self.seen[grant].known = {token}
         self.seen[grant].family = provider.refresh[token].family
 
     # -- what is durable, and what a crash leaves
@@ -301,6 +302,10 @@ class Laws:
                 if token is not None:
                     self.ever_durable.add(token.value.reveal())
             refresh = record.refresh_token
+            if record.state is State.REVOKED:
+                seen.known.clear()
+            elif refresh is not None and (value := refresh.value.reveal()) in seen.imports - seen.dead.keys():
+                seen.known.add(value)  # an import counts from here on, whether its caller is still there or not
             if refresh is not None and GRANTS[grant] == REFRESHING and not _same(record, before.get(grant)):
                 family = provider.refresh[refresh.value.reveal()].family
                 other = seen.imported_by not in (None, life.broker.grants.get(grant))

@@ -1,6 +1,7 @@
 # A life's way to the model providers: the Http port, with the faults that befall one request on its way.
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import trio
@@ -43,11 +44,9 @@ class Http:
         conversation = _Conversation(life, provider, request, fields, grant, fault, laws.seen[grant].epoch)
         try:
             return await conversation.run(moment)
-        except trio.Cancelled:
-            laws.cancelled(life, grant, fields)
-            raise
         finally:
             self._busy -= 1
+            laws.ends(life, grant, fields, cancelled=isinstance(sys.exception(), trio.Cancelled))
             if not conversation.settled and not telling:
                 laws.touched(grant, fields, conversation.reply, conversation.epoch)
             if seen.in_flight and not life.dead:
@@ -94,8 +93,8 @@ class _Conversation:
         telling = self.request.url.endswith("/revoke")
         if kind not in UNDONE or (telling and kind == "no-token"):  # RFC 7009 §2.2: any body, status 200 is enough
             self._do(kind)
-            if kind == "replayed":
-                self._do(kind, again=True)
+            if kind.startswith("replayed"):
+                self._do(kind, heard=kind == "replayed-last")
         await life.point("after-send")
         await life.pause(provider.latency() + (seconds if kind == "late" else 0.0))
         if kind == "never":
@@ -107,9 +106,9 @@ class _Conversation:
         life.look()
         return response
 
-    def _do(self, kind: str, *, again: bool = False) -> None:
+    def _do(self, kind: str, *, heard: bool = True) -> None:
         reply = self.provider.do(self.grant, self.fields, self.request, kind)
-        self.reply = self.reply if again else reply
+        self.reply = reply if heard else self.reply
 
     def _answer(self, kind: str, sent: object) -> Response:
         laws = self.life.laws

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.record import AccessToken, Record
+from brokerd.core.renewal import Operation
 from brokerd.held import HeldGrant
 from tests.simulation.providers import DEADLINE, Provider, Reply
 from tests.simulation.schedule import GRANTS, REFRESHING
@@ -391,7 +392,9 @@ class Laws:
         if record.state is not State.READY or record.retry or record.rotation_retry or record.interrupted:
             return
         plan = held.plan(now, for_caller=False)
-        if plan is None or plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
+        if plan is None or plan.operation is Operation.REVOKE:  # the provider is told of another token first
+            return
+        if plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
             return
         due = now.boot + plan.delay
         before = self._due.setdefault((life.number, grant, record.generation, record.asked), due)

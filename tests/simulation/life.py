@@ -194,6 +194,7 @@ class Life:
         if self.dead:
             return
         self.dead = True
+        self.world.crashes += not self.world.over.is_set()
         self.ready = False
         self._died.set()
         self._scope.cancel()

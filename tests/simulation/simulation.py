@@ -29,6 +29,7 @@ class Result:
     broken: Broken | None
     checked: Counter[str]
     lives: int
+    crashes: int
     virtual: float
 
 
@@ -54,7 +55,7 @@ def simulate(schedule: Schedule) -> Result:
 async def _run_world(schedule: Schedule, folder: Path) -> Result:
     world = World(schedule, folder)
     await world.run()
-    return Result(world.laws.verdict, world.laws.checked, world.lives, world.clock.true())
+    return Result(world.laws.verdict, world.laws.checked, world.lives, world.crashes, world.clock.true())
 
 
 def shrink(schedule: Schedule, law: str) -> list[int]:
@@ -100,6 +101,7 @@ def _folder() -> Iterator[Path]:
     """A state directory in memory, always at the same place for a process: paths stand in the configuration."""
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
     folder = base / f"brokerd-simulation-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     folder.mkdir(mode=0o700)
     try:
         yield folder

@@ -59,7 +59,7 @@ class World:
         self.laws = Laws(self)
         self.machine = "machine-1"
         self.life: Life | None = None
-        self.lives = 0
+        self.lives = self.crashes = 0
         self.without: set[str] = set()
         self.scoped: set[str] = set()
         self.armed: tuple[str, int] | None = None  # the place where it crashes, at the so manieth time

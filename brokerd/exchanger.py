@@ -149,6 +149,7 @@ class Exchanger:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
             await self._store.begin(held.name, held.fingerprint, generation, self._clock.now())
+            await held.settled()  # what was written with it may be durable before memory knows
             if risked_after(held.record, held.settings.pace, self._clock.now()) > 0:
                 raise StoreUnavailable("the provider's grace for a used refresh token ran out while this one waited")
             if held.stopped or held.record.generation != generation:  # what is in hand may be dead by now

@@ -194,6 +194,12 @@ class HeldGrant:
                 return self.record
         raise RuntimeError(f"{self.name}: the store holds another record each time it is read")
 
+    async def settled(self) -> None:
+        """Until no change is on its way into the store, and what came of it is seen."""
+        if self._lock is not None:
+            async with self._lock:
+                pass
+
     async def confirm(self, store: GrantStore, generation: int) -> bool:
         """Whether the store still holds the generation that was used (law 4); if not, what it holds is taken over."""
         if self.stored is None or self.unstored:

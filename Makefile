@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate clean
+.PHONY: help setup demo test check format lock bench simulate mutants torture fuzz soak clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -36,11 +36,31 @@ bench: .venv/.made ## measure, in one interleaved run, against a bare server
 	$(BIN)/python -m bench
 
 SEEDS ?= 200
-simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200)
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200, or SECONDS=120)
+	$(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS))
+
+mutants: .venv/.made ## whether the simulation finds deliberate bugs
+	$(BIN)/python -m tests.simulation --mutants
+
+TIMES ?= 200
+torture: .venv/.made ## kill the real daemon at every point, with real servers (TIMES=200)
+	$(BIN)/python -m tests.torture --times $(TIMES)
+
+# atheris is no part of the lock: it has wheels for few platforms. Its stamp goes with .venv when that is made anew.
+.venv/.fuzz: .venv/.made requirements/fuzz.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/fuzz.txt || { echo "atheris has no wheel for this Python and platform (it has for CPython 3.11 to 3.13 on Linux, x86-64), or cannot be fetched. The same checks run without it: make test TESTS=tests/fuzz" >&2; exit 2; }
+	@touch $@
+
+fuzz: SECONDS ?= 60
+fuzz: .venv/.fuzz ## random bytes for whatever reads bytes (SECONDS=60 for each target)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+MINUTES ?= 30
+soak: .venv/.made ## the daemon for minutes among faults and rude clients; is everything flat? (MINUTES=30)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh
 
 clean: ## remove what the targets above made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build

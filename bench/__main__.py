@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import processes
+from bench.crowd import ALLOWED, KINDS
 from bench.fetches import fetches, starts, table
 from bench.grants import GRANT, cost, one
+from bench.pressure import pressure
 from bench.processes import Daemon, Failed
 from brokerd import __version__
 
 BARE_LEAST = 0.7  # of the bare server's gets per second
 PYTHON_MOST = 3.0  # times `python -c pass`
+PRESSURE_MOST = 5.0  # times the p99 while nothing else happens
 MEMORY_MOST = 150.0  # MB
 START_MOST = 3.0  # seconds
 WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 10_000}
@@ -66,11 +69,13 @@ def run(
     folder: Path, urls: Mapping[str, str], rounds: int, seconds: float, starts: int, grants: int
 ) -> Iterator[tuple[bool, str]]:
     """Says what it finds; yields the aims, and whether they are met."""
+    folder.chmod(0o711)  # the crowd passes through
     for name in ("one", "many"):
-        (folder / name).mkdir()
-    with processes.brokerd(folder / "one", one(urls)) as daemon:
+        (folder / name).mkdir(mode=0o711)
+    with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
         yield from about_fetches(daemon, folder, rounds, seconds)
         yield from about_starts(daemon, starts)
+        yield from about_pressure(daemon, rounds, seconds)
     yield from about_many(folder / "many", urls, grants)
 
 
@@ -98,6 +103,24 @@ def about_starts(daemon: Daemon, times: int) -> Iterator[tuple[bool, str]]:
     ratio = statistics.median(ours / bare for ours, bare in pairs)
     say(f"brokerctl get {get:.0f} ms, python -c pass {nothing:.0f} ms: {ratio:.2f}; medians of {times} pairs", "")
     yield ratio <= PYTHON_MOST, f"brokerctl get: {ratio:.2f} times bare Python; {PYTHON_MOST:g} or better"
+
+
+def about_pressure(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    if os.geteuid() != 0:
+        say("a get under pressure: NOT MEASURED: only root can be another user", "")
+        return
+    say(f"a get beside other users' connections: {KINDS}")
+    for name, fresh in (("kept connection", False), ("fresh connections", True)):
+        found = pressure(daemon, GRANT, rounds, seconds, fresh=fresh)
+        cells = []
+        for field in ("p50", "p99"):
+            idle, loaded, ratio = found.middle(field)
+            cells.append(f"{field} {1e6 * idle:,.0f} µs alone, {1e6 * loaded:,.0f} µs beside them: {ratio:.2f} times")
+        did = ", ".join(f"{number:,} {what}" for what, number in found.did.items())
+        say(f"  {name:18} {'; '.join(cells)}; medians of {rounds} pairs ({did})")
+        if not fresh:
+            yield ratio <= PRESSURE_MOST, f"p99 of a get under pressure: {ratio:.2f} times; {PRESSURE_MOST:g} or better"
+    say("")
 
 
 def about_many(folder: Path, urls: Mapping[str, str], number: int) -> Iterator[tuple[bool, str]]:

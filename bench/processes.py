@@ -55,7 +55,7 @@ def providers() -> Iterator[Mapping[str, str]]:
     """The project's test providers, with tokens that outlive the benchmark: recipe name -> base URL."""
     with process(sys.executable, "-m", "tests.providers", "--lifetime", "86400") as started:
         assert started.stdout is not None
-        yield json.loads(_line(started))["providers"]
+        yield json.loads(line(started))["providers"]
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,16 @@ class Daemon:
 
 @contextlib.contextmanager
 def brokerd(folder: Path, grants: str) -> Iterator[Daemon]:
-    """The real daemon on `folder`, whose state it finds there again; `grants`: the configuration beyond [daemon]."""
+    """The real daemon on `folder`, whose state it finds there again; `grants`: the configuration beyond [daemon].
+    Everybody may connect."""
     config, path, log = folder / "brokerd.toml", folder / "s", folder / "log"
     key = folder / "key"
     if not key.exists():
         keys.create(key)
     config.touch(mode=0o600)
     config.write_text(
-        f'[daemon]\nsocket = "{path}"\nstate_dir = "{folder}/state"\nkey = {{ file = "{key}" }}\n{grants}'
+        f'[daemon]\nsocket = "{path}"\nsocket_mode = "0666"\nstate_dir = "{folder}/state"\n'
+        f'key = {{ file = "{key}" }}\n{grants}'
     )
     began = time.perf_counter()
     with process(str(BIN / "brokerd"), "--config", str(config), "--log-level", "warning", log=log) as started:
@@ -126,7 +128,7 @@ class Generator:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(load)).encode() + b"\n")
         self._process.stdin.flush()
-        return Measured(**json.loads(_line(self._process)))
+        return Measured(**json.loads(line(self._process)))
 
 
 @contextlib.contextmanager
@@ -170,7 +172,8 @@ def _answers(path: str) -> bool:
         return False
 
 
-def _line(started: subprocess.Popen[bytes]) -> bytes:
+def line(started: subprocess.Popen[bytes]) -> bytes:
+    """The next one that the process prints. Raises Failed."""
     assert started.stdout is not None
     if not (line := started.stdout.readline()):
         raise Failed(f"{started.args!r} ended without a word")

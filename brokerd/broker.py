@@ -28,9 +28,10 @@ STOPPED = "brokerd is stopping; try again when it is back"
 
 
 class Store(FlightStore, Protocol):
-    """What the broker needs of the store. `trouble`: what is wrong with it, in words."""
+    """What the broker needs of the store. `trouble`: what is wrong with it, in words; `since`: Unix seconds."""
 
     trouble: str | None
+    since: float | None
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int: ...
 
@@ -115,6 +116,7 @@ class Broker:
         if held.record.state is not State.REVOKED and not held.blocked:
             held.credentials = None
             held.attempted = None
+            held.insisted = True
             can_issue = held.can_issue()
             await held.change(self.store, lambda record: records.again(record, can_issue=can_issue, by_hand=True))
             self.flights.announce(held)
@@ -166,7 +168,7 @@ class Broker:
             return Failure(Code.UNAVAILABLE, words, name, 60.0)
         match record.state:
             case State.NEEDS_LOGIN:
-                words = f"{name} needs a login{why}; give it a refresh token: brokerctl import {name}"
+                words = f"{name} needs a login{why}; give it a refresh token: {held.remedy}"
                 return Failure(Code.NEEDS_LOGIN, words, name)
             case State.MISCONFIGURED:
                 words = f"{name} is misconfigured{why}; mend it, then: brokerctl reload, or brokerctl refresh {name}"
@@ -284,7 +286,7 @@ class Broker:
         self.audit.said("trusted", provider=provider, issuer=issuer)
         again = [held for held in grants if held.record.state is State.MISCONFIGURED and held.flight is None]
         for held in again:
-            held.record, held.attempted = records.look_again(held.record), None
+            held.record, held.attempted = records.look_again(held.record, starting=False), None
             self.flights.announce(held)
         return sorted(held.name for held in again)
 
@@ -321,6 +323,7 @@ class Broker:
             "interrupted": wall_time(record.interrupted, now) if record.interrupted else None,
             "unstored": held.unstored,
             "last_error": held.blocked or record.last_error,
+            "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
         }
 

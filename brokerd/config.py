@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import tomli
 
+from brokerd.core.admission import Limits
 from brokerd.core.duration import Duration
 from brokerd.core.policy import Action, Rule, Selector
 from brokerd.core.renewal import Pace
@@ -30,6 +31,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_KEY = SecretSource(file="/etc/brokerd/key")
 NOT_ASKED = ("client_auth", "client_assertion")  # how a client shows who it is changes nothing about its tokens
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
+HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}")
+VISIBLE = re.compile(r"[!-\[\]-~]+")  # RFC 3986: nothing but ASCII, without blanks and backslashes
+LIMITS = ("max_connections", "max_connections_per_user", "max_waiting_per_user", "max_rate_per_user")  # as in Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class DaemonSettings:
     key: SecretSource = DEFAULT_KEY
     socket_mode: int = 0o660
     socket_group: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,10 @@ class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
     key: dict[str, Any] | None = None
     socket_mode: str | None = None
     socket_group: str | None = None
+    max_connections: int = 4_096
+    max_connections_per_user: int | None = None
+    max_waiting_per_user: int = 4_096
+    max_rate_per_user: float = 5_000.0
 
 
 class ProviderFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -236,8 +245,9 @@ class _Recipes:
 
     def get(self, name: str) -> Recipe:
         if name not in self._read:
-            file = next((f for folder in self._folders if (f := folder / f"{name}.toml").is_file()), None)
-            if file is None or not NAME.fullmatch(name):
+            files = (folder / f"{name}.toml" for folder in self._folders) if NAME.fullmatch(name) else ()
+            file = next(filter(_is_there, files), None)
+            if file is None:
                 raise expected(f"one of {', '.join(self._names())}", name, key="dialect")
             with _Within(file, ""):
                 self._read[name] = read_recipe(name, _toml(file))
@@ -268,8 +278,12 @@ def _daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
         for key in ("socket", "state_dir"):
             if (value := merged.get(key)) and not value.startswith("/"):
                 raise expected("an absolute path", value, key=key)
+        for key in LIMITS:
+            if (number := getattr(table, key)) is not None and number < 1:
+                raise expected("a number of 1 or more", number, key=key)
+        limits = Limits(*(getattr(table, key) for key in LIMITS))
         key_source = DEFAULT_KEY if table.key is None else _key(table.key)
-        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group)
+        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group, limits)
 
 
 def _key(raw: dict[str, Any]) -> SecretSource:
@@ -289,7 +303,7 @@ def _provider(name: str, raw: Any, recipes: _Recipes, exposed: ConfigError | Non
     if exposed and table.proxy and "@" in table.proxy:
         raise exposed.within("proxy")
     for key in ("ca_file", "cert_file", "key_file"):
-        if (path := getattr(table, key)) and not (path.startswith("/") and Path(path).is_file()):
+        if (path := getattr(table, key)) and not (path.startswith("/") and _is_there(Path(path))):
             raise expected("the absolute path of a file that is there", path, key=key)
     return ProviderSettings(
         name=name,
@@ -454,14 +468,21 @@ def _url(value: str | None, key: str) -> str:
         raise ConfigError('this key is required and missing, for example "https://idp.example/…"', key=key)
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(HOST.fullmatch(parts.hostname or "")) and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or parts.query or parts.fragment or parts.username or parts.password or set(value) & set(" \t\r\n\\"):
+    if not valid or parts.query or parts.fragment or parts.username or parts.password or not VISIBLE.fullmatch(value):
         raise expected(
             "an https:// URL without user, query and fragment", value, key=key, show=not set(value) & set("@?")
         )
     return value
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # too long a name, or a folder that may not be looked into
+        return False
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -472,5 +493,7 @@ def _toml(file: Path) -> dict[str, Any]:
         raise ConfigError(words, file=str(file)) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from None
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"this is not TOML: {error}", file=str(file)) from None
+    except ValueError:  # Python's own limit, whose text speaks to programmers
+        raise ConfigError("this is not TOML: a number has thousands of digits", file=str(file)) from None

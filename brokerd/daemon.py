@@ -20,20 +20,22 @@ from brokerd import __version__
 from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.config import DEFAULT_CONFIG, Configuration, GrantSettings, ProviderSettings, load
+from brokerd.core.admission import Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
-from brokerd.core.ports import Http, StoreError, TransportError
+from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportError
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
-from brokerd.edge import database, keys, listen, log, systemd
+from brokerd.edge import descriptors, keys, listen, log, systemd
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
+from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
 from brokerd.exchanger import Exchanger, SecretsUnreadable
-from brokerd.methods import Methods
+from brokerd.methods import NOT_ADOPTED, Methods
 from brokerd.metrics import Metrics
 from brokerd.provider import Provider
 from brokerd.refresher import refresh_ahead
@@ -113,9 +115,11 @@ def check_configuration(path: str) -> str:
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
     configuration = await in_thread(functools.partial(load, path))
-    with _state(configuration) as folder, _listening(configuration) as listener:
-        async with opened_store(configuration, folder) as store:
+    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration) as listener:
+        async with trio.open_nursery() as writing:
+            writing.start_soon(store.run)
             await Daemon(path, store).run(configuration, listener)
+            writing.cancel_scope.cancel()
 
 
 @dataclass
@@ -133,12 +137,19 @@ class Daemon:
         self.server: Server
 
     async def run(self, configuration: Configuration, listener: socket.socket) -> None:
+        self.store.noticed = self._note_trouble
+        if self.store.is_new:
+            self.audit.said("a new store was begun", path=str(self.store.path))
+        if not self.store.adopted:
+            self.audit.warned(NOT_ADOPTED, path=str(self.store.path))
         async with trio.open_nursery() as flights:
             exchanger = Exchanger(self.store, self.clock, self.entropy, read_secrets, self.audit, self.metrics)
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
             async with trio.open_nursery() as serving:
                 methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
-                self.server = Server(serving, methods, self.audit, self.metrics)
+                limits = configuration.daemon.limits.within(descriptors.raise_limit())
+                admission = Admission(limits, os.geteuid())
+                self.server = Server(serving, methods, admission, self.audit, self.metrics)
                 await self._bring_in(configuration, await in_thread(self.store.all))
                 gc.freeze()  # nor does a collection of later look through ten thousand grants while callers wait
                 gc.enable()
@@ -159,7 +170,15 @@ class Daemon:
             with trio.move_on_after(LANDING):
                 await self.broker.flights.landed()
             flights.cancel_scope.cancel()
+        self.broker.flights.tell_what_is_lost()
         self.audit.said("stopped")
+
+    def _note_trouble(self) -> None:
+        """The log learns when the disk fails, and when it is back."""
+        if self.store.trouble:
+            self.audit.warned("the store cannot be written", reason=self.store.trouble)
+        else:
+            self.audit.said("the store can be written again")
 
     async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -248,44 +267,31 @@ _secrets = trio.CapacityLimiter(8)
 # -- what the daemon stands on
 
 
-@contextlib.contextmanager
-def _state(configuration: Configuration) -> Iterator[Path]:
-    """The state directory, ours alone, for as long as the block lasts."""
+def _state_dir(configuration: Configuration) -> Path:
+    """The state directory, made where it is not there and closed to others."""
     folder = Path(
         configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
     )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_mode & 0o077:
-            raise CannotStart(f"{folder} can be opened by others than its owner; chmod 700 {folder}")
-        held = database.lock(folder)
+        mode = folder.stat().st_mode
     except OSError as error:
-        raise CannotStart(
-            f"state_dir: {folder}: {error.strerror}; make it, or set another: [daemon] state_dir"
-        ) from None
-    except database.Held as error:
-        raise CannotStart(str(error), EXIT_UNAVAILABLE) from None
-    try:
-        yield folder
-    finally:
-        os.close(held)
+        words = f"state_dir: {folder}: {error.strerror}; make it, or set another: [daemon] state_dir"
+        raise CannotStart(words, EXIT_UNAVAILABLE if error.errno in AWAY else EXIT_CONFIGURATION) from None
+    if mode & 0o077:
+        raise CannotStart(f"{folder} can be opened by others than its owner; chmod 700 {folder}")
+    return folder
 
 
-@contextlib.asynccontextmanager
-async def opened_store(configuration: Configuration, folder: Path) -> AsyncIterator[Store]:
-    """The store, and the task that makes its writes, for as long as the block lasts."""
+async def opened_store(configuration: Configuration) -> Store:
+    """The store in the state directory, which is ours alone from now on."""
     kek = await in_thread(functools.partial(_read_key, configuration))
+    folder = await in_thread(functools.partial(_state_dir, configuration))
     try:
-        store = await in_thread(functools.partial(Store, folder, kek, machine_id(), SystemEntropy()))
+        return await in_thread(functools.partial(Store, folder, kek, machine_id(), SystemEntropy()))
     except StoreError as error:
-        raise CannotStart(str(error)) from None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.run)
-            yield store
-            nursery.cancel_scope.cancel()
-    finally:
-        store.close()
+        unavailable = isinstance(error, StoreUnavailable)
+        raise CannotStart(str(error), EXIT_UNAVAILABLE if unavailable else EXIT_CONFIGURATION) from None
 
 
 def _read_key(configuration: Configuration) -> bytes:

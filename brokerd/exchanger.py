@@ -2,10 +2,11 @@
 # and schedules: broker decides when, this does it.
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
@@ -15,10 +16,10 @@ from brokerd.config import GrantSettings
 from brokerd.core import record as records
 from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
 from brokerd.core.breaker import Breaker
-from brokerd.core.exchange import Exchange
+from brokerd.core.exchange import Exchange, Request
 from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
-from brokerd.core.moment import Moment
+from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
 from brokerd.core.record import Doomed, Record, alive, usable
@@ -35,6 +36,15 @@ ReadSecrets = Callable[[GrantSettings], Awaitable[dict[str, Secret]]]
 
 class SecretsUnreadable(Exception):
     """The credentials of a grant could not be read; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What an exchange sends, to be known again where it is refused. It lies in the record, sealed. `until_changed`:
+    then it is never sent again as it is; otherwise hourly, then daily (law 7)."""
+
+    digest: bytes
+    until_changed: bool
 
 
 class ExchangeStore(GrantStore, Protocol):
@@ -78,23 +88,44 @@ class Exchanger:
             held.record = _begun(held.record)
             await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
             return None
-        if held.stopped or held.record.generation != generation or held.record.state is State.REVOKED:
-            return None  # while the credentials were read, the grant went another way
-        now = self._clock.now()
-        refused = held.record.refused
-        if plan.operation is Operation.ISSUE and refused is not None and refused == _digest(held, used):
-            await held.change(self._store, lambda record: _still_refused(record, now))
-            return None
-        spends = held.ability(now).spends(plan.operation)
-        held.record, held.attempted = _begun(held.record), now
         if needs.proof_key and held.record.proof_key is None:
             # It is stored with the tokens that are bound to it, in one piece.
             held.record = replace(held.record, proof_key=held.provider.signer.new_key())
+        if plan.operation is not Operation.ISSUE or LOCKABLE not in used:
+            return await self._attempt(held, plan, generation, used, subjects)
+        async with held.provider.turn(_digest(used)):
+            return await self._attempt(held, plan, generation, used, subjects)
+
+    async def _attempt(
+        self, held: HeldGrant, plan: Plan, generation: int, used: dict[str, Secret], subjects: Subjects | None
+    ) -> Outcome | None:
+        """The exchange with these credentials, unless what it would send was refused before (law 7)."""
+        gone = held.stopped or held.record.generation != generation or held.record.state is State.REVOKED
+        if gone or held.credentials is not used:
+            return None  # while the credentials were read, the grant went another way
+        now = self._clock.now()
+        sent = self._sent(held, plan, now)
+        if held.insisted:
+            held.insisted = False
+            held.provider.refused.discard(sent.digest)
+        elif sent.until_changed and sent.digest in held.provider.refused:
+            await held.change(self._store, lambda record: _still_refused(record, sent.digest, now))
+            return None
+        elif (
+            (until := held.record.refused_until)
+            and sent.digest == held.record.refused
+            and seconds_until(until, now) > 0
+        ):
+            await held.change(self._store, lambda record: records.put_off(record, now, seconds_until(until, now)))
+            return None
+        spends = held.ability(now).spends(plan.operation)
+        held.record, held.attempted = _begun(held.record), now
         with trio.CancelScope() as scope:
             ended = await self._converse(held, plan, scope, subjects)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
+                sent = self._sent(held, plan, now)
                 ended = await self._converse(held, plan, scope, subjects)
-            believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, spends=spends)
+            believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, sent, spends=spends)
         return ended.outcome if believed else None
 
     async def fail(self, held: HeldGrant, reason: str) -> None:
@@ -110,21 +141,34 @@ class Exchanger:
             if not await self._tell(held, token):
                 return
 
+    def _sent(self, held: HeldGrant, plan: Plan, now: Moment) -> Sent:
+        """A password is known again by its bytes, whatever is asked for with it; other credentials with the settings
+        and the URL they went to, for these may be what a person mends. Not by the request: one that is signed never
+        comes twice."""
+        credentials = held.credentials or {}
+        if plan.operation is Operation.ISSUE and LOCKABLE in credentials:
+            return Sent(_digest(credentials), until_changed=True)
+        found, exchange = hashlib.sha256(_digest(credentials)), _exchange(held, plan, now)
+        found.update(repr((plan.operation, sorted(held.settings.settings.items()))).encode())
+        with contextlib.suppress(StopIteration), contextlib.closing(exchange):
+            if isinstance(step := next(exchange), Request):
+                found.update(step.url.encode())
+        return Sent(found.digest(), until_changed=False)
+
     async def _converse(
         self, held: HeldGrant, plan: Plan, scope: trio.CancelScope, subjects: Subjects | None
     ) -> Conversation:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
             await self._store.begin(held.name, held.fingerprint, generation, self._clock.now())
+            await held.settled()  # what was written with it may be durable before memory knows
             if risked_after(held.record, held.settings.pace, self._clock.now()) > 0:
                 raise StoreUnavailable("the provider's grace for a used refresh token ran out while this one waited")
             if held.stopped or held.record.generation != generation:  # what is in hand may be dead by now
                 raise StoreUnavailable("the grant was revoked or given a new token meanwhile")
 
         generation = held.record.generation
-        view, dialect = held.view(self._clock.now()), held.settings.provider.dialect
-        exchange = dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
-        return await self._run(held, exchange, journal, subjects)
+        return await self._run(held, _exchange(held, plan, self._clock.now()), journal, subjects)
 
     async def _run(
         self, held: HeldGrant, exchange: Exchange, journal: Journal | None = None, subjects: Subjects | None = None
@@ -144,14 +188,25 @@ class Exchanger:
     # -- what an outcome does to the record
 
     async def _conclude(
-        self, held: HeldGrant, plan: Plan, generation: int, outcome: Outcome, at: Moment, *, spends: bool
+        self,
+        held: HeldGrant,
+        plan: Plan,
+        generation: int,
+        outcome: Outcome,
+        at: Moment,
+        sent: Sent | None = None,
+        *,
+        spends: bool,
     ) -> bool:
         """The outcome moves the grant, durably. Outcomes of an older generation move nothing, and of a rejection it is
-        asked first whether it still speaks of the newest (law 4): if not, it is not believed."""
+        asked first whether it still speaks of the newest (law 4): if not, it is not believed. Without `sent` nothing
+        was, and what was refused before stays so."""
         if isinstance(outcome, Rejected) and not await held.confirm(self._store, generation):
             self._audit.said("somebody else renewed the grant meanwhile; his result is used", grant=held.name)
             return False
         interrupted = held.record.interrupted
+        if isinstance(outcome, Rejected) and plan.operation is Operation.RENEW and interrupted is not None:
+            outcome = Rejected(f"{outcome.reason} ({_interrupted(interrupted)})")  # status and log say it in one voice
         now, jitter = self._clock.now(), self._entropy.fraction()
 
         def step(record: Record) -> Record | None:
@@ -163,7 +218,8 @@ class Exchanger:
                     # A renewal keeps the scope that the refresh token has: where it can be issued anew, it will be.
                     keeps = plan.operation is Operation.RENEW and held.can_issue()
                     changed = _issued(record, tokens, at, now, jitter, record.asked if keeps else held.settings.asked)
-                    if plan.operation is Operation.RENEW:  # a password that was refused is none the better for it
+                    # A password that was refused is none the better for a renewal.
+                    if plan.operation is Operation.RENEW and record.refused_until is None:
                         changed = replace(changed, refused=record.refused)
                     if plan.early and tokens.refresh_token is None:  # this is no way to a new refresh token
                         return replace(changed, rotation_retry=now.after(refused_delay(1, jitter)))
@@ -178,19 +234,23 @@ class Exchanger:
                         record, reason, now, delay, interrupted=touched, since=at, asked_to_wait=waits
                     )
                 case Rejected(reason) if plan.operation is Operation.RENEW:
-                    words = reason if interrupted is None else f"{reason} ({_interrupted(interrupted)})"
-                    return records.rejected(record, words, now, can_issue=held.can_issue())
+                    return records.rejected(record, reason, now, can_issue=held.can_issue())
                 case Rejected(reason) | Misconfigured(reason) if plan.early:
                     delay = refused_delay(record.rotation_failures + 1, jitter)
-                    password = _digest(held, held.credentials or {})
+                    password = sent.digest if sent and sent.until_changed else None
                     return records.rotation_failed(record, reason, now, delay, interrupted=False, password=password)
                 case Rejected(reason) | Misconfigured(reason):
-                    password = _digest(held, held.credentials or {}) if plan.operation is Operation.ISSUE else None
-                    delay = RECHECK if password else refused_delay(record.failures + 1, jitter)
-                    return records.refused(record, reason, now, delay, password)
+                    delay = refused_delay(record.failures + 1, jitter)
+                    if sent is None:
+                        return records.refused(record, reason, now, delay, record.refused, record.refused_until)
+                    if sent.until_changed:
+                        return records.refused(record, reason, now, RECHECK, sent.digest)
+                    return records.refused(record, reason, now, delay, sent.digest, now.after(delay))
                 case Done():
                     raise AssertionError("an exchange for a token is never merely done")
 
+        if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
+            held.provider.refused.add(sent.digest)
         await held.change(self._store, step, concludes=True)
         self._report(held, plan.operation, outcome)
         return True
@@ -237,6 +297,7 @@ class Exchanger:
             generation=record.generation,
             **({"interrupted": True} if record.interrupted else {}),
             **({"unstored": True} if held.unstored else {}),
+            **({"remedy": held.remedy} if held.remedy else {}),
             **details,
         )
 
@@ -263,12 +324,12 @@ def _begun(record: Record) -> Record:
     return records.begun(record)
 
 
-def _still_refused(record: Record, now: Moment) -> Record:
+def _still_refused(record: Record, password: bytes, now: Moment) -> Record:
     """The password is the one that was refused: it is not sent again (law 7)."""
     if record.state is State.MISCONFIGURED:
-        return records.put_off(record, now, RECHECK)
+        return replace(records.put_off(record, now, RECHECK), refused=password, refused_until=None)
     words = "the provider refused this password before; it is not sent again until it changes"
-    return records.refused(records.begun(record), words, now, RECHECK, record.refused)
+    return records.refused(records.begun(record), words, now, RECHECK, password)
 
 
 def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:
@@ -279,11 +340,14 @@ def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: flo
     return records.came_dead(changed, failures, now, retry_delay(failures, None, jitter))
 
 
-def _digest(held: HeldGrant, credentials: dict[str, Secret]) -> bytes | None:
-    """What a refused password is known again by; None where none is sent. It lies in the record, sealed."""
-    if LOCKABLE not in credentials:
-        return None
-    found = hashlib.sha256(held.name.encode())
+def _exchange(held: HeldGrant, plan: Plan, now: Moment) -> Exchange:
+    view, dialect = held.view(now), held.settings.provider.dialect
+    return dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
+
+
+def _digest(credentials: dict[str, Secret]) -> bytes:
+    """What a refused password is known again by, whoever of the provider's grants has it."""
+    found = hashlib.sha256()
     for name, value in sorted(credentials.items()):
         found.update(f"\0{name}\0{value.reveal()}".encode())
     return found.digest()

@@ -188,6 +188,15 @@ class Flights:
             await flight.done.wait()
         await self._store_again()
 
+    def tell_what_is_lost(self) -> None:
+        """At the end: what the store did not take to the last goes with this process."""
+        for held in self._all():
+            if held.unstored:
+                record = held.record
+                state, generation = str(record.state), record.generation
+                words = "its newest state could not be stored and is lost"
+                self._audit.warned(words, grant=held.name, state=state, generation=generation, stored=held.stored)
+
     def _all(self) -> tuple[HeldGrant, ...]:
         return (*self.grants.values(), *self.leaving.values())
 

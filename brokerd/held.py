@@ -8,6 +8,7 @@ from typing import Protocol
 import trio
 
 from brokerd.config import GrantSettings
+from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
@@ -50,7 +51,8 @@ class Flight:
 class HeldGrant:
     """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer
     tokens are in memory only (law 2); `stopped`: it is being revoked, and serves nothing from that moment on (law 10);
-    `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record."""
+    `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record;
+    `insisted`: an operator says that a refused password is right now (law 7)."""
 
     __slots__ = (
         "_lock",
@@ -61,6 +63,7 @@ class HeldGrant:
         "fingerprint",
         "flight",
         "hastened",
+        "insisted",
         "name",
         "provider",
         "record",
@@ -85,6 +88,7 @@ class HeldGrant:
         self.flight: Flight | None = None
         self.attempted: Moment | None = None
         self.hastened: Moment | None = None
+        self.insisted = False
         self._lock: trio.Lock | None = None
 
     def begin_anew(self) -> None:
@@ -99,6 +103,12 @@ class HeldGrant:
         if self.stopped or self.blocked:
             return None
         return served(self.record, now, min_ttl)
+
+    @property
+    def remedy(self) -> str | None:
+        """The command that mends the grant, where a person has to."""
+        needs_login = self.record.state is State.NEEDS_LOGIN and not self.blocked
+        return f"brokerctl import {self.name}" if needs_login else None
 
     @property
     def is_changing(self) -> bool:
@@ -185,6 +195,12 @@ class HeldGrant:
                 return self.record
         raise RuntimeError(f"{self.name}: the store holds another record each time it is read")
 
+    async def settled(self) -> None:
+        """Until no change is on its way into the store, and what came of it is seen."""
+        if self._lock is not None:
+            async with self._lock:
+                pass
+
     async def confirm(self, store: GrantStore, generation: int) -> bool:
         """Whether the store still holds the generation that was used (law 4); if not, what it holds is taken over."""
         if self.stored is None or self.unstored:
@@ -200,11 +216,12 @@ class HeldGrant:
             return True
 
     async def _take_over(self, store: GrantStore) -> None:
+        """What is newer than ours. The rest is ours of before: a commit that failed may have come to lie there."""
         theirs = await self._read(store)
-        if theirs is None:
-            self.stored = None
-        else:
+        if theirs is not None and theirs.generation > self.record.generation:
             self._adopt(theirs)
+        else:
+            self.stored = theirs.generation if theirs else None
 
     def _adopt(self, theirs: Record) -> None:
         self.record, self.stored = theirs, theirs.generation

@@ -13,6 +13,7 @@ import trio
 from brokerd import __version__
 from brokerd.audit import Audit
 from brokerd.broker import Broker
+from brokerd.core.admission import DENIAL, LOOK, Account
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.policy import Action, Caller, Policy
 from brokerd.core.record import AccessToken
@@ -27,6 +28,8 @@ MAX_IN_FLIGHT = 128  # requests waiting on one connection
 MANY = 64  # grants in one get_many or watch
 TURN = 50  # grants that one status looks at before other callers have their turn
 WAIT, WAIT_LONGEST = 10.0, 60.0  # seconds
+NOT_ADOPTED = "the store was restored or copied to this machine: nothing is spent until: brokerctl adopt"
+LARGE = frozenset({"status"})  # methods whose answers may have megabytes
 Later = Callable[[], Awaitable[object]]
 Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
@@ -36,6 +39,7 @@ class Session:
     """What is known of a connection: who calls, what he may get by which rules, and what he watches."""
 
     caller: Caller
+    account: Account
     notify: Notify
     rules: Policy | None = None
     may_get: dict[str, bool] = field(default_factory=dict)
@@ -125,6 +129,7 @@ class Methods:
 
     def _deny(self, session: Session, method: str, grant: str) -> None:
         self._metrics.denials.inc()
+        session.account.charge(DENIAL, trio.current_time())
         caller = session.caller
         self.audit.denied(method, grant[:128], pid=caller.pid, uid=caller.uid, user=caller.user)
 
@@ -258,6 +263,7 @@ class Methods:
         for name in params.get("grants", ()):
             self._require(session, Action.STATUS, name, "status")
         names = params["grants"] if "grants" in params else sorted(self._broker.grants)
+        session.account.charge(LOOK * len(names), trio.current_time())
 
         async def later() -> object:
             shown = []
@@ -277,13 +283,13 @@ class Methods:
             "started_at": self._started_at,
             "locked": False,
             "store": self._store_trouble(),
+            "store_since": self._broker.store.since,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
         }
 
     def _store_trouble(self) -> str | None:
         store = self._broker.store
-        if not store.adopted:
-            return "restored or copied to this machine: nothing is spent until: brokerctl adopt"
-        return store.trouble
+        return "; ".join(filter(None, (None if store.adopted else NOT_ADOPTED, store.trouble))) or None
 
     # -- changing
 
@@ -345,6 +351,11 @@ class Methods:
             return {"changed": changes.changed, "added": changes.added, "removed": changes.removed}
 
         return later
+
+
+def waits(method: str, params: dict[str, Any]) -> int:
+    """As how many waiting requests one counts that was found to be right."""
+    return max(1, len(params["grants"])) if method == "get_many" else 1
 
 
 def _teller(session: Session) -> Callable[[str], None]:

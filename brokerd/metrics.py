@@ -15,6 +15,7 @@ class Metrics:
         self.gets_failed = gets.labels("failed")
         self.denials = Counter("brokerd_denials", "Requests refused by the rules", registry=registry)
         self.connections = Counter("brokerd_connections", "Connections accepted", registry=registry)
+        self.refusals = Counter("brokerd_refusals", "Connections refused as too many", registry=registry)
         self.protocol_errors = Counter(
             "brokerd_protocol_errors", "Connections closed over bad input", registry=registry
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -42,7 +43,8 @@ class _Ended(Exception):
 class Provider:
     """One configured provider at work. `busy`: flights under way; `queue`: grants that are due and wait for one to
     end, each once, so that ten thousand of a slow provider's are names in a queue and not tasks. `metadata` is what it
-    said of itself, `nonce` its newest for DPoP proofs."""
+    said of itself, `nonce` its newest for DPoP proofs. `refused`: digests of the passwords that it refused: an account
+    may have several grants, and their tries together lock it (law 7)."""
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class Provider:
         self._reopened = False
         self.busy = 0
         self.queue: OrderedDict[str, None] = OrderedDict()
+        self.refused: set[bytes] = set()
+        self._turns: WeakValueDictionary[bytes, trio.Lock] = WeakValueDictionary()
         self._limiter = trio.CapacityLimiter(settings.concurrency)
 
     def reconfigured(self, settings: ProviderSettings, http: Http) -> None:
@@ -119,6 +123,10 @@ class Provider:
         assert outcome is not None, "an exchange ended without an outcome"
         self._judge(outcome, heard)
         return Conversation(outcome, at)
+
+    def turn(self, password: bytes) -> trio.Lock:
+        """Held while a password is sent: what one grant learns of it, the next one knows before it sends the same."""
+        return self._turns.setdefault(password, trio.Lock())
 
     def take_reopened(self) -> bool:
         """Whether the breaker has closed since this was last asked: everybody's next try is then sooner."""

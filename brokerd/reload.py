@@ -12,6 +12,7 @@ from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
 from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
+from brokerd.core.moment import wall_time
 from brokerd.core.ports import Clock, Entropy, Http, StoreError
 from brokerd.core.record import Record
 from brokerd.core.secret import Secret
@@ -95,6 +96,9 @@ def bring_in(
         held = _hold(settings, providers[settings.provider.name], printed, rows.get(name, []), changes)
         broker.grants[name] = held
         (changes.changed if name in before else changes.added).append(name)
+        if starting and held.record.interrupted is not None:
+            since = wall_time(held.record.interrupted, clock.now())
+            broker.audit.warned("an exchange was interrupted", grant=name, provider=held.provider.name, since=since)
         spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
         flights.welcome(held, spread)
     _let_go(broker, before, rows, changes)
@@ -136,7 +140,8 @@ def _hold(
     changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
     held = HeldGrant(settings, provider, printed, mine.record if mine else None)
     if held.record.state is State.MISCONFIGURED:
-        held.record = records.look_again(held.record)
+        held.record = records.look_again(held.record, starting=True)
+    _recall(held)
     if mine is None:
         if _was_revoked(rows):  # revocation is final: a change of the configuration does not end it (law 10)
             held.record = Record(settings.name, state=State.REVOKED)
@@ -149,6 +154,12 @@ def _hold(
     elif mine.dormant_since is not None:
         changes.awake.append((mine.grant, mine.fingerprint))
     return held
+
+
+def _recall(held: HeldGrant) -> None:
+    """Its provider knows again which password it refused: other grants may have the same."""
+    if held.record.refused is not None and held.record.refused_until is None:
+        held.provider.refused.add(held.record.refused)
 
 
 def _was_revoked(rows: Sequence[Stored]) -> bool:
@@ -165,8 +176,9 @@ def _renew_settings(
     if is_changed:
         changes.changed.append(held.name)
     held.settings, held.provider, held.credentials = settings, provider, None
+    _recall(held)
     if held.record.state is State.MISCONFIGURED and held.flight is None:
-        held.record = records.look_again(held.record)
+        held.record = records.look_again(held.record, starting=False)
         held.attempted = None
         is_changed = True
     if is_changed:

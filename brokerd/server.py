@@ -2,27 +2,32 @@
 # What a method does is methods.py's matter. Bad input costs its sender only (law 13).
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import socket
 from collections.abc import Awaitable, Callable
+from weakref import WeakKeyDictionary
 
 import trio
 from brokerd_client.errors import ProtocolError
 from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
 
 from brokerd.audit import Audit
+from brokerd.core.admission import DENIAL, RETRY_AFTER, WARN_AGAIN, Account, Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Caller
-from brokerd.edge.peer import attest
-from brokerd.methods import MAX_IN_FLIGHT, Methods, Session
+from brokerd.edge.peer import attest, uid_of
+from brokerd.methods import LARGE, MAX_IN_FLIGHT, Later, Methods, Session, waits
 from brokerd.metrics import Metrics
 
-READ = 4 * 1024  # bytes taken from a connection in its turn: a hundred or two pipelined gets, then others have theirs
+READ = 4 * 1024  # bytes taken from a connection at once: a hundred or two pipelined gets,
+TURN = 8  # of which so many are answered and sent in its turn; then others have theirs. So many are accepted at once
+UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to hold for a client; it takes twice as much
 DRAIN, DRAIN_BYTES = 1.0, 1024 * 1024  # seconds and bytes for which a rejected client is heard out
 UNFINISHED = 10.0  # seconds that the rest of a message may take to come
 STALLED = 30.0  # seconds that a client may leave its answers unread
-NO_DESCRIPTORS = 0.1  # seconds to wait before accepting again when there are none left
+NO_DESCRIPTORS = 0.1  # seconds to wait for a descriptor before accepting again, unless a connection ends before
 OUR_FAULT = "a fault of brokerd's own; its log says more"
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -30,32 +35,61 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 class Server:
     """Serves the socket. Slow requests run in `nursery`, each with a scope that ends with its connection."""
 
-    def __init__(self, nursery: trio.Nursery, methods: Methods, audit: Audit, metrics: Metrics) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, methods: Methods, admission: Admission, audit: Audit, metrics: Metrics
+    ) -> None:
         self.methods = methods
         self._nursery = nursery
+        self._admission = admission
         self._audit = audit
         self._metrics = metrics
+        self._ended = trio.lowlevel.ParkingLot()  # where accepting waits for a connection to end
+        self._warned_at = -math.inf
+        self._reading: WeakKeyDictionary[Account, trio.Lock] = WeakKeyDictionary()
+        self._large: WeakKeyDictionary[Account, trio.Lock] = WeakKeyDictionary()
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept for ever; also when descriptors run out, as soon as there are some again."""
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
-                connection, _ = listener.accept()
+                for _ in range(TURN):
+                    connection, _ = listener.accept()
+                    connection.setblocking(False)
+                    self._metrics.connections.inc()
+                    self._admit(connection)
             except BlockingIOError:
-                continue
+                pass  # that was all
             except OSError as error:
                 if error.errno in EXHAUSTED:
-                    self._audit.warned("cannot accept connections", reason=error.strerror)
-                    await trio.sleep(NO_DESCRIPTORS)
-                continue
-            connection.setblocking(False)
-            self._metrics.connections.inc()
-            self._nursery.start_soon(self._serve, connection, name="connection")
+                    await self._exhausted(error)
 
-    async def _serve(self, sock: socket.socket) -> None:
-        connection = Connection(sock, self)
+    async def _exhausted(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self._warned_at >= WARN_AGAIN:
+            self._warned_at = now
+            self._audit.warned("cannot accept connections", reason=error.strerror)
+        with trio.move_on_after(NO_DESCRIPTORS):
+            await self._ended.park()
+
+    def _admit(self, sock: socket.socket) -> None:
+        uid, now = uid_of(sock), trio.current_time()
+        account = self._admission.account(uid, now)
         try:
+            self._admission.enter(account)
+        except Failure as failure:
+            self._metrics.refusals.inc()
+            if account.worth_a_word(now):
+                self._audit.warned("a connection was refused", reason=failure.message, uid=uid)
+            with sock, contextlib.suppress(OSError):
+                sock.send(pack_error(None, failure.as_map()))
+        else:
+            self._nursery.start_soon(self._serve, sock, account, name="connection")
+
+    async def _serve(self, sock: socket.socket, account: Account) -> None:
+        connection = Connection(sock, account, self)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
             await connection.serve(await attest(sock))
         except (OSError, trio.BusyResourceError, trio.ClosedResourceError):
             pass  # the client went away: his loss alone
@@ -63,6 +97,17 @@ class Server:
             self._audit.bug("a connection ended in a fault of brokerd's own")
         finally:
             connection.close()
+            self._admission.leave(account)
+            self._ended.unpark_all()
+
+    async def turn(self, account: Account) -> None:
+        """Wait until his rate lets the user be heard. His connections queue, so that one of them is woken, not all."""
+        async with self._reading.setdefault(account, trio.Lock()):
+            await trio.sleep(account.delay(trio.current_time()))
+
+    def large(self, account: Account) -> trio.Lock:
+        """Held from the making of a large answer until it was sent: a user has one at a time in our memory."""
+        return self._large.setdefault(account, trio.Lock())
 
     def start(self, work: Callable[[], Awaitable[None]]) -> trio.CancelScope:
         """Run a connection's slow work beside it; the scope ends it."""
@@ -75,7 +120,8 @@ class Server:
         self._nursery.start_soon(run, name="request")
         return scope
 
-    def bad_input(self, caller: Caller, error: ProtocolError) -> None:
+    def bad_input(self, account: Account, caller: Caller, error: ProtocolError) -> None:
+        account.charge(DENIAL, trio.current_time())
         self._metrics.protocol_errors.inc()
         self._audit.warned("bad input on a connection", reason=str(error), pid=caller.pid, uid=caller.uid)
 
@@ -83,8 +129,9 @@ class Server:
 class Connection:
     """One client: its bytes in both directions, and its requests that are under way."""
 
-    def __init__(self, sock: socket.socket, server: Server) -> None:
+    def __init__(self, sock: socket.socket, account: Account, server: Server) -> None:
         self._sock = sock
+        self._account = account
         self._server = server
         self._reader = Reader()
         self._outbox = bytearray()  # whole answers but for the first, of which a part may have left
@@ -95,8 +142,8 @@ class Connection:
 
     async def serve(self, caller: Caller) -> None:
         """Until the client closes, sends what is no message, or leaves something undone for too long."""
-        self._session = session = Session(caller, self._notify)
-        reader, sock = self._reader, self._sock
+        self._session = session = Session(caller, self._account, self._notify)
+        reader, sock, account = self._reader, self._sock, self._account
         deadline = math.inf  # of an unfinished message; bytes that trickle in do not move it
         while True:
             if deadline == math.inf:
@@ -107,6 +154,9 @@ class Connection:
                 if scope.cancelled_caught:
                     words = f"expected the rest of a message within {UNFINISHED:g} s"
                     return await self._reject(caller, ProtocolError(words))
+            if account.delay(now := trio.current_time()):
+                await self._server.turn(account)
+                deadline += trio.current_time() - now  # it is we who kept him waiting
             try:
                 data = sock.recv(READ)
             except BlockingIOError:
@@ -115,9 +165,13 @@ class Connection:
                 return None
             reader.feed(data)
             try:
-                for message in reader:
+                for number, message in enumerate(reader, 1):
                     deadline = math.inf
                     self._take(session, message)
+                    if number % TURN == 0:
+                        if not self._send() and not await self._flush():
+                            return None
+                        await trio.lowlevel.checkpoint()
             except ProtocolError as error:
                 return await self._reject(caller, error)
             if not self._send() and not await self._flush():
@@ -128,12 +182,14 @@ class Connection:
     def close(self) -> None:
         if self._session is not None:
             self._server.methods.end(self._session)
+            self._session = None  # they know each other: a cycle would keep their buffers until some later collection
         for scope in self._scopes.values():
             scope.cancel()
         self._sock.close()
 
     def _take(self, session: Session, message: list[object]) -> None:
         """Answer a request at once where that is possible; otherwise beside the connection."""
+        self._account.charge(1, trio.current_time())
         try:
             number, method, params = read_request(message)
         except ProtocolError as error:
@@ -143,31 +199,42 @@ class Connection:
             return
         try:
             answer = self._server.methods.answer(session, method, params)
+            if callable(answer):
+                self._start(number, answer, waits(method, params), large=method in LARGE)
+            else:
+                self._outbox += pack_result(number, answer)
         except Failure as failure:
             self._outbox += pack_error(number, failure.as_map())
-            return
-        if not callable(answer):
-            self._outbox += pack_result(number, answer)
-        elif len(self._scopes) >= MAX_IN_FLIGHT:
-            words = f"expected at most {MAX_IN_FLIGHT} requests in flight on a connection"
-            self._outbox += pack_error(number, Failure(Code.LIMIT, words, retry_after=1.0).as_map())
-        else:
-            self._started += 1
-            key = self._started
-            self._scopes[key] = self._server.start(lambda: self._answer_later(key, number, answer))
 
-    async def _answer_later(self, key: int, number: int, work: Callable[[], Awaitable[object]]) -> None:
+    def _start(self, number: int, work: Later, weight: int, *, large: bool) -> None:
+        """Raises Failure."""
+        if len(self._scopes) >= MAX_IN_FLIGHT:
+            words = f"expected at most {MAX_IN_FLIGHT} requests in flight on a connection"
+            raise Failure(Code.LIMIT, words, retry_after=RETRY_AFTER)
+        self._account.wait(weight)
+        self._started += 1
+        key = self._started
+        room = self._server.large(self._account) if large else contextlib.nullcontext()
+
+        async def answer() -> None:
+            try:
+                async with room:
+                    self._outbox += await self._answer(number, work)
+                    await self._flush()
+            finally:
+                del self._scopes[key]
+                self._account.answered(weight)
+
+        self._scopes[key] = self._server.start(answer)
+
+    async def _answer(self, number: int, work: Later) -> bytes:
         try:
-            message = pack_result(number, await work())
+            return pack_result(number, await work())
         except Failure as failure:
-            message = pack_error(number, failure.as_map())
+            return pack_error(number, failure.as_map())
         except Exception:
             self._server.methods.audit.bug("a request ended in a fault of brokerd's own")
-            message = pack_error(number, Failure(Code.INTERNAL, OUR_FAULT).as_map())
-        finally:
-            del self._scopes[key]
-        self._outbox += message
-        await self._flush()
+            return pack_error(number, Failure(Code.INTERNAL, OUR_FAULT).as_map())
 
     def _notify(self, method: str, params: dict[str, object]) -> Awaitable[bool]:
         self._outbox += pack_notification(method, params)
@@ -198,7 +265,7 @@ class Connection:
         return True
 
     async def _reject(self, caller: Caller, error: ProtocolError) -> None:
-        self._server.bad_input(caller, error)
+        self._server.bad_input(self._account, caller, error)
         self._outbox += pack_error(None, Failure(Code.BAD_REQUEST, str(error)).as_map())
         if await self._flush():
             await self._drain()

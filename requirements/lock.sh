@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolves what the two pyproject.toml files and dev.in ask for into lock.txt: exact versions with hashes, no
-# index and no address. Run by `make lock`; takes a version up only with `make lock UPGRADE=--upgrade`.
+# Resolves what the two pyproject.toml files and dev.in ask for into lock.txt, and fuzz.in into fuzz.txt: exact
+# versions with hashes, no index and no address. Run by `make lock`; takes a version up only with `make lock UPGRADE=--upgrade`.
 set -euo pipefail
 cd "$(dirname "$0")"
 scratch=$(mktemp -d)
@@ -15,6 +15,10 @@ for path in sys.argv[1:]:
             if not requirement.startswith("brokerd-client"):
                 print(requirement)
 PY
-"$scratch/venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
-    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options ${UPGRADE:-} \
-    --output-file lock.txt "$scratch/project.in" dev.in
+resolve() { # OUTPUT INPUT...
+    "$scratch/venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+        --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options ${UPGRADE:-} \
+        --output-file "$@"
+}
+resolve lock.txt "$scratch/project.in" dev.in
+resolve fuzz.txt fuzz.in

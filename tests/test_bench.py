@@ -1,6 +1,7 @@
 # `make bench` works: run with tiny numbers. How fast things are is no matter of a test.
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,6 @@ def test_the_benchmark_measures_everything_and_judges_it_by_the_aims():
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
     for row in ("kept connection, 1 client", "kept, 8 clients", "kept, 64 clients", "fresh, 8 clients", "10 grants"):
         assert row in rows
-    assert "NOT MEASURED" not in done.stdout
+    assert os.geteuid() != 0 or "NOT MEASURED" not in done.stdout
     judged = [line for line in done.stdout.splitlines() if line.startswith(("  met ", "  MISSED "))]
-    assert len(judged) == 10
+    assert len(judged) == (11 if os.geteuid() == 0 else 10)

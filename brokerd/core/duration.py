@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import re
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+LONGEST = 100 * 365 * 86_400  # seconds; arithmetic with dates fails somewhere beyond
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -12,8 +13,10 @@ class Duration(float):
 
     @classmethod
     def read(cls, raw: object) -> Duration:
-        if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
-            return cls(raw)
         if isinstance(raw, str) and (match := DURATION.fullmatch(raw.strip())):
-            return cls(float(match[1]) * UNITS[match[2]])
+            raw = float(match[1]) * UNITS[match[2]]
+        if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
+            if raw > LONGEST:
+                raise ValueError("Expected a duration of at most 100 years")
+            return cls(raw)
         raise ValueError('Expected a duration: seconds, or text such as "90s", "5m", "2h"')

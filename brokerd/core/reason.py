@@ -53,6 +53,7 @@ def _forms(value: str) -> Iterator[str]:
         return
     data = value.encode()
     yield value
+    yield data.decode("latin-1")  # as a header reads, whose bytes are taken for characters one by one
     for quoted in (quote(value), quote(value, safe=""), quote_plus(value)):
         yield quoted
         yield LOWER_HEX.sub(lambda match: match[0].lower(), quoted)

@@ -63,9 +63,9 @@ class Record:
     `outlived` are access tokens that were replaced and are still alive; `doomed` are tokens that the provider has to be
     told of, not before `telling`, after `untold` tries in vain.
     `retry` and `rotation_retry` are the moments before which no exchange, no early issue, may begin.
-    `refused` is a keyed digest of the password that the provider refused: it is not sent again (law 7). `asked` is
-    what the tokens were asked for: where the configuration asks for something else, they are replaced (law 14).
-    `proof_key` is what they are bound to (RFC 9449).
+    `refused` is a digest of what the provider refused: it is not sent again before `refused_until`, and where that is
+    None, a password's, not until its bytes change (law 7). `asked` is what the tokens were asked for: where the
+    configuration asks for something else, they are replaced (law 14). `proof_key` is what they are bound to (RFC 9449).
     """
 
     name: str
@@ -82,6 +82,7 @@ class Record:
     rotation_retry: Moment | None = None
     rotation_failures: int = 0
     refused: bytes | None = None
+    refused_until: Moment | None = None
     asked: str = ""
     proof_key: Secret | None = None
     renewals: int = 0
@@ -142,6 +143,7 @@ def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str
         rotation_retry=None if tokens.refresh_token else record.rotation_retry,
         rotation_failures=0 if tokens.refresh_token else record.rotation_failures,
         refused=None,
+        refused_until=None,
         asked=asked,
         renewals=record.renewals + 1,
         failures=0,
@@ -176,13 +178,17 @@ def failed(
     )
 
 
-def refused(record: Record, reason: str, now: Moment, delay: float, password: bytes | None) -> Record:
-    """A person must change something; looked at again after `delay` seconds."""
+def refused(
+    record: Record, reason: str, now: Moment, delay: float, sent: bytes | None, until: Moment | None = None
+) -> Record:
+    """A person must change something; looked at again after `delay` seconds. `sent`: the digest of what was refused,
+    which is not sent again before `until`, None: not at all."""
     return replace(
         record,
         state=move(record.state, Event.REFUSED, can_issue=True),
         retry=now.after(delay),
-        refused=password,
+        refused=sent,
+        refused_until=until,
         failures=record.failures + 1,
         last_error=reason,
     )
@@ -224,19 +230,21 @@ def rotation_failed(
         rotation_retry=now.after(delay),
         rotation_failures=record.rotation_failures + 1,
         refused=password or record.refused,
+        refused_until=None if password else record.refused_until,
         last_error=reason,
     )
 
 
 def again(record: Record, *, can_issue: bool, by_hand: bool) -> Record:
     """Someone, or the clock, says to look again: what held the grant back is let go, but not an interruption.
-    A refused password is let go by hand only (law 7)."""
+    What was refused is let go by hand only (law 7)."""
     return replace(
         record,
         state=move(record.state, Event.AGAIN, can_issue=can_issue or record.refresh_token is not None),
         retry=None,
         rotation_retry=None,
         refused=None if by_hand else record.refused,
+        refused_until=None if by_hand else record.refused_until,
     )
 
 
@@ -246,9 +254,13 @@ def lacks_login(record: Record, reason: str) -> Record:
     return replace(record, state=move(begun_state, Event.REJECTED, can_issue=False), last_error=reason)
 
 
-def look_again(record: Record) -> Record:
-    """The configuration was read again: what a person had to change may have been changed."""
-    return replace(record, retry=None)
+def look_again(record: Record, *, starting: bool) -> Record:
+    """The configuration was read again: what a person had to change may have been changed. A start is not a person:
+    what was refused before is still held back, lest a crash loop sends it each time. A reload lets go of all but a
+    refused password (law 7)."""
+    if starting or record.refused_until is None:
+        return replace(record, retry=None)
+    return replace(record, retry=None, refused=None, refused_until=None)
 
 
 def put_off(record: Record, now: Moment, delay: float) -> Record:
@@ -313,6 +325,7 @@ def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) ->
         retry=None,
         rotation_retry=None,
         refused=None,
+        refused_until=None,
         failures=0,
         last_error=None,
         changed=now,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -29,7 +28,10 @@ class ConfigError(Exception):
         return ConfigError(self.message, key=path, file=file)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.file, self.key, self.message) if part)
+        text = ": ".join(part for part in (self.file, self.key, self.message) if part)
+        return "".join(
+            each if each.isprintable() else ascii(each)[1:-1] for each in text
+        )  # one line, whatever is quoted
 
 
 def expected(what: str, found: object, *, key: str = "", show: bool = True) -> ConfigError:
@@ -49,7 +51,8 @@ def unknown_key(name: str, known: list[str], key: str = "") -> ConfigError:
     """Nobody reads this key: most likely it is misspelt."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
-    return ConfigError(f"unknown key; {hint}", key=f"{key}.{name}" if key else name)
+    shown = name or '""'  # as TOML writes it
+    return ConfigError(f"unknown key; {hint}", key=f"{key}.{shown}" if key else shown)
 
 
 def kind(value: object) -> str:
@@ -84,12 +87,13 @@ def _hook(wanted: type, raw: object) -> object:
 
 
 def _explain(text: str, raw: object, wanted: Any, secret: bool) -> ConfigError:
-    message, _, path = text.partition(" - at `$")
-    path = _named(path.rstrip("`").lstrip("."), raw, wanted)
-    found = _at(raw, path)
-    secret = secret or re.split(r"[.\[]", path)[0] in SECRETIVE
-    if match := re.fullmatch(r"Object contains unknown field `(.*)`", message):
-        return unknown_key(match[1], _fields(_type_at(wanted, path)), path)
+    said = PLACED.fullmatch(text)
+    assert said is not None
+    message, (steps, found, wanted) = said[1], _located(said[2] or "", raw, wanted)
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    secret = secret or (bool(steps) and steps[0] in SECRETIVE)
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL):
+        return unknown_key(match[1], _fields(wanted), path)
     if match := re.fullmatch(r"Object missing required field `(.*)`", message):
         return ConfigError("this key is required and missing", key=f"{path}.{match[1]}" if path else match[1])
     if match := re.fullmatch(r"Expected `(.*?)`(?: of (.*?))?, got `(.*)`", message):
@@ -97,20 +101,22 @@ def _explain(text: str, raw: object, wanted: Any, secret: bool) -> ConfigError:
         return expected(names + (f" of {match[2]}" if match[2] else ""), found, key=path, show=not secret)
     if match := re.fullmatch(r"Expected (.*)", message):
         return expected(match[1].replace("`", ""), found, key=path, show=not secret)
-    if match := re.fullmatch(r"Invalid enum value (.*)", message):
-        choices = [str(each.value) for each in _type_at(wanted, path)]
-        return expected("one of " + ", ".join(choices), found, key=path, show=not secret)
+    if match := re.fullmatch(r"Invalid enum value (.*)", message, re.DOTALL):
+        return expected("one of " + ", ".join(str(each.value) for each in wanted), found, key=path, show=not secret)
     return ConfigError(message, key=path)
 
 
-def _named(path: str, raw: object, wanted: Any) -> str:
-    """The path with the names of the tables that msgspec calls `[...]`: of each the first that does not fit."""
-    while "[...]" in path:
-        before, _, after = path.partition("[...]")
-        tables, of_type = _at(raw, before), _annotation_at(wanted, before)
-        name = next((name for name, value in dict(tables).items() if not _fits({name: value}, of_type)), "?")  # type: ignore[call-overload]
-        path = f"{before}.{name}{after}".lstrip(".")
-    return path
+def _located(path: str, raw: Any, wanted: Any) -> tuple[list[str | int], object, Any]:
+    """A path as msgspec writes it: its steps, what stands there, and the struct or enum that was wanted there."""
+    steps: list[str | int] = []
+    for name, index, table in STEPS.findall(path):
+        step: str | int = name or (0 if table else int(index))
+        if table:  # msgspec does not say which of the table's values: it is the first that does not fit
+            step = next(each for each, value in raw.items() if not _fits({each: value}, wanted))
+        steps.append(step)
+        raw = raw[step]
+        wanted = get_type_hints(_structured(wanted))[name] if name else _structured(wanted)
+    return steps, raw, _structured(wanted)
 
 
 def _fits(raw: object, wanted: Any) -> bool:
@@ -119,30 +125,6 @@ def _fits(raw: object, wanted: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _at(raw: object, path: str) -> object:
-    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-        if name and isinstance(raw, Mapping):
-            raw = raw.get(name)
-        elif index and isinstance(raw, list):
-            raw = raw[int(index)]
-    return raw
-
-
-def _annotation_at(wanted: Any, path: str) -> Any:
-    """The type that a struct's field at the path was declared with."""
-    for name in re.findall(r"[^.\[\]]+", path):
-        fields = get_type_hints(_structured(wanted)) if hasattr(_structured(wanted), "__struct_fields__") else {}
-        if name in fields:
-            wanted = fields[name]
-        elif not name.isdigit():  # the name of a table in a table of tables
-            wanted = _structured(wanted)
-    return wanted
-
-
-def _type_at(wanted: Any, path: str) -> Any:
-    return _structured(_annotation_at(wanted, path))
 
 
 def _structured(wanted: Any) -> Any:
@@ -158,6 +140,8 @@ def _fields(wanted: Any) -> list[str]:
     return list(getattr(wanted, "__struct_encode_fields__", ()))
 
 
+PLACED = re.compile(r"(.*?)(?: - at `\$([^`]*)`)?", re.DOTALL)  # an error of msgspec's, and its path if it has one
+STEPS = re.compile(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])")
 SECRETIVE = ("credentials", "proxy", "key")  # keys whose values are not quoted in errors, however they are mistaken
 KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "a boolean"),

@@ -98,7 +98,9 @@ def _picture(found: dict[str, Any], now: float) -> Any:
     if daemon["locked"]:
         parts.append(Text("the keys are locked", style="red"))
     if daemon.get("store"):
-        parts.append(Text(f"store: {plain(daemon['store'])}", style="red"))
+        since = daemon.get("store_since")
+        when = f" (failing since {span(now - since)})" if since is not None else ""
+        parts.append(Text(f"store: {plain(daemon['store'])}{when}", style="red"))
     return Group(*parts)
 
 
@@ -130,4 +132,6 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
     if grant["last_error"]:
         failures = f"{grant['failures']} failures, the last: " if grant["failures"] > 1 else ""
         notes.append(plain(f"{failures}{grant['last_error']}"))
+    if remedy := grant.get("remedy"):
+        notes.append(f"mend it with: {plain(remedy)}")
     return notes

@@ -16,6 +16,7 @@ from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
 
 AGREEMENT = 1.5  # seconds; a JWT's whole seconds and ours differ by this much when both clocks are right
+CACHED = 10.0  # seconds; a JWT that is older than this by the clock that dates the answer was made for an earlier one
 VISIBLE = re.compile(r"[!-~]+")
 LONGEST_TOKEN = 48 * 1024  # characters
 LONGEST_LIFETIME = 100 * 365 * 86_400.0  # seconds; anything beyond is a way of writing "never"
@@ -95,7 +96,8 @@ def lifetime_until(value: object, response: Response) -> float | None:
 
 
 def lifetime_of_jwt(token: str, response: Response) -> float | None:
-    """The lifetime that a JWT names itself (RFC 7519 §4.1.4), read and not verified: `exp − iat` from when it came."""
+    """The lifetime that a JWT names itself (RFC 7519 §4.1.4), read and not verified: `exp − iat` from when it came;
+    less where the answer's Date says that it was made long before (some give out one token until it ends)."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False, "verify_aud": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
@@ -107,7 +109,8 @@ def lifetime_of_jwt(token: str, response: Response) -> float | None:
     if start is None:
         return _bounded(by_clock)
     named = end - start
-    return _bounded(min(named, by_clock) if abs(named - by_clock) <= AGREEMENT else named)
+    is_cached = _http_date(response.header("date")) is not None and named - by_clock > CACHED
+    return _bounded(min(named, by_clock) if is_cached or abs(named - by_clock) <= AGREEMENT else named)
 
 
 def retry_after(response: Response) -> float | None:

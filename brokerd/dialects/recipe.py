@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
@@ -116,11 +117,14 @@ class RecipeDialect(Dialect):
         """An error answer. Without a reason where the recipe says that one is, it is not the provider's (law 12)."""
         body = answer.json_object(response)
         if self.recipe.reason is None:
-            own, words = body is not None or not response.body.strip(), ""
+            own, text = body is not None or not response.body.strip(), ""
         else:
             found = _find(self.recipe.reason, body or {}, response)
-            own, words = found is not None, reason(_words(found), request.secrets)
+            own, text = found is not None, _words(found)
+        words = reason(text, request.secrets)
         meaning = operation.errors.get(response.status)
+        if isinstance(meaning, Mapping):
+            meaning = meaning.get(text)
         if not own or (meaning is None and response.status not in REFUSALS):
             return answer.strange(response, operation.key, request.secrets)
         said = f"{operation.key}: the provider answered {response.status}" + (f": {words}" if words else "")
@@ -257,7 +261,7 @@ def _walk(path: str, found: object) -> object:
     for step in path.split("."):
         if isinstance(found, Mapping):
             found = found.get(step)
-        elif isinstance(found, list) and step.isdigit() and int(step) < len(found):
+        elif isinstance(found, list) and INDEX.fullmatch(step) and int(step) < len(found):
             found = found[int(step)]
         else:
             return None
@@ -268,5 +272,6 @@ def _words(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+INDEX = re.compile(r"[0-9]{1,7}")  # of an array in an answer
 # Statuses that mean "a person must change something" where a recipe does not name them.
 REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 409, 410, 411, 413, 414, 415, 422})

@@ -2,6 +2,7 @@
 # wait for the first renewal. Nothing is sent here: recipe.py does that.
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,15 @@ from brokerd.dialects.dialect import DEFAULT_PRESENT
 STORED = ("access_token", "refresh_token", "access_token.id", "refresh_token.id")
 ALWAYS_SETTINGS = ("scope", "audience", "resource")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding")
+OURS = (
+    *("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"),
+    *("upgrade", "expect", "te"),
+)
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%{}-]*)+")  # RFC 3986 §3.3; braces are looked at with the placeholders
+Meaning = str | Mapping[str, str]  # of a status; or by the answer's reason, where not every answer of it means the same
+STATUS = re.compile(r"4[0-9]{2}")
+DEEPEST = 16  # tables and arrays within each other in a request's JSON
 MEANINGS = ("misconfigured", "rejected", "retry", "done")
 
 
@@ -48,7 +55,7 @@ class OperationFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     json: dict[str, Any] | None = None
     form: dict[str, str] | None = None
     multipart: dict[str, str] | None = None
-    errors: dict[str, str] = {}
+    errors: dict[str, str | dict[str, str]] = {}
     answer: AnswerFile | None = None
 
 
@@ -80,7 +87,7 @@ class Operation:
     method: str
     path: str
     file: OperationFile
-    errors: Mapping[int, str]
+    errors: Mapping[int, Meaning]
     answer: AnswerFile
     needs: frozenset[str] = field(default=frozenset())  # placeholders that must have a value
     sends: frozenset[str] = field(default=frozenset())  # all placeholders
@@ -148,6 +155,7 @@ def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozens
     if method not in METHODS or path.startswith("//") or not PATH.fullmatch(plain) or upwards:
         wanted = 'a method and a path with one leading slash, such as "POST /token"'
         raise expected(wanted, file.request, key=f"{key}.request")
+    _check_json(f"{key}.json", file.json, DEEPEST)
     bodies = [name for name in ("json", "form", "multipart") if getattr(file, name) is not None]
     if len(bodies) > 1:
         raise ConfigError(f"at most one of json, form and multipart; found {' and '.join(bodies)}", key=key)
@@ -156,14 +164,15 @@ def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozens
     for name, value in file.headers.items():
         if not HEADER_NAME.fullmatch(name) or name.lower() in OURS:
             raise ConfigError("this header cannot be set by a recipe", key=f"{key}.headers.{name}")
-        if set(value) & set("\r\n\0"):
-            raise expected("one line", value, key=f"{key}.headers.{name}")
+        if not value.isprintable() or value != value.strip():
+            raise expected("one line without blanks around it", value, key=f"{key}.headers.{name}")
     if file.basic is not None and "authorization" in map(str.lower, file.headers):
         raise ConfigError("either basic or an Authorization header, not both", key=f"{key}.basic")
     if file.answer is not None:
         _check_answer(f"{key}.answer", file.answer)
     needs, sends = _placeholders(key, file, known)
-    return Operation(key, method, path, file, dict(_errors(key, file)), file.answer or recipe.answer, needs, sends)
+    errors = dict(_errors(key, file, has_reason=recipe.errors.reason is not None))
+    return Operation(key, method, path, file, errors, file.answer or recipe.answer, needs, sends)
 
 
 def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -187,6 +196,17 @@ def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple
     return frozenset(needs), frozenset(sends)
 
 
+def _check_json(key: str, value: object, room: int) -> None:
+    """TOML says what JSON cannot: dates, times, and numbers that are none."""
+    if isinstance(value, dict | list):
+        if not room:
+            raise ConfigError(f"at most {DEEPEST} tables and arrays within each other", key=key)
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_json(f"{key}.{name}" if isinstance(value, dict) else f"{key}[{name}]", each, room - 1)
+    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise expected("what JSON can say: text, a number, true or false, an array, a table", value, key=key)
+
+
 def _texts(value: object) -> Iterator[str]:
     match value:
         case str():
@@ -196,12 +216,16 @@ def _texts(value: object) -> Iterator[str]:
                 yield from _texts(each)
 
 
-def _errors(key: str, file: OperationFile) -> Iterator[tuple[int, str]]:
+def _errors(key: str, file: OperationFile, *, has_reason: bool) -> Iterator[tuple[int, Meaning]]:
     for status, meaning in file.errors.items():
-        if not status.isdigit() or not 400 <= int(status) <= 499 or int(status) in answer.LATER:
+        if not STATUS.fullmatch(status) or int(status) in answer.LATER:
             raise expected('a status from 400 to 499 that does not mean "later" anyway', status, key=f"{key}.errors")
-        if meaning not in MEANINGS:
-            raise expected(f"one of {', '.join(MEANINGS)}", meaning, key=f"{key}.errors.{status}")
+        at = f"{key}.errors.{status}"
+        if not isinstance(meaning, str) and not has_reason:
+            raise ConfigError("meanings by reason need an [errors] reason: where an answer has its text", key=at)
+        for each in (meaning,) if isinstance(meaning, str) else meaning.values():
+            if each not in MEANINGS:
+                raise expected(f"one of {', '.join(MEANINGS)}", each, key=at)
         yield int(status), meaning
 
 

@@ -2,12 +2,12 @@
 # Synchronous, used by one thread at a time; it sees sealed bytes only.
 from __future__ import annotations
 
-import fcntl
-import os
+import contextlib
 import secrets
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from brokerd.core.breaker import Breaker
 from brokerd.core.moment import Moment
@@ -18,7 +18,7 @@ APPLICATION_ID = 0x62726B64  # "brkd": what file(1) and we know the file by
 WAL_PAGES = 1000  # checkpoint at 4 MiB, so that the log stays bounded
 WAL_BYTES = 4 * 1024 * 1024  # what is left of it after a checkpoint, at most
 FILE = "brokerd.db"
-LOCK = "lock"
+COMMITS = "commits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +36,72 @@ class Row:
 class Database:
     """An open store. Every method is one statement or a few; `transaction` makes them one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, create: bool) -> None:
+        """Without `create` there has to be one. Raises sqlite3.Error, StoreError."""
         self.path = folder / FILE
-        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        there = self.path.exists() and self.path.stat().st_size > 0
+        if not (there or create):
+            raise StoreUnavailable(f"{self.path} is gone")
+        self.is_new = not (there and self._holds_ours())
+        self._connection = self._connect("rwc" if create else "rw")
         try:
             self._open()
         except BaseException:
             self._connection.close()
             raise
 
-    def _open(self) -> None:
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path))}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         # What should be sealed bytes may have been made text by who tampers: it is to be found wrong, not to end us.
-        self._connection.text_factory = lambda data: data.decode(errors="replace")
+        connection.text_factory = lambda data: data.decode(errors="replace")
+        connection.execute("PRAGMA busy_timeout=5000")
+        return connection
+
+    def _holds_ours(self) -> bool:
+        """Whether it has our tables; raises StoreError where it is not ours to open. By a connection that only reads:
+        one that may write would, at its end, delete the log of a database that it could not make sense of."""
+        with contextlib.closing(self._connect("ro")) as connection:
+            run = connection.execute
+            version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
+            if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return False
+            if ours != APPLICATION_ID:
+                raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
+            if version > SCHEMA_VERSION:
+                words = f"was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
+                raise StoreError(f"{self.path} {words}; install that version again, or restore a copy from before")
+            if (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
+            return True
+
+    def _open(self) -> None:
         run = self._connection.execute
-        run("PRAGMA busy_timeout=5000")
-        version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
-        is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not is_new and ours != APPLICATION_ID:
-            raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
-        if version > SCHEMA_VERSION:
-            words = f"{self.path} was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
-            raise StoreError(f"{words}; install that version again, or restore a copy from before")
         run("PRAGMA secure_delete=ON")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")
         run(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         run(f"PRAGMA journal_size_limit={WAL_BYTES}")
-        if is_new:
+        if self.is_new:
             store = f"INSERT INTO meta VALUES ('store', '{secrets.token_hex(16)}')"  # noqa: S608 - digits of our own
             self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; {store}; COMMIT;")
-        elif (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
-        self._inode = self.path.stat().st_ino
+        # What a process before us wrote and could not sync may be in the kernel's cache alone. This writes it for good.
+        if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise StoreUnavailable(f"{self.path} is in use by another program")
+        self._place = self._where()
+        self._changes = 0
 
     def close(self) -> None:
         self._connection.close()
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
+        self._changes = self._connection.total_changes
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something was written since `begin`."""
+        return self._connection.total_changes != self._changes
 
     def commit(self) -> None:
         self._connection.execute("COMMIT")
@@ -82,14 +110,22 @@ class Database:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def assert_in_place(self) -> None:
-        """SQLite writes happily into a file that was deleted: what it commits there is lost."""
+    @property
+    def inode(self) -> int:
+        return self._place[0][1]
+
+    @property
+    def is_in_place(self) -> bool:
+        """SQLite writes happily into files that were deleted: what it commits there is lost."""
         try:
-            there = self.path.stat().st_ino
+            return self._where() == self._place
         except OSError:
-            there = None
-        if there != self._inode:
-            raise StoreUnavailable(f"{self.path} was deleted or replaced while brokerd runs; restart brokerd")
+            return False
+
+    def _where(self) -> tuple[tuple[int, int], ...]:
+        """Device and inode of the file and of its log."""
+        found = (self.path.stat(), self.path.with_name(f"{FILE}-wal").stat())
+        return tuple((each.st_dev, each.st_ino) for each in found)
 
     # -- meta and keys
 
@@ -99,6 +135,13 @@ class Database:
 
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def commits(self) -> int:
+        """How many transactions have changed the store."""
+        return int(self.meta(COMMITS) or 0)
+
+    def set_commits(self, number: int) -> None:
+        self.set_meta(COMMITS, str(number))
 
     def data_keys(self) -> list[tuple[int, bytes, int]]:
         """(id, wrapped key, seals reserved), oldest first."""
@@ -181,25 +224,6 @@ class Database:
 
     def put_metadata(self, provider: str, sealed: bytes) -> None:
         self._connection.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?)", (provider, sealed))
-
-
-class Held(StoreError):
-    """Another daemon has this state directory."""
-
-
-def lock(folder: Path) -> int:
-    """Take the state directory for this process alone; the descriptor is held until the end. Raises Held."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 100).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        words = f"{folder} is in use by the brokerd with pid {holder}; end that one first, or set another state_dir"
-        raise Held(words) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 SCHEMA = f"""

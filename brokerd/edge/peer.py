@@ -20,8 +20,8 @@ _lookups = trio.CapacityLimiter(8)  # its own: a slow directory server must not 
 
 async def attest(sock: socket.socket) -> Caller:
     """The caller, with the names of his user and groups."""
-    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    gids = frozenset((gid & 0xFFFFFFFF, *_groups(sock)))
+    pid, uid, gid = _credentials(sock)
+    gids = frozenset((gid, *_groups(sock)))
     window = int(time.monotonic() / NAMES_LAST)
     if (names := _known.get((uid, gids, window))) is None:
         names = await trio.to_thread.run_sync(_names, uid, gids, limiter=_lookups, abandon_on_cancel=True)
@@ -29,7 +29,18 @@ async def attest(sock: socket.socket) -> Caller:
             _known.clear()
         _known[uid, gids, window] = names
     user, groups = names
-    return Caller(pid, uid & 0xFFFFFFFF, gids, user, groups)
+    return Caller(pid, uid, gids, user, groups)
+
+
+def uid_of(sock: socket.socket) -> int:
+    """The caller's user, before anything else is known of him."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """Pid, uid and gid as they were when the connection was made (unix(7), SO_PEERCRED)."""
+    pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid
 
 
 _known: dict[tuple[int, frozenset[int], int], tuple[str | None, frozenset[str]]] = {}

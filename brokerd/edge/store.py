@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,16 @@ from brokerd.core.moment import Moment
 from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
 from brokerd.core.record import Record, reopened
 from brokerd.core.secret import Secret
-from brokerd.edge.database import Database, Row
+from brokerd.edge.database import FILE, Database, Row
+from brokerd.edge.lock import Lock
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
 RESERVED = 2**16  # seals that are counted ahead, so that the count is written seldom
+PROBE = 2.0  # seconds between looks whether the disk is back, where nobody else writes
+OLDER = "older"  # in the place of the machine: the store is behind what its directory has seen
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})  # no time mends these
+GONE = DAMAGE | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # the connection is no good
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +69,53 @@ class Store:
         runner: Callable[[Callable[[], None]], Awaitable[None]] = in_thread,
     ) -> None:
         """Opens or creates the store in `folder`. Blocking. Raises StoreError: nothing was changed then."""
-        self._database = _opened(folder)
+        self._folder, self._kek, self._machine = folder, kek, machine
+        self._entropy = entropy
+        self._runner = runner
+        self._lock = Lock(folder)
         try:
-            self._entropy = entropy
-            self._runner = runner
-            self._identity = f"{machine} {self._database.path.stat().st_ino}"
-            self._store_id = self._database.meta("store") or ""
-            self._keyring = Keyring(entropy)
-            self._unlock(kek)
-            self.adopted = self._database.meta("machine") in (None, self._identity)
-            if self._database.meta("machine") is None:
-                self._database.set_meta("machine", self._identity)
+            self._database = _opened(folder, create=not self._lock.seen)
+        except StoreUnavailable as error:
+            self._lock.release()
+            if (folder / FILE).exists() or not self._lock.seen:
+                raise
+            words = f"put it back; or delete {folder}/lock to begin with nothing: revoked grants come to life then"
+            raise StoreUnavailable(f"{error}; {words}") from None
         except BaseException:
-            self._database.close()
+            self._lock.release()
             raise
-        self._kek = kek
-        self._seals_left = 0
-        self._added: int | None = None  # a data key that is not committed yet
+        try:
+            self._attach()
+            self.is_new = self._database.is_new
+            self._commits = self._attempted = self._database.commits()
+            if self._commits < self._lock.seen:  # it was put back, or has lost its log
+                self._database.set_meta("machine", OLDER)
+            elif self._database.meta("machine") is None:
+                self._database.set_meta("machine", self._identity)
+            self._lock.note(self._commits)
+            self.adopted = self._database.meta("machine") == self._identity
+        except BaseException:
+            self.close()
+            raise
+        self._is_open = True
         self._pending: list[tuple[Work, _Result]] = []
         self._wake = trio.Event()
         self.trouble: str | None = None  # what is wrong with the disk, for status
+        self.since: float | None = None  # when that began, in Unix seconds
+        self.noticed: Callable[[], None] = lambda: None  # is called when `trouble` has changed
+
+    def _attach(self) -> None:
+        """Know the database that is open: its identity and its keys."""
+        database = self._database
+        self._identity = self._identity_of(database.inode)
+        self._store_id = database.meta("store") or ""
+        self._keyring = Keyring(self._entropy)
+        self._seals_left = 0
+        self._added: int | None = None  # a data key that is not committed yet
+        self._unlock(self._kek)
+
+    def _identity_of(self, inode: int) -> str:
+        return f"{self._machine} {inode}"
 
     def _unlock(self, kek: bytes) -> None:
         for key_id, wrapped, _ in self._database.data_keys():
@@ -119,19 +153,30 @@ class Store:
                 found[provider] = msgspec.msgpack.decode(plain, type=Metadata)
         return found
 
+    @property
+    def path(self) -> Path:
+        return self._database.path
+
     def close(self) -> None:
+        """Lets go of every file, so that the disk can be unmounted."""
         self._database.close()
+        self._lock.release()
 
     # -- asynchronous
 
     async def run(self) -> None:
-        """Does the work that was asked for: all that is waiting becomes one transaction and one sync."""
+        """Does the work that was asked for: all that is waiting becomes one transaction and one sync. While the disk
+        is in trouble it looks by itself whether it is back."""
         while True:
-            await self._wake.wait()
+            with trio.move_on_after(PROBE if self.trouble else math.inf):
+                await self._wake.wait()
             self._wake = trio.Event()
+            before = self.trouble
             group, self._pending = self._pending, []
             with trio.CancelScope(shield=True):
                 await self._runner(lambda group=group: self._group(group))  # type: ignore[misc]
+            if self.trouble != before:
+                self.noticed()
             for _, result in group:
                 result.done.set()
 
@@ -209,9 +254,9 @@ class Store:
     def _group(self, group: list[tuple[Work, _Result]]) -> None:
         """In the thread: everything in one transaction. A work that refuses refuses before it changes anything, and
         costs the others nothing; a disk that refuses is every work's failure."""
-        database = self._database
         try:
-            database.assert_in_place()
+            self._be_in_place()
+            database = self._database
             database.begin()
             for work, result in group:
                 try:
@@ -220,19 +265,72 @@ class Store:
                     result.error = error
                 except (ValueError, TypeError) as error:  # it has no form that can be written: its writer's alone
                     result.error = StoreError(f"the record cannot be written: {type(error).__name__}")
-            database.commit()
-            self._added = None
-            self.trouble = None
-        except (sqlite3.Error, OSError, StoreUnavailable) as error:
-            with contextlib.suppress(sqlite3.Error):
-                database.rollback()
-            self.trouble = str(error) if isinstance(error, StoreError) else f"{database.path}: {error}"
-            self._seals_left = 0
-            if self._added is not None:  # the disk did not take it: nothing may be sealed under it
-                self._keyring.remove(self._added)
-                self._added = None
+            self._commit(database, probes=not group)
+        except (sqlite3.Error, OSError, StoreError) as error:
+            self._fail(error)
             for _, result in group:
                 result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
+
+    def _commit(self, database: Database, *, probes: bool) -> None:
+        """Reading works on a full disk, and proves nothing. `probes`: nobody writes, and a write is to be tried."""
+        writes = database.is_changed or probes
+        if writes:
+            self._attempted = self._commits + 1
+            database.set_commits(self._attempted)
+        database.commit()
+        if writes:
+            self._commits = self._attempted
+            self._lock.note(self._commits)
+            self.trouble = self.since = None
+        self._added = None
+
+    def _fail(self, error: Exception) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._database.rollback()
+        self.trouble = str(error) if isinstance(error, StoreError) else f"{self._database.path}: {error}"
+        self.since = self.since or round(time.time(), 2)
+        self._seals_left = 0
+        if self._added is not None:  # the disk did not take it: nothing may be sealed under it
+            self._keyring.remove(self._added)
+            self._added = None
+        if _code(error) in GONE:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """A file system that has failed is not mounted anew while somebody holds a file of it."""
+        self._is_open = False
+        with contextlib.suppress(sqlite3.Error):
+            self.close()
+
+    def _be_in_place(self) -> None:
+        """That the open file lies where it should, or is opened again there. Raises StoreError.
+
+        It has to be the very store that was left: an older one would bring back tokens that were used up (law 3).
+        """
+        if self._is_open:
+            if self._database.is_in_place:
+                return
+            self._let_go()
+        path = self._folder / FILE
+        elsewhere = StoreUnavailable(
+            f"{path} was deleted or replaced while brokerd runs; put it back, or restart brokerd"
+        )
+        left = self._identity, self._store_id
+        if not path.exists() or self._identity_of(path.stat().st_ino) != self._identity:
+            raise elsewhere
+        try:
+            self._lock = Lock(self._folder)
+            self._database = _opened(self._folder, create=False)
+            self._attach()
+            found = self._database.commits()
+            if self._store_id != left[1] or not self._commits <= found <= self._attempted:
+                raise elsewhere
+        except BaseException:
+            self._identity, self._store_id = left
+            self._let_go()
+            raise
+        self._commits = self._attempted = found
+        self._is_open = True
 
     def _seal(self, database: Database, plain: bytes, bound: Bound) -> bytes:
         if not self._seals_left:
@@ -275,15 +373,23 @@ def fingerprint(identity: tuple[str, ...]) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(identity)).hexdigest()[:32]
 
 
-def _opened(folder: Path) -> Database:
-    """Creates the folder's database with nobody else's eyes on it, or opens it."""
+def _opened(folder: Path, *, create: bool) -> Database:
+    """Opens the folder's database, or creates it with nobody else's eyes on it. Raises StoreError."""
     before = os.umask(0o077)
     try:
-        return Database(folder)
+        return Database(folder, create=create)
     except sqlite3.Error as error:
-        raise StoreError(f"{folder}: the store cannot be opened: {error}") from None
+        words = f"{folder}: the store cannot be opened: {error}"
+        if _code(error) in DAMAGE:
+            raise StoreError(f"{words}; restore a copy of the state directory") from None
+        raise StoreUnavailable(words) from None
     finally:
         os.umask(before)
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 where it is not SQLite's error."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _encode(value: object) -> object:

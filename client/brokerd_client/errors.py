@@ -4,7 +4,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeGuard
+
+
+LONGEST = 2000  # characters of a message that is passed on
 
 
 class BrokerError(Exception):
@@ -124,10 +127,24 @@ def from_map(error: object) -> BrokerError:
         raise ProtocolError("expected an error with the texts code and message")
     grant, retry_after = error.get("grant"), error.get("retry_after")
     grant = grant if isinstance(grant, str) else None
-    retry_after = retry_after if isinstance(retry_after, (int, float)) else None
-    made = _CLASSES.get(code, BrokerError)(message, grant=grant, retry_after=retry_after)
+    retry_after = max(0, retry_after) if is_number(retry_after) else None
+    made = _CLASSES.get(code, BrokerError)(_plain(message), grant=grant, retry_after=retry_after)
     made.code = code
     return made
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it can be reckoned with: nan compares with nothing, so that a token would never expire."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_HUGE < value < _HUGE
+
+
+def _plain(text: str) -> str:
+    """One line, not without end: whoever sits at the socket does not write an application's log."""
+    text = text[:LONGEST]
+    return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+_HUGE = 1e15
 
 
 _CLASSES: dict[str, type[BrokerError]] = {

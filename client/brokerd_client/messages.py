@@ -2,13 +2,14 @@
 # It knows maps, not bytes: those are wire's.
 from __future__ import annotations
 
-from brokerd_client.errors import BrokerError, ProtocolError, from_map
+from brokerd_client.errors import BrokerError, ProtocolError, from_map, is_number
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
     from typing import NoReturn
 
-PRESENT = "Authorization: Bearer {access_token}"  # how an API wants a token unless its provider says otherwise
+PLACEHOLDER = "{access_token}"
+PRESENT = f"Authorization: Bearer {PLACEHOLDER}"  # how an API wants a token unless its provider says otherwise
 
 
 class Token:
@@ -30,14 +31,16 @@ class Token:
         self, value: str, token_type: str, expires_at: float | None, grant: str, present: str = PRESENT
     ) -> None:
         name, colon, line = present.partition(":")
-        if not colon:
-            raise ProtocolError(f'expected present as a header line "Name: …", found "{present}"')
+        if not (colon and name.strip() and PLACEHOLDER in line and present.isprintable() and " " not in name.strip()):
+            raise ProtocolError(f'expected present as one header line "Name: …{PLACEHOLDER}"')
+        if not (value and value.isprintable()):  # a line break in it would be another header
+            raise ProtocolError("expected the value of a token to be printable text")
         put = object.__setattr__
         put(self, "value", value)
         put(self, "token_type", token_type)
         put(self, "expires_at", expires_at)
         put(self, "grant", grant)
-        put(self, "header", {name.strip(): line.strip().replace("{access_token}", value)})
+        put(self, "header", {name.strip(): line.strip().replace(PLACEHOLDER, value)})
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Token is frozen: {name} cannot be set")
@@ -73,7 +76,7 @@ def read_token(found: object) -> Token:
     expires_at, present = found.get("expires_at"), found.get("present", PRESENT)
     if not (isinstance(value, str) and isinstance(token_type, str) and isinstance(grant, str)):
         raise ProtocolError("expected a token to have the texts value, token_type and grant")
-    if expires_at is not None and not isinstance(expires_at, (int, float)):
+    if expires_at is not None and not is_number(expires_at):
         raise ProtocolError("expected the expires_at of a token to be a number or nil")
     if not isinstance(present, str):
         raise ProtocolError("expected the present of a token to be text")

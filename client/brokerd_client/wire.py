@@ -18,6 +18,8 @@ MAX_MESSAGE = 64 * 1024  # bytes; room for a JWT full of group claims
 MAX_ANSWER = 16 * 1024 * 1024  # bytes; what a client takes from its daemon: the status of thousands of grants
 MAX_DEPTH = 8  # arrays and maps within each other, the message itself being the first
 MAX_ID = 2**32 - 1
+BUFFER = 4096  # bytes that an unpacker holds from the start; msgpack would take a mebibyte. It grows with what is fed.
+SPARE = 4  # unpackers that are kept for the next bytes, whoever sends them
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2  # the first item of a message
 
@@ -35,14 +37,7 @@ class Reader:
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
-        # The unpacker's buffer is not what bounds us (fed - taken is), so that a feed never fails. An array is made
-        # in full as soon as its head was read, within every other one: hence no more items than would make sense.
-        self._unpacker = Unpacker(
-            ext_hook=_no_extension,
-            max_buffer_size=0,
-            max_array_len=limit // 64,
-            max_map_len=limit // 64,
-        )
+        self._unpacker: Any = None  # 40 KiB, hence only while there is something to unpack
         self._fed = 0
         self._taken = 0  # bytes of whole messages
         self._broken: ProtocolError | None = None
@@ -50,6 +45,9 @@ class Reader:
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes of the stream."""
         if self._broken is None:
+            if self._unpacker is None:
+                self._unpacker = unpacker = _unpacker(self._limit)
+                self._fed = self._taken = unpacker.tell()
             self._fed += len(data)
             self._unpacker.feed(data)
 
@@ -57,6 +55,8 @@ class Reader:
         if self._broken is not None:
             raise self._broken
         unpacker, limit = self._unpacker, self._limit
+        if unpacker is None:
+            return
         try:
             for message in unpacker:
                 end = unpacker.tell()
@@ -69,6 +69,9 @@ class Reader:
                 yield message
             if self._fed - self._taken > limit:
                 raise _too_large(limit)
+            if self._fed == self._taken:
+                self._unpacker = None
+                _give_back(limit, unpacker)
         except ProtocolError as error:
             self._break(error)
         except (ValueError, UnpackException) as error:
@@ -81,7 +84,7 @@ class Reader:
 
     def _break(self, error: ProtocolError) -> NoReturn:
         self._broken = error
-        self._unpacker = Unpacker()  # the memory of the bad message goes
+        self._unpacker = None  # the memory of the bad message goes
         raise error from None
 
 
@@ -166,6 +169,28 @@ def _check(items: Iterable[Any], room: int) -> None:
         _check(item.values(), room - 1)
 
 
+def _unpacker(limit: int) -> Any:
+    """One that holds nothing: a spare one, or a new one."""
+    try:
+        return _spare[limit].pop()
+    except (KeyError, IndexError):
+        # The unpacker's buffer is not what bounds us (fed - taken is), so that a feed never fails. An array is made
+        # in full as soon as its head was read, within every other one: hence no more items than would make sense.
+        return Unpacker(
+            ext_hook=_no_extension,
+            max_buffer_size=0,
+            read_size=BUFFER,
+            max_array_len=limit // 64,
+            max_map_len=limit // 64,
+        )
+
+
+def _give_back(limit: int, unpacker: Any) -> None:
+    spare = _spare.setdefault(limit, [])
+    if len(spare) < SPARE:
+        spare.append(unpacker)
+
+
 def _no_extension(code: int, data: bytes) -> NoReturn:  # noqa: ARG001 - msgpack calls it so
     raise ProtocolError(_NO_EXTENSION)
 
@@ -184,6 +209,7 @@ def _words(error: Exception) -> str:
     )
 
 
+_spare: dict[int, list[Any]] = {}  # by limit; append and pop are whole steps, so all threads share it
 _NO_EXTENSION = "expected text, found bin or an extension type"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _pack: Callable[[object], bytes] = Packer().pack  # one for all threads: it never lets another in halfway

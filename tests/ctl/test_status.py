@@ -28,6 +28,7 @@ GRANT = {
     "interrupted": None,
     "unstored": False,
     "last_error": None,
+    "remedy": None,
     "pending_revocations": 0,
 }
 DAEMON = {"version": "0.1.0", "pid": 42, "started_at": 1.5, "locked": False, "store": None}
@@ -75,11 +76,12 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "interrupted": now - 60,
         "unstored": True,
         "last_error": "ix: [red]503[/red] \x1b[2J no",
+        "remedy": "brokerctl import ix-prod",
         "pending_revocations": 2,
         "expires_at": now - 5,
         "refresh_expires_at": now + 200,
     }
-    answer(daemon, trouble, store="the disk is full", locked=True)
+    answer(daemon, trouble, store="the disk is full", store_since=now - 200, locked=True)
     text = brokerctl("status").stdout
     for words in (
         "retrying",
@@ -89,7 +91,8 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "2 still to be revoked",
         "refresh token expires in 3m",
         "4 failures, the last: ix: [red]503[/red]",
-        "store: the disk is full",
+        "mend it with: brokerctl import ix-prod",
+        "store: the disk is full (failing since 3m ",
         "the keys are locked",
     ):
         assert words in text

@@ -134,11 +134,11 @@ class Ended(Exception):
 
 
 class Executed:
-    """The daemon as a process of its own interpreter."""
+    """The daemon as a process of its own interpreter, by way of the command `within` (unshare(1), …)."""
 
-    def __init__(self, arguments: list[str], output: int) -> None:
+    def __init__(self, arguments: list[str], output: int, module: str, within: Iterable[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "brokerd.daemon", *arguments],
+            [*within, sys.executable, "-W", "error", "-m", module, *arguments],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -154,12 +154,12 @@ class Executed:
 
 
 class Forker:
-    """The process of forker.py, one for the whole test run."""
+    """The process of forker.py, one for the whole test run and each module that is started."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._control, its = socket.socketpair()
         with its:
-            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker"]
+            command = [sys.executable, "-W", "error", "-m", "tests.daemon.forker", module]
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=its.fileno(), preexec_fn=_die_with_parent)
         self._answers = self._control.makefile("r")
         self._ended: dict[int, int] = {}
@@ -196,8 +196,8 @@ class Forked:
 
 
 @functools.cache
-def forker() -> Forker:
-    made = Forker()
+def forker(module: str) -> Forker:
+    made = Forker(module)
     atexit.register(made.close)
     return made
 
@@ -207,6 +207,7 @@ class Brokerd:
     often as a test wants. `log` is all that it ever wrote to stdout and stderr.
 
     `executed`: it is started as an operator starts it, by a new interpreter; otherwise forked, which saves a second.
+    `within`: a command that runs it in surroundings of its own.
     A test fails at its end where the log holds a traceback, or the daemon left zombies or processes.
     """
 
@@ -217,6 +218,7 @@ class Brokerd:
         self.config, self.key = self.etc / "brokerd.toml", self.etc / "key"
         self.log = ""
         self.executed = FULL
+        self.within: tuple[str, ...] = ()
         self.nursery = nursery
         self._process: Executed | Forked | None = None
         self._changed = trio.Event()
@@ -282,9 +284,14 @@ class Brokerd:
         ours, its = socket.socketpair()
         arguments = ["--config", str(self.config), "--log-level", "debug"]
         with its:
-            self._process = (Executed if self.executed else forker())(arguments, its.fileno())
+            self._process = self._begin(arguments, its.fileno())
         self._quiet = trio.Event()
         self.nursery.start_soon(self._listen, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    def _begin(self, arguments: list[str], output: int, module: str = "brokerd.daemon") -> Executed | Forked:
+        if self.executed or self.within:
+            return Executed(arguments, output, module, self.within)
+        return forker(module)(arguments, output)
 
     async def refuses_to_start(self) -> tuple[int, str]:
         """Start it and wait for its end: exit status, and what it said."""

@@ -126,6 +126,14 @@ async def test_a_lost_answer_needs_a_person_where_nothing_else_is_left_and_says_
     assert error["code"] == "needs_login"
     assert "interrupted at 20" in error["message"]
     assert "brokerctl import app" in error["message"]
+    status = await brokerd.status("app")
+    assert "interrupted at 20" in status["last_error"]
+    assert (status["state"], status["remedy"]) == ("needs_login", "brokerctl import app")
+    assert 'event="an exchange was interrupted" grant=app ' in brokerd.log
+    end = next(line for line in brokerd.log.splitlines() if "outcome=rejected" in line)
+    assert "state=needs_login" in end
+    assert 'remedy="brokerctl import app"' in end
+    assert "interrupted at 20" in end
     assert (await brokerd.error("refresh", grant="app"))["code"] == "needs_login"
     await brokerd.restart()
     assert (await brokerd.error("get", grant="app"))["code"] == "needs_login"

@@ -124,6 +124,18 @@ def test_a_jwt_that_ended_long_ago_has_no_life_left() -> None:
     assert lifetime < 0
 
 
+@pytest.mark.parametrize("skew", [-90.0, 0.0, 90.0])
+def test_a_jwt_that_the_provider_made_long_ago_lives_only_as_long_as_is_left_of_it(skew: float) -> None:
+    """Some providers give out one token until it ends; their Date says how old it is."""
+    clock = NOW.wall + skew
+    dated = answer(200, b"", {"date": http_date(clock)})
+    assert lifetime_of_jwt(jwt_of(clock - 3_000), dated) == pytest.approx(600, abs=2.5)
+    ended = lifetime_of_jwt(jwt_of(clock - 4_000), dated)
+    assert ended is not None
+    assert ended < 0
+    assert lifetime_of_jwt(jwt_of(clock - 3_000), answer(200)) == 3_600  # without a Date nobody knows
+
+
 def test_a_jwt_for_another_audience_is_read_too() -> None:
     assert lifetime_of_jwt(jwt_of(aud=["somebody"], nbf=NOW.wall + 9_999), answer(200)) == pytest.approx(3_600, abs=1.5)
 

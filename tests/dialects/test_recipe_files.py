@@ -131,6 +131,14 @@ REQUEST_FORM = 'expected a method and a path with one leading slash, such as "PO
             'issue[0].errors.400: expected one of misconfigured, rejected, retry, done, found "fatal"',
         ),
         (
+            with_issue(ISSUE, 'errors = { 404 = { "No such token" = "fatal" } }') + '\n[errors]\nreason = "message"',
+            'issue[0].errors.404: expected one of misconfigured, rejected, retry, done, found "fatal"',
+        ),
+        (
+            with_issue(ISSUE, 'errors = { 404 = { "No such token" = "rejected" } }'),
+            "issue[0].errors.404: meanings by reason need an [errors] reason: where an answer has its text",
+        ),
+        (
             with_issue(ISSUE, 'errors = { 500 = "rejected" }'),
             'issue[0].errors: expected a status from 400 to 499 that does not mean "later" anyway, found "500"',
         ),
@@ -445,8 +453,8 @@ def test_an_operation_spends_where_it_sends_what_its_answer_may_replace(
 
 
 def test_a_recipe_says_how_its_tokens_are_presented() -> None:
-    assert dialect(GOOD).present == "Authorization: Bearer {access_token}"
-    assert dialect('present = "X-Api-Key: {access_token}"\n' + GOOD).present == "X-Api-Key: {access_token}"
+    assert dialect(GOOD).present("Bearer") == "Authorization: Bearer {access_token}"
+    assert dialect('present = "X-Api-Key: {access_token}"\n' + GOOD).present("Bearer") == "X-Api-Key: {access_token}"
 
 
 def test_a_revocation_needs_what_it_sends() -> None:

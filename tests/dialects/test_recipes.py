@@ -398,6 +398,11 @@ ROWS: dict[str, tuple[Callable[[], Exchange], Response, str]] = {
         "rejected",
     ),
     "occam refresh 404": (lambda: OCCAM.renew(BY_PASSWORD), detail(404, "Refresh token does not exist"), "rejected"),
+    "occam refresh 404 of a wrong base_url": (
+        lambda: OCCAM.renew(BY_PASSWORD),
+        detail(404, "Not Found"),
+        "misconfigured",
+    ),
     "occam refresh 422": (lambda: OCCAM.renew(BY_PASSWORD), detail(422, VALIDATION), "misconfigured"),
     "treezor issue 400": (lambda: TREEZOR.issue(TREEZOR_USER), errors(400), "misconfigured"),
     "treezor issue 401": (lambda: TREEZOR.issue(TREEZOR_USER), errors(401, "invalid_client"), "misconfigured"),
@@ -437,7 +442,10 @@ def test_a_row_of_the_document_means(row: str) -> None:
     assert meaning(found) == means
     if means in ("rejected", "misconfigured"):
         assert str(heard.status) in words(found)
-        assert any(said in words(found) for said in ("says why", "password", "key", "token", "validation", "Authent"))
+        assert any(
+            said in words(found)
+            for said in ("says why", "password", "key", "token", "validation", "Authent", "Not Found")
+        )
 
 
 @pytest.mark.parametrize("row", [row for row, (_, _, means) in ROWS.items() if means in ("rejected", "misconfigured")])

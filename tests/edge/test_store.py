@@ -29,6 +29,7 @@ from brokerd.core.secret import Secret
 from brokerd.edge import database
 from brokerd.edge.database import Database
 from brokerd.edge.entropy import SystemEntropy
+from brokerd.edge.lock import Held, Lock
 from brokerd.edge.store import RESERVED, Store, Stored, fingerprint, in_thread
 from tests.core.values import NOW, access, refresh
 
@@ -520,7 +521,7 @@ async def test_the_files_are_for_nobody_else(tmp_path: Path) -> None:
             modes = modes_in(tmp_path)
     finally:
         os.umask(before)
-    assert modes == {"brokerd.db": 0o600, "brokerd.db-wal": 0o600, "brokerd.db-shm": 0o600}
+    assert modes == dict.fromkeys(("brokerd.db", "brokerd.db-wal", "brokerd.db-shm", "lock"), 0o600)
 
 
 async def test_a_store_knows_its_machine_and_its_file(tmp_path: Path) -> None:
@@ -609,7 +610,9 @@ async def test_a_file_that_was_deleted_or_replaced_is_noticed(tmp_path: Path, ho
             (folder / "copy").rename(folder / database.FILE)
         else:
             (folder / database.FILE).unlink()
-        with pytest.raises(StoreUnavailable, match="was deleted or replaced while brokerd runs; restart brokerd"):
+        with pytest.raises(
+            StoreUnavailable, match="was deleted or replaced while brokerd runs; put it back, or restart"
+        ):
             await store.write(replace(FULL, generation=8), PRINT, 7, concludes=True)
         with pytest.raises(StoreUnavailable):
             await store.begin("reports", PRINT, 7, NOW)
@@ -675,14 +678,14 @@ async def test_nothing_is_sealed_under_a_new_key_that_a_full_disk_did_not_take(t
 
 
 def test_a_second_daemon_is_refused_and_told_the_first_ones_pid(tmp_path: Path) -> None:
-    held = database.lock(tmp_path)
-    with pytest.raises(database.Held) as caught:
-        database.lock(tmp_path)
+    held = Lock(tmp_path)
+    with pytest.raises(Held) as caught:
+        Lock(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} is in use by the brokerd with pid {os.getpid()}; end that one first, or set another state_dir"
     )
-    os.close(held)
-    os.close(database.lock(tmp_path))
+    held.release()
+    Lock(tmp_path).release()
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 

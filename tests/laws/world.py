@@ -71,6 +71,7 @@ class MemoryStore:
         self.dormancy: dict[tuple[str, str], float] = {}
         self.adopted = True
         self.trouble: str | None = None
+        self.since: float | None = None
         self.broken = False
         self.before_write: Callable[[Record], Awaitable[None]] | None = None
         self.writes: list[Record] = []

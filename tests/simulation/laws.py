@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.record import AccessToken, Record
+from brokerd.core.renewal import Operation
 from brokerd.held import HeldGrant
 from tests.simulation.providers import DEADLINE, Provider, Reply
 from tests.simulation.schedule import GRANTS, REFRESHING
 
 if TYPE_CHECKING:
-    from tests.simulation.world import Life, World
+    from tests.simulation.life import Life
+    from tests.simulation.world import World
 
 EPSILON = 0.02  # seconds; expiries are told rounded to hundredths
 NEAR_END, NEAR_END_MOST = 0.1, 60.0  # law 3: what counts as near the end of a living access token
@@ -30,10 +32,6 @@ class Broken:
     law: str
     what: str
     at: float
-
-    @property
-    def known(self) -> bool:
-        return self.law in KNOWN
 
     def __str__(self) -> str:
         return f"{self.law}, at {self.at:.2f}: {self.what}"
@@ -137,6 +135,19 @@ class Laws:
                 f"{grant}: {password} was refused before, at {now:.2f}",
             )
 
+    def crowded(self, provider: Provider, busy: int) -> None:
+        most = provider.setup.concurrency
+        self.hold("law 7: a provider's concurrency limit holds", busy <= most, f"{provider.name}: {busy} of {most}")
+
+    def ends(self, life: Life, grant: str, fields: dict[str, str], *, cancelled: bool) -> None:
+        """A request that was under way has ended."""
+        well = not cancelled or life.dead or (life.stopping and "refresh_token" not in fields)
+        self.hold("law 1: who goes away cancels no exchange", well, f"{grant}: {fields}")
+
+    def said(self, text: str) -> None:
+        """brokerd told people something."""
+        self.hold("law 11: no secret is said", "test-only-" not in text, text)
+
     def decided(self, life: Life, provider: Provider, grant: str, token: str | None) -> None:
         """brokerd has decided to send a request, whether it can leave or not."""
         seen, now = self.seen[grant], self.world.clock.true()
@@ -205,7 +216,8 @@ class Laws:
         margin = min(NEAR_END_MOST, NEAR_END * token.lifetime)
         if token.issued.boot_id == now.boot_id:
             return token.issued.boot + token.lifetime - margin - now.boot
-        return token.issued.wall + token.lifetime - margin - now.wall if now.trusted else 0.0
+        dated = token.issued.trusted and now.trusted  # otherwise nobody knows that it lives, and it is not served
+        return token.issued.wall + token.lifetime - margin - now.wall if dated else 0.0
 
     def heard(self, grant: str, fields: dict[str, str], reply: Reply, epoch: int, held: HeldGrant | None) -> None:
         """An answer in the provider's own form has come."""
@@ -265,16 +277,23 @@ class Laws:
         seen = self.seen[grant]
         self.by_hand(grant)
         seen.revoked, seen.epoch = "", seen.epoch + 1
-        seen.known, seen.unheard = seen.known | {token}, False
+        seen.unheard = False
         seen.imports.add(token)
 
     def imported(self, grant: str, token: str, held: HeldGrant) -> None:
         provider = self.world.provider_of(grant)
         self.seen[grant].imported_by = held
-        self.seen[grant].known &= {token}
+        self.seen[grant].known = {token}
         self.seen[grant].family = provider.refresh[token].family
 
     # -- what is durable, and what a crash leaves
+
+    def found(self, records: dict[str, Record]) -> None:
+        """What a life finds in the store at its start."""
+        lost = [
+            grant for grant in self.durable.keys() | records.keys() if records.get(grant) != self.durable.get(grant)
+        ]
+        self.hold("law 2: what was durable is there at the next start", not lost, f"{sorted(lost)}")
 
     def committed(self, life: Life) -> None:
         before, self.durable = self.durable, life.store.records()
@@ -284,6 +303,10 @@ class Laws:
                 if token is not None:
                     self.ever_durable.add(token.value.reveal())
             refresh = record.refresh_token
+            if record.state is State.REVOKED:
+                seen.known.clear()
+            elif refresh is not None and (value := refresh.value.reveal()) in seen.imports - seen.dead.keys():
+                seen.known.add(value)  # an import counts from here on, whether its caller is still there or not
             if refresh is not None and GRANTS[grant] == REFRESHING and not _same(record, before.get(grant)):
                 family = provider.refresh[refresh.value.reveal()].family
                 other = seen.imported_by not in (None, life.broker.grants.get(grant))
@@ -369,7 +392,9 @@ class Laws:
         if record.state is not State.READY or record.retry or record.rotation_retry or record.interrupted:
             return
         plan = held.plan(now, for_caller=False)
-        if plan is None or plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
+        if plan is None or plan.operation is Operation.REVOKE:  # the provider is told of another token first
+            return
+        if plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
             return
         due = now.boot + plan.delay
         before = self._due.setdefault((life.number, grant, record.generation, record.asked), due)
@@ -393,7 +418,3 @@ UNDATED = "law 8: what an untrusted clock dated is not believed in another boot"
 REFUSED_EARLY = "law 7: a password that was refused ahead of need is remembered"
 BEGUN = "law 4: the state is looked at again once the credentials are read"
 RETURNED = "law 1: a grant that vanished and returned is still one grant"
-
-# Laws that brokerd is known to break, and where it is written down: a simulation ends at them and says nothing. Whoever
-# mends one takes it out here.
-KNOWN: dict[str, str] = {}

@@ -16,11 +16,13 @@ from brokerd.broker import Broker, Revocation
 from brokerd.core import moment, record, renewal
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
-from brokerd.dialects import answer
+from brokerd.dialects import answer, oauth2
 from brokerd.edge import store
+from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
 from brokerd.held import HeldGrant
+from brokerd.provider import Provider
 
 Patch = tuple[object, str, Any]
 
@@ -32,16 +34,22 @@ class Mutant:
     words: str
     patches: tuple[Patch, ...]
 
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        before = [(place, name, getattr(place, name)) for place, name, _ in self.patches]
-        try:
-            for (place, name, make), (_, _, old) in zip(self.patches, before, strict=True):
-                setattr(place, name, make(old))
-            yield
-        finally:
-            for place, name, old in before:
-                setattr(place, name, old)
+
+@contextlib.contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """brokerd with that bug. What is to be replaced has to be there: a bug that is put nowhere proves nothing."""
+    patches = MUTANTS[name].patches
+    gone = [f"{place}.{attribute}" for place, attribute, _ in patches if not hasattr(place, attribute)]
+    if gone:
+        raise LookupError(f"the mutant {name} replaces what is no longer there: {', '.join(gone)}")
+    before = [(place, attribute, getattr(place, attribute)) for place, attribute, _ in patches]
+    try:
+        for (place, attribute, make), (_, _, old) in zip(patches, before, strict=True):
+            setattr(place, attribute, make(old))
+        yield
+    finally:
+        for place, attribute, old in before:
+            setattr(place, attribute, old)
 
 
 def _serve_before_commit(old: Any) -> Any:
@@ -200,6 +208,50 @@ def _a_reload_forgets(old: Any) -> Any:
     return renewed
 
 
+def _as_it_is(old: Any) -> Any:
+    return lambda text, secrets=(): str(text)
+
+
+def _not_synced(old: Any) -> Any:
+    def open_(self: Database) -> None:
+        old(self)
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    return open_
+
+
+def _no_limit(old: Any) -> Any:
+    def init(self: Provider, *values: Any) -> None:
+        old(self, *values)
+        self._limiter = trio.CapacityLimiter(1_000)
+
+    return init
+
+
+def _cancelled_with_its_caller() -> tuple[Patch, ...]:
+    scopes: dict[object, trio.CancelScope] = {}
+
+    def flying(old: Any) -> Any:
+        async def fly(self: Flights, held: HeldGrant, flight: object, *values: Any) -> None:
+            with trio.CancelScope() as scopes[flight]:
+                await old(self, held, flight, *values)
+
+        return fly
+
+    def waiting(old: Any) -> Any:
+        async def wait_for(self: Flights, held: HeldGrant, wait: float) -> None:
+            try:
+                await old(self, held, wait)
+            except trio.Cancelled:
+                if held.flight in scopes:
+                    scopes[held.flight].cancel()
+                raise
+
+        return wait_for
+
+    return (Flights, "_fly", flying), (Flights, "wait_for", waiting)
+
+
 def _constant(value: object) -> Callable[[Any], Any]:
     return lambda old: value
 
@@ -262,6 +314,10 @@ def _mutants() -> dict[str, Mutant]:
         ),
         "wall-clock-only": mutant("a clock step moves expiries", (record, "alive", _wall_clock_alive)),
         "spend-in-a-copy": mutant("a copied store spends", (Flights, "_allowed", _spend_in_a_copy)),
+        "not-synced": mutant("a commit returns before it is on the disk", (Database, "_open", _not_synced)),
+        "echo-secrets": mutant("what a provider says is said as it is", (oauth2, "reason", _as_it_is)),
+        "no-concurrency-limit": mutant("a provider gets all requests at once", (Provider, "__init__", _no_limit)),
+        "cancel-with-caller": mutant("a caller who leaves ends the exchange", *_cancelled_with_its_caller()),
         "reload-forgets": mutant(
             "a reload lets go what held a grant back", (reload, "_renew_settings", _a_reload_forgets)
         ),

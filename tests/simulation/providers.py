@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -15,6 +16,7 @@ from brokerd.core.ports import TransportError
 from tests.simulation.clock import Clock
 from tests.simulation.schedule import ProviderSetup
 
+MINUTE = 60.0
 DEADLINE = 60.0  # seconds: the HTTP client's own
 RIGHT = "test-only-password-0"
 
@@ -74,7 +76,11 @@ class Provider:
     revoked: set[str] = field(default_factory=set)
     password: str = RIGHT
     families: int = 0
-    reused: int = 0
+    limit: int | None = None
+    _lately: deque[float] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.limit = self.setup.limit
 
     def valid(self, token: str) -> bool:
         """Whether that refresh token would bring new tokens now."""
@@ -103,7 +109,16 @@ class Provider:
         found = self.faults[0] if self.faults else None
         if found is not None:
             found.requests -= 1
-        return found
+            return found
+        return self._limited(now)
+
+    def _limited(self, now: float) -> Fault | None:
+        while self._lately and self._lately[0] <= now - MINUTE:
+            self._lately.popleft()
+        if self.limit is not None and len(self._lately) >= self.limit:
+            return Fault("429", seconds=float(ceil(self._lately[0] + MINUTE - now)))
+        self._lately.append(now)
+        return None
 
     def latency(self) -> float:
         return self.random.random() * self.setup.latency
@@ -119,7 +134,8 @@ class Provider:
                 return self._renew(grant, fields["refresh_token"], fault)
             case "password":
                 if fields["password"] != self.password:
-                    return Reply(400, {"error": "invalid_grant", "error_description": "bad password"}, refused=True)
+                    echo = f"bad password {fields['password']}"
+                    return Reply(400, {"error": "invalid_grant", "error_description": echo}, refused=True)
                 self.families += 1
                 return self._issue(grant, self.families, fault, refresh=True)
             case _:
@@ -155,7 +171,8 @@ class Provider:
         return (("date", formatdate(now, usegmt=True)), ("retry-after", formatdate(now + fault.seconds, usegmt=True)))
 
     def _renew(self, grant: str, token: str, fault: str) -> Reply:
-        dead = Reply(400, {"error": "invalid_grant"}, rejected=True)
+        echo = f"no such token: {token}"  # frameworks show in an error what they were sent
+        dead = Reply(400, {"error": "invalid_grant", "error_description": echo}, rejected=True)
         known = self.refresh.get(token)
         if known is None or known.family in self.killed or token in self.revoked:
             return dead
@@ -164,7 +181,6 @@ class Provider:
         if not self.setup.rotates:
             return self._issue(grant, known.family, fault, refresh=False)
         if known.used is not None and self.clock.true() - known.used > self.setup.grace:
-            self.reused += 1
             self.killed.add(known.family)
             return dead
         known.used = self.clock.true() if known.used is None else known.used

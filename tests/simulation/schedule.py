@@ -14,7 +14,8 @@ PROVIDER_OF = {"app": "one", "app2": "two", "svc": "one", "user": "two"}
 
 @dataclass(frozen=True)
 class ProviderSetup:
-    """`grace`: seconds within which a used refresh token is taken again; `latency`: of each way, at most."""
+    """`grace`: seconds within which a used refresh token is taken again; `latency`: of each way, at most; `limit`: of
+    requests in a minute, all that are more get a 429."""
 
     lifetime: float
     latency: float
@@ -23,6 +24,7 @@ class ProviderSetup:
     refresh_lifetime: float | None = None
     revocation: bool = True
     concurrency: int = 8
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def _setup(random: Random) -> Setup:
             refresh_lifetime=random.choice((None, None, 20 * lifetime)),
             revocation=random.random() < 0.85,
             concurrency=random.choice((1, 2, 8)),
+            limit=random.choice((None, None, None, 2, 6)),
         )
 
     more = tuple(grant for grant in ("app2", "svc", "user") if random.random() < 0.4)
@@ -176,7 +179,7 @@ def _adopt(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
 
 
 def _suspend(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
-    return "suspend", {"seconds": random.choice((5.0, 100.0, 1_000.0, 20_000.0))}
+    return "suspend", {"seconds": random.choice((5.0, 100.0, 1_000.0, 20_000.0, 200_000.0))}
 
 
 def _step(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
@@ -203,7 +206,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-POINTS = ("before-commit", "after-commit", "before-send", "after-send", "after-answer", "step")
+POINTS = ("before-commit", "torn", "after-commit", "before-send", "after-send", "after-answer", "step")
 FAULTS = (
     "refuse",
     "lost-before",  # the request never reached the provider, but bytes of it left
@@ -227,7 +230,8 @@ FAULTS = (
     "expires-absent",
     "expires-zero",
     "expires-negative",
-    "replayed",  # a proxy sends it twice: the provider sees a reuse
+    "replayed",  # a proxy sends it twice: the provider sees a reuse, and answers twice
+    "replayed-last",  # and the second answer is the one that comes
 )
 KINDS: tuple[tuple[float, Kind], ...] = (
     (10.0, _get),

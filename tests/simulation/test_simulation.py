@@ -3,11 +3,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import drawn
 from tests.simulation.simulation import report, shrink, simulate
 
-SEEDS = 20
+SEEDS = 40
 
 
 def test_every_law_holds_in_the_first_seeds() -> None:
@@ -19,8 +18,3 @@ def test_every_law_holds_in_the_first_seeds() -> None:
 
 def test_a_seed_tells_the_same_story_each_time() -> None:
     assert simulate(drawn(3)) == simulate(drawn(3))
-
-
-def test_the_simulation_bites() -> None:
-    with MUTANTS["serve-expired"].applied():
-        assert any(simulate(drawn(seed)).broken for seed in range(SEEDS))

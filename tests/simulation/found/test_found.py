@@ -169,4 +169,12 @@ def test_who_waits_for_a_grant_that_vanished_and_returned_starts_no_second_excha
     assert broken_by(schedule(*events)) is None
 
 
+def test_a_refresh_token_that_an_import_replaces_in_the_journals_own_transaction_is_not_sent() -> None:
+    events = [IMPORT, at(99, "disk", kind="slow", lasts=2_000)]
+    for n in range(100, 600, 60):  # while svc is being written, the journal's row and the import come to wait together
+        busy, get = at(n, "refresh", grant="svc"), at(n + 0.2, "get", **GET)
+        events += [busy, get, at(n + 0.4, "import", grant="app")]
+    assert broken_by(schedule(*events, grants=("app", "svc"), lifetime=60.0)) is None
+
+
 GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}

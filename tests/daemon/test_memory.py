@@ -1,0 +1,61 @@
+# What callers may cost in memory: a request is a few bytes, and what it makes the daemon hold is bounded too.
+from __future__ import annotations
+
+import trio
+from brokerd_client.wire import pack_request
+
+from tests.daemon.harness import FIVE, Brokerd, Serving, every, until
+
+GRANTS = 600  # whose status is an answer of some hundred kilobytes
+REQUESTS = 120  # of a reader who takes nothing; fewer than may be in flight
+CONNECTIONS = 2_500  # that come and go
+LITTLE = 12.0  # MB; both tests need more than twice that where nothing is bounded
+
+
+async def test_answers_that_nobody_reads_are_not_made(brokerd: Brokerd, serving: Serving) -> None:
+    fleet = await serving.all(60.0)
+    sleeping = {f"grant-{number}": {**FIVE["oauth2"], "on_demand": True} for number in range(GRANTS)}
+    brokerd.configure(sleeping, every(fleet.by_name))
+    await brokerd.start()
+    await brokerd.call("status")
+    before = memory(brokerd)
+    async with brokerd.caller() as caller:
+        await caller.stream.send_all(b"".join(pack_request(number, "status", {}) for number in range(REQUESTS)))
+        await idle(brokerd)
+        assert memory(brokerd) - before < LITTLE
+        for number in range(3):  # who begins to read gets them
+            error, result = await caller.answer(number)
+            assert error is None
+            assert len(result["grants"]) == GRANTS
+
+
+async def test_connections_that_have_ended_leave_nothing_behind(brokerd: Brokerd, serving: Serving) -> None:
+    fleet = await serving.all(60.0)
+    brokerd.configure({"ix": FIVE["ix"]}, every(fleet.by_name))
+    await brokerd.start()
+    await brokerd.get("ix")
+    before = memory(brokerd)
+    for _ in range(CONNECTIONS // 100):
+        streams = [await trio.open_unix_socket(brokerd.socket) for _ in range(100)]
+        await brokerd.call("hello")
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+    assert memory(brokerd) - before < LITTLE
+
+
+def memory(brokerd: Brokerd) -> float:
+    """MB resident now."""
+    lines = brokerd.proc("status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+async def idle(brokerd: Brokerd) -> None:
+    """Wait until it computes no more."""
+    seen: list[str] = []
+
+    def computed() -> bool:
+        fields = brokerd.proc("stat").read_text().rpartition(")")[2].split()
+        seen.append(" ".join(fields[11:13]))  # utime and stime (proc(5)), in hundredths of a second
+        return len(seen) > 20 and len(set(seen[-20:])) == 1
+
+    await until(computed, within=60.0)

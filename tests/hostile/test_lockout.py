@@ -1,0 +1,164 @@
+# A provider that locks an account after five wrong tries: each wrong password reaches it once, whatever restarts,
+# reloads and rewritten files there are, and however many grants have it (law 7). Other refused secrets wait their hour.
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.harness import FIVE, Brokerd, Serving, Table, at
+from tests.providers import OAUTH2_CLIENT, OAUTH2_SECRET, OCCAM_PASSWORD, OCCAM_USER, OAuth2, Occam, occam
+
+RESTARTS = 20
+TRIES = 5
+WRONG = "test-only-wrong-password"
+
+
+class Locking(Occam):
+    """After five wrong passwords no password is right any more."""
+
+    def wrong_credentials(self) -> None:
+        super().wrong_credentials()
+        if self.counts.wrong_credentials >= TRIES:
+            self.settings.users.clear()
+
+
+def with_password(file: Path) -> Table:
+    return {"provider": "occam", "credentials": {"username": OCCAM_USER, "password": {"file": file}}}
+
+
+async def refused(brokerd: Brokerd, name: str, *, by_hand: bool = False) -> None:
+    error = await brokerd.error("refresh" if by_hand else "get", grant=name)
+    assert error["code"] == "misconfigured", error
+
+
+async def again(brokerd: Brokerd, number: int) -> None:
+    """A restart, one way or the other."""
+    if number % 2:
+        await brokerd.restart()
+    else:
+        await brokerd.stop()
+        await brokerd.start()
+
+
+async def test_a_wrong_password_is_tried_once_over_restarts_reloads_and_rewritten_files(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(Locking())
+    file = brokerd.write(WRONG, "password")
+    brokerd.configure({"app": with_password(file)}, {"occam": at(provider)})
+    await brokerd.start()
+    await refused(brokerd, "app")
+    for number in range(RESTARTS):
+        await again(brokerd, number)
+        await refused(brokerd, "app")
+        file.write_text(f"{WRONG}\n")  # the same password, written again
+        await brokerd.call("reload")
+        await refused(brokerd, "app")
+    assert provider.count() == 1
+    file.write_text("test-only-wrong-as-well")
+    await brokerd.call("reload")
+    await refused(brokerd, "app")
+    assert provider.count() == 2
+    file.write_text(OCCAM_PASSWORD)
+    await brokerd.call("reload")
+    assert await brokerd.get("app")
+    assert provider.statuses() == [400, 400, 200]
+
+
+async def test_each_refresh_by_hand_is_one_try(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await serving(Locking())
+    brokerd.configure({"app": with_password(brokerd.write(WRONG, "password"))}, {"occam": at(provider)})
+    await brokerd.start()
+    await refused(brokerd, "app")
+    for tries in (2, 3):
+        await refused(brokerd, "app", by_hand=True)
+        await refused(brokerd, "app")
+        await brokerd.restart()
+        await refused(brokerd, "app")
+        assert provider.count() == tries
+
+
+async def test_grants_with_the_same_password_try_it_once_together(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await serving(Locking())
+    file = brokerd.write(WRONG, "password")
+    grants = [f"app{number}" for number in range(2 * TRIES)]
+    brokerd.configure(dict.fromkeys(grants, with_password(file)), {"occam": at(provider)})
+    await brokerd.start()
+    for name in grants:
+        await refused(brokerd, name)
+    await brokerd.restart()
+    for name in grants:
+        await refused(brokerd, name)
+    assert provider.count() == 1
+    file.write_text(OCCAM_PASSWORD)
+    await brokerd.call("reload")
+    for name in grants:
+        assert await brokerd.get(name)
+    assert provider.counts.wrong_credentials == 1
+
+
+async def test_a_password_that_was_changed_at_the_provider_is_tried_once(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await serving(Locking(occam.Settings(access_lifetime=2, refresh_lifetime=4)))
+    brokerd.configure({"app": FIVE["occam-password"]}, {"occam": at(provider)})
+    await brokerd.start()
+    value = await brokerd.get("app")
+    provider.settings.users[OCCAM_USER] = "test-only-changed"
+    for token in provider.ledger.tokens.values():
+        token.revoked = True
+    await brokerd.until("app", lambda status: status["state"] == "misconfigured")
+    for number in range(3):
+        await again(brokerd, number)
+        assert (await brokerd.error("get", grant="app", refused=value))["code"] == "misconfigured"
+    assert provider.counts.wrong_credentials == 1
+
+
+async def test_a_file_that_cannot_be_read_for_a_while_does_not_make_a_refused_password_new(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(Locking())
+    file = brokerd.write(WRONG, "password")
+    brokerd.configure({"app": with_password(file)}, {"occam": at(provider)})
+    await brokerd.start()
+    await refused(brokerd, "app")
+    for again_by in (brokerd.restart, lambda: brokerd.call("reload")):
+        file.unlink()
+        await again_by()
+        assert "No such file" in (await brokerd.error("get", grant="app"))["message"]
+        brokerd.write(WRONG, "password")
+        await again_by()
+        await refused(brokerd, "app")
+    assert provider.count() == 1
+
+
+@pytest.mark.parametrize("kind", ["issue", "renew"])
+async def test_a_refused_client_secret_waits_its_hour_over_restarts(
+    brokerd: Brokerd, serving: Serving, kind: str
+) -> None:
+    provider = await serving(OAuth2())
+    file = brokerd.write("test-only-typo", "secret")
+    grant_type = "client_credentials" if kind == "issue" else "refresh_token"
+    credentials = {"client_id": OAUTH2_CLIENT, "client_secret": {"file": file}}
+    grant = {"provider": "oauth2", "grant_type": grant_type, "credentials": credentials}
+    brokerd.configure({"app": grant}, {"oauth2": at(provider)})
+    await brokerd.start()
+    if kind == "renew":
+        await brokerd.call("import", grant="app", refresh_token="test-only-imported")
+    await refused(brokerd, "app")
+    for number in range(TRIES):
+        await again(brokerd, number)
+        await refused(brokerd, "app")
+        status = await brokerd.status("app")
+        assert "invalid_client" in status["last_error"]
+    assert provider.statuses() == [401]
+    await brokerd.call("reload")  # a person says: look again
+    await brokerd.until("app", lambda status: provider.count() == 2 and status["state"] == "misconfigured")
+    await brokerd.stop()
+    file.write_text(OAUTH2_SECRET)  # mended while it was down: seen at once
+    await brokerd.start()
+    if kind == "issue":
+        assert await brokerd.get("app")
+        assert provider.statuses() == [401, 401, 200]
+    else:
+        assert (await brokerd.error("get", grant="app"))["code"] == "needs_login"
+        assert provider.statuses() == [401, 401, 400]

@@ -1,0 +1,260 @@
+# What each event of a schedule does to the world and to the life that is there: callers come, people act, providers,
+# disk, clocks and files change.
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+from brokerd.core.failure import Failure
+from brokerd.core.grant import State
+from brokerd.core.ports import StoreError
+from brokerd.core.secret import Secret
+from brokerd.core.typed import ConfigError
+from tests.simulation.crash import Steps
+from tests.simulation.laws import EPSILON
+from tests.simulation.providers import Fault
+
+if TYPE_CHECKING:
+    from tests.simulation.life import Life
+    from tests.simulation.schedule import Event
+    from tests.simulation.world import World
+
+Act = Callable[["World", "Life", str], Awaitable[None]]
+
+
+def happen(world: World, event: Event) -> None:
+    """Let it happen."""
+    HAPPENS[event.what](world, event)
+
+
+# -- callers
+
+
+def _get(world: World, event: Event) -> None:
+    if (life := world.there) is not None:
+        for _ in range(int(_number(event, "callers", 1))):
+            life.callers.start_soon(_caller, world, life, event)
+
+
+async def _caller(world: World, life: Life, event: Event) -> None:
+    values, laws = event.values, world.laws
+    grant, wait = str(values["grant"]), _number(event, "wait")
+    if life.dead or grant not in life.broker.grants:
+        return
+    min_ttl = _number(event, "min_ttl", 0.0) * world.provider_of(grant).setup.lifetime
+    had = life.broker.cached(grant)
+    refused = had.value.reveal() if had is not None and values.get("refused") else None
+    at_once = had is not None and not min_ttl and refused is None
+    begun = trio.current_time()
+    with trio.move_on_after(_number(event, "leaves", inf)):
+        try:
+            token = await life.broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
+        except Failure as failure:
+            laws.said(str(failure))
+            laws.hold("law 5: a living token is served", not at_once, f"{grant}: {failure}")
+        else:
+            if not life.dead:
+                laws.served(life, grant, token, min_ttl)
+                fresh = refused is None or token.value.reveal() != refused
+                laws.hold("law 5: a refused token is not served again", fresh, grant)
+        took, most = trio.current_time() - begun, 0.0 if at_once else wait
+        laws.hold("law 13: a get ends in its time", took <= most + EPSILON, f"{grant}: {took:.2f} of {wait} s")
+
+
+# -- people
+
+
+def _by_hand(act: Act) -> Callable[[World, Event], None]:
+    def happens(world: World, event: Event) -> None:
+        async def acting(life: Life) -> None:
+            if life.dead or grant not in life.broker.grants:
+                return
+            with trio.move_on_after(_number(event, "leaves", inf)):
+                try:
+                    await act(world, life, grant)
+                except Failure as failure:
+                    world.laws.said(str(failure))
+                finally:
+                    if not life.dead:
+                        world.laws.by_hand(grant)  # what it overrode, it overrode at its end
+
+        grant = str(event.values["grant"])
+        if (life := world.there) is not None and grant in life.broker.grants:
+            life.callers.start_soon(acting, life)
+
+    return happens
+
+
+async def _refreshing(world: World, life: Life, grant: str) -> None:
+    laws = world.laws
+    laws.by_hand(grant)
+    before = life.broker.grants[grant].record.access_token
+    token = await life.broker.refresh(grant)
+    laws.served(life, grant, token)
+    same = before is not None and before.value == token.value
+    laws.hold("law 5: a refresh by hand brings a new token", not same, grant)
+
+
+async def _revoking(world: World, life: Life, grant: str) -> None:
+    seen, held = world.laws.seen[grant], life.broker.grants[grant]
+    world.laws.revoking(grant, held.record)
+    epoch = seen.epoch
+    try:
+        done = await life.broker.revoke(grant)
+    except trio.Cancelled:
+        if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
+            seen.revoked = ""
+        raise
+    seen.doomed_stored = seen.doomed_stored or done.stored
+    if done.stored and epoch == seen.epoch:
+        seen.revoked = "stored"
+
+
+async def _importing(world: World, life: Life, grant: str) -> None:
+    token = world.provider_of(grant).login(grant)
+    seen, held = world.laws.seen[grant], life.broker.grants[grant]
+    world.laws.importing(grant, token)
+    epoch = seen.epoch
+    await life.broker.import_token(grant, Secret(token))
+    if epoch == seen.epoch:
+        world.laws.imported(grant, token, held)
+
+
+def _adopt(world: World, event: Event) -> None:
+    async def adopting(life: Life) -> None:
+        with contextlib.suppress(Failure):
+            await life.broker.adopt()
+
+    if (life := world.there) is not None:
+        life.callers.start_soon(adopting, life)
+
+
+# -- providers
+
+
+def _fault(world: World, event: Event) -> None:
+    values, seconds = event.values, event.values.get("seconds")
+    fault = Fault(
+        str(values["kind"]),
+        _number(event, "requests", inf),
+        world.clock.true() + _number(event, "lasts", inf),
+        None if seconds is None else float(str(seconds)),
+        bool(values.get("date")),
+    )
+    world.providers[str(values["provider"])].faults.append(fault)
+
+
+def _kill(world: World, event: Event) -> None:
+    grant = str(event.values["grant"])
+    world.provider_of(grant).kill(grant)
+
+
+def _password(world: World, event: Event) -> None:
+    provider = world.provider_of("user")
+    provider.password += "x"
+    if event.values["kill"]:
+        provider.kill("user")
+    if event.values["told"]:
+        world.write_password(provider.password)
+
+
+# -- the machine
+
+
+def _disk(world: World, event: Event) -> None:
+    disk, now = world.disk, world.clock.true()
+    match event.values["kind"]:
+        case "full":
+            disk.full = now + _number(event, "lasts")
+        case "slow":
+            disk.slow = now + _number(event, "lasts")
+        case _:
+            disk.skip, disk.failing = int(_number(event, "after")), int(_number(event, "writes"))
+
+
+def _crash(world: World, event: Event) -> None:
+    world.down = _number(event, "down")
+    where, count = str(event.values["where"]), int(_number(event, "count", 1))
+    life = world.there
+    if where == "now":
+        if world.life is not None:
+            world.life.crash()
+    elif where != "step":
+        world.armed = (where, count)
+    elif life is not None and life.steps is None:
+        life.steps = Steps(life, count)
+        trio.lowlevel.add_instrument(life.steps)
+
+
+def _stop(world: World, event: Event) -> None:
+    world.down = _number(event, "down")
+    if (life := world.there) is not None:
+        life.stop()
+        if event.values["copied"]:
+            world.machine += "x"
+
+
+def _suspend(world: World, event: Event) -> None:
+    world.clock.suspended += _number(event, "seconds")
+
+
+def _step(world: World, event: Event) -> None:
+    world.clock.step(_number(event, "seconds"), noticed=bool(event.values["noticed"]))
+
+
+def _reboot(world: World, event: Event) -> None:
+    world.down = _number(event, "down")
+    if world.life is not None:
+        world.life.crash(power=True)
+    world.clock.reboot(_number(event, "off"))
+    world.laws.rebooted()
+
+
+def _reload(world: World, event: Event) -> None:
+    async def reloading(life: Life) -> None:
+        with contextlib.suppress(ConfigError, StoreError):
+            await life.reload(half=values["kind"] == "bad")
+        if "back" in values:
+            await life.pause(_number(event, "back"))
+            world.without.discard(grant)
+            with contextlib.suppress(ConfigError, StoreError):
+                await life.reload()
+
+    values, grant = event.values, str(event.values.get("grant"))
+    match values["kind"]:
+        case "scope":
+            world.scoped ^= {grant}
+        case "without":
+            world.without.add(grant)
+        case "back":
+            world.without.clear()
+    if (life := world.there) is not None:
+        life.callers.start_soon(reloading, life)
+
+
+def _number(event: Event, name: str, default: float | None = None) -> float:
+    value = event.values.get(name, default)
+    return float(str(value))
+
+
+HAPPENS: dict[str, Callable[[World, Event], None]] = {
+    "get": _get,
+    "refresh": _by_hand(_refreshing),
+    "revoke": _by_hand(_revoking),
+    "import": _by_hand(_importing),
+    "fault": _fault,
+    "kill": _kill,
+    "password": _password,
+    "disk": _disk,
+    "crash": _crash,
+    "stop": _stop,
+    "adopt": _adopt,
+    "suspend": _suspend,
+    "step": _step,
+    "reboot": _reboot,
+    "reload": _reload,
+}

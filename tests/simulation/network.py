@@ -1,0 +1,130 @@
+# A life's way to the model providers: the Http port, with the faults that befall one request on its way.
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+from brokerd.core.exchange import Request, Response
+from brokerd.dialects import answer
+from tests.simulation import providers as models
+from tests.simulation.crash import Crashed
+from tests.simulation.providers import DEADLINE, Fault, Reply, fields_of
+
+if TYPE_CHECKING:
+    from tests.simulation.life import Life
+
+
+class Http:
+    """A life's way to a model provider: the Http port."""
+
+    def __init__(self, life: Life, provider: models.Provider) -> None:
+        self._life = life
+        self._provider = provider
+        self._busy = 0
+
+    async def send(self, request: Request) -> Response:
+        life, provider, laws = self._life, self._provider, self._life.laws
+        life.check()
+        fields = fields_of(request)
+        grant, telling = fields["client_id"], request.url.endswith("/revoke")
+        if not telling:
+            laws.decided(life, provider, grant, fields.get("refresh_token"))
+        await life.point("before-send")
+        fault = provider.fault()
+        if fault is not None and fault.kind == "refuse":
+            await life.pause(provider.latency())
+            raise models.unreachable()
+        laws.leaves(life, grant, fields, telling=telling)
+        seen, moment = laws.seen[grant], life.world.clock.now()
+        seen.in_flight.append((fields.get("grant_type", "revocation"), life.broker.grants.get(grant)))
+        self._busy += 1
+        laws.crowded(provider, self._busy)
+        conversation = _Conversation(life, provider, request, fields, grant, fault, laws.seen[grant].epoch)
+        try:
+            return await conversation.run(moment)
+        finally:
+            self._busy -= 1
+            laws.ends(life, grant, fields, cancelled=isinstance(sys.exception(), trio.Cancelled))
+            if not conversation.settled and not telling:
+                laws.touched(grant, fields, conversation.reply, conversation.epoch)
+            if seen.in_flight and not life.dead:
+                seen.in_flight.pop()
+
+    def sweep(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _Conversation:
+    """One request on its way. `settled`: an answer came that says what became of the token that was sent."""
+
+    def __init__(
+        self,
+        life: Life,
+        provider: models.Provider,
+        request: Request,
+        fields: dict[str, str],
+        grant: str,
+        fault: Fault | None,
+        epoch: int,
+    ) -> None:
+        self.life, self.provider, self.request, self.fields, self.grant = life, provider, request, fields, grant
+        self.fault = fault or Fault("")
+        self.epoch = epoch
+        self.held = life.broker.grants.get(grant)
+        self.reply: Reply | None = None
+        self.settled = False
+
+    async def run(self, sent: object) -> Response:
+        kind, life, provider = self.fault.kind, self.life, self.provider
+        seconds = self.fault.seconds or 0.0
+        try:
+            await life.pause(provider.latency() + (seconds if kind == "late-before" else 0.0))
+        except Crashed:
+            if provider.random.random() < 0.5:  # it was on its way already
+                self._do(kind)
+            raise
+        if kind == "lost-before":
+            raise models.lost()
+        telling = self.request.url.endswith("/revoke")
+        if kind not in UNDONE or (telling and kind == "no-token"):  # RFC 7009 §2.2: any body, status 200 is enough
+            self._do(kind)
+            if kind.startswith("replayed"):
+                self._do(kind, heard=kind == "replayed-last")
+        await life.point("after-send")
+        await life.pause(provider.latency() + (seconds if kind == "late" else 0.0))
+        if kind == "never":
+            await life.pause(DEADLINE)
+        if kind in ("never", "lost-after"):
+            raise models.lost()
+        response = self._answer(kind, sent)
+        await life.point("after-answer")
+        life.look()
+        return response
+
+    def _do(self, kind: str, *, heard: bool = True) -> None:
+        reply = self.provider.do(self.grant, self.fields, self.request, kind)
+        self.reply = reply if heard else self.reply
+
+    def _answer(self, kind: str, sent: object) -> Response:
+        laws = self.life.laws
+        if kind in STRANGE:
+            response = self.provider.strange(kind, self.reply, sent, self.fault)
+            if kind == "429":
+                self.settled = True
+                laws.unused(self.grant, self.fields)
+            if (after := answer.retry_after(response)) is not None and "revoke" not in self.request.url:
+                laws.asked_to_wait(self.grant, after, self.epoch)
+            return response
+        assert self.reply is not None
+        self.settled = True
+        laws.heard(self.grant, self.fields, self.reply, self.epoch, self.held)
+        return self.provider.respond(self.reply, sent)
+
+
+UNDONE = ("html", "html-403", "407", "429", "500", "503", "200-error", "no-token")
+STRANGE = (*UNDONE, "500-with-tokens", "truncated")

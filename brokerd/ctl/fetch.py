@@ -56,8 +56,6 @@ def execute(broker: Broker, arguments: Namespace) -> NoReturn:
         raise Failed(f"{plain(program[0])}: command not found; give its path", NOT_FOUND) from None
     except OSError as error:
         raise Failed(f"{plain(program[0])}: cannot be run: {error.strerror}", CANNOT_RUN) from None
-    except ValueError:
-        raise Failed("the token or the command has a NUL byte in it and cannot be passed on; use get") from None
 
 
 def watch(broker: Broker, arguments: Namespace) -> int:

@@ -265,13 +265,13 @@ class Store:
                     result.error = error
                 except (ValueError, TypeError) as error:  # it has no form that can be written: its writer's alone
                     result.error = StoreError(f"the record cannot be written: {type(error).__name__}")
-            self._commit(database, probes=not group)
+            self._conclude(database, probes=not group)
         except (sqlite3.Error, OSError, StoreError) as error:
             self._fail(error)
             for _, result in group:
                 result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
 
-    def _commit(self, database: Database, *, probes: bool) -> None:
+    def _conclude(self, database: Database, *, probes: bool) -> None:
         """Reading works on a full disk, and proves nothing. `probes`: nobody writes, and a write is to be tried."""
         writes = database.is_changed or probes
         if writes:

@@ -107,8 +107,8 @@ def test_exec_wants_a_name_for_the_variable(daemon: Daemon, brokerctl: Run, valu
 def test_exec_never_shows_a_token_that_cannot_be_passed_on(daemon: Daemon, brokerctl: Run) -> None:
     daemon.answers["get"] = lambda params: {**daemon.token(params), "value": "se\0cret"}
     done = brokerctl("exec", "ix", "--", "true")
-    assert done.returncode == 2
-    assert "NUL" in done.stderr
+    assert done.returncode == 1
+    assert "printable" in done.stderr
     assert "cret" not in done.stderr
 
 

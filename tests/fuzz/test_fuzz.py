@@ -49,8 +49,9 @@ def unread(*_: object) -> None:
     raise RuntimeError("a bug")
 
 
+_feed = Reader.feed
 MISTAKES = {
-    "wire: the rest of a chunk is lost": ("wire", Reader, "feed", lambda self, data: self._unpacker.feed(data[:9])),
+    "wire: the rest of a chunk is lost": ("wire", Reader, "feed", lambda self, data: _feed(self, data[:9])),
     "client: numbers are not looked at": ("client", messages, "is_number", lambda value: True),
     "client: texts are passed on as they are": ("client", errors, "_plain", lambda text: text),
     "recipes: JSON is not looked at": ("recipes", recipe_file, "_check_json", lambda key, value, room: None),

@@ -72,7 +72,7 @@ def say(sock: socket.socket, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("what", "said", "most"),
     [
-        ("idle", b"", 16 * KIB),
+        ("idle since they were answered", pack_request(1, "hello", {}), 16 * KIB),
         ("half a frame", GET[:-3], 80 * KIB),
         ("half a large frame", LARGE[:50_000], 160 * KIB),
         ("pipelining without reading", UNTIL_STUCK, 100 * KIB),

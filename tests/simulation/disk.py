@@ -95,12 +95,15 @@ class SimStore(Store):
     """The real store; its work is done in the task itself, as slowly as the disk is, and a crash tears it."""
 
     def __init__(self, life: Life, folder: Path, machine: str) -> None:
-        self._life, self._folder = life, folder
+        self._life = life
         self.running: list[Any] = []
         self._left: Files | None = None  # what a crash leaves, where that is not what the files are
         self._synced: Files | None = None  # what a loss of power leaves, where commits are not synced
         super().__init__(folder, KEK, machine, life.entropy, self._work)
-        self._commit = self._database.commit
+
+    def _attach(self) -> None:
+        super()._attach()
+        self._really_commit = self._database.commit
         self._database.commit = self._commit_or_not  # type: ignore[method-assign]
 
     async def _do(self, work: Callable[[Database], T]) -> T:
@@ -127,13 +130,13 @@ class SimStore(Store):
         run = self._database._connection.execute
         if self._synced is None and run("PRAGMA synchronous").fetchone()[0] < FULL:
             self._synced = Files.read(self._folder)
-        self._commit()
+        self._really_commit()
         self._life.laws.committed(self._life)
 
     def _tear(self) -> None:
         """The power goes in the middle of a commit."""
         life, before = self._life, Files.read(self._folder)
-        self._commit()
+        self._really_commit()
         after = Files.read(self._folder)
         self._left = after.torn(before, life.world.torn)
         scratch = self._folder / "scratch"

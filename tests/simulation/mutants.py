@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -208,6 +209,15 @@ def _a_reload_forgets(old: Any) -> Any:
     return renewed
 
 
+def _never_the_same(old: Any) -> Any:
+    numbers = count()
+
+    def sent(self: Exchanger, *values: Any) -> exchanger.Sent:
+        return replace(old(self, *values), digest=str(next(numbers)).encode())
+
+    return sent
+
+
 def _as_it_is(old: Any) -> Any:
     return lambda text, secrets=(): str(text)
 
@@ -303,8 +313,8 @@ def _mutants() -> dict[str, Mutant]:
         "keep-rejected": mutant("a rejected refresh token is kept", (record, "rejected", _keep_rejected)),
         "resend-refused-password": mutant(
             "a refused password is sent again",
-            (exchanger, "_digest", _constant(lambda *_: None)),
-            (exchanger, "refused_delay", _constant(lambda *_: 30.0)),
+            (Exchanger, "_sent", _never_the_same),
+            (exchanger, "RECHECK", _constant(30.0)),
         ),
         "drop-refresh-token": mutant(
             "an answer without a refresh token takes the old one away", (record, "issued", _drop_the_refresh_token)

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from brokerd import config, methods
+from brokerd.core.duration import Duration
 from brokerd.core.failure import Code
 from brokerd.core.policy import Action
 from brokerd.ctl import EXITS
@@ -157,12 +158,12 @@ def test_the_limits_of_the_protocol_are_those_of_the_code() -> None:
 # -- the configuration
 
 CONFIGURATION = {
-    "## [daemon]": config.DaemonFile,
-    "## [providers.NAME]": config.ProviderFile,
-    "## [grants.NAME]": config.GrantFile,
-    "## [[allow]]": config.AllowFile,
-    "### caller": config.SelectorFile,
-    "## Secrets": config.SourceFile,
+    "## [daemon]": config.daemon.DaemonFile,
+    "## [providers.NAME]": config.providers.ProviderFile,
+    "## [grants.NAME]": config.grants.GrantFile,
+    "## [[allow]]": config.rules.AllowFile,
+    "### caller": config.rules.SelectorFile,
+    "## Secrets": config.secrets.SourceFile,
 }
 RECIPES = {
     "## The file": recipe_file.RecipeFile,
@@ -194,9 +195,9 @@ def said(cell: str) -> object:
 
 def same(kind: str, there: object, code: object) -> bool:
     if kind == "duration" and not isinstance(there, str | None):
-        there = config.Duration.read(there)
-    if isinstance(code, config.Duration):
-        return config.Duration.read(there) == code
+        there = Duration.read(there)
+    if isinstance(code, Duration):
+        return Duration.read(there) == code
     return there == code or (isinstance(code, msgspec.Struct) and there == NONE)
 
 

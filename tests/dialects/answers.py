@@ -17,9 +17,11 @@ from brokerd.core.moment import Moment
 from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater
 from brokerd.core.record import AccessToken, RefreshToken
 from brokerd.core.secret import Secret
+from brokerd.core.signing import Signer
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.recipe import RecipeDialect
 from brokerd.dialects.recipe_file import read_recipe
+from brokerd.edge.entropy import SystemEntropy
 from tests.providers import body as bodies
 from tests.providers import http
 
@@ -104,6 +106,11 @@ def recipe(name: str, base_url: str = BASE, settings: Mapping[str, object] | Non
     return RecipeDialect(read_recipe(name, raw), base_url.rstrip("/"), settings or {})
 
 
+class StoppedClock:
+    def now(self) -> Moment:
+        return NOW
+
+
 def view(
     credentials: Mapping[str, str],
     settings: Mapping[str, object] | None = None,
@@ -118,6 +125,7 @@ def view(
         settings or {},
         AccessToken(Secret(access), "Bearer", NOW, 3_600.0, 0.5, access_id) if access else None,
         RefreshToken(Secret(refresh), NOW, None, 0.5, refresh_id) if refresh else None,
+        Signer(StoppedClock(), SystemEntropy()),
     )
 
 

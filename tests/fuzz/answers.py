@@ -15,9 +15,13 @@ import msgspec
 from brokerd.core.exchange import Exchange, Request, Response
 from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater
 from brokerd.core.record import Doomed
+from brokerd.core.signing import Signer
 from brokerd.dialects.dialect import Dialect, GrantView
-from brokerd.dialects.oauth2 import CLIENT_AUTHS, GRANT_TYPES, OAuth2
-from tests.dialects.answers import NOW, drive, recipe, view
+from brokerd.dialects.oauth2 import GRANT_TYPES, OAuth2
+from brokerd.dialects.oauth2.client_auth import METHODS
+from brokerd.dialects.oauth2.grant_types import Assertion
+from brokerd.edge.entropy import SystemEntropy
+from tests.dialects.answers import NOW, StoppedClock, drive, recipe, view
 from tests.fuzz.people import fit_for_people, forms, without
 
 PREFIX = "test-only-secret-"
@@ -65,6 +69,9 @@ class Heard:
         return Response(self.status, self.headers, self.body, NOW, NOW.after(0.1))
 
 
+KEY = Signer(StoppedClock(), SystemEntropy()).new_key()
+
+
 def check(data: bytes) -> None:
     heard = Heard.read(data)
     said = heard.operation.decode("latin-1")
@@ -81,10 +88,11 @@ def starts() -> dict[str, Callable[[str], Exchange]]:
     for name, credentials in RECIPES.items():
         found |= operations(name, recipe(name), credentials, {})
     oauth2 = OAuth2("https://idp.example/token", "https://idp.example/revoke")
-    credentials = ("client_id", "client_secret", "username", "password")
-    for auth in CLIENT_AUTHS:
+    credentials = ("client_id", "client_secret", "username", "password", "private_key", "subject_token")
+    for auth in METHODS:
         for grant_type in GRANT_TYPES:
-            settings = {"grant_type": grant_type, "client_auth": auth}
+            said = Assertion("svc", "https://idp.example/token")
+            settings: dict[str, object] = {"grant_type": grant_type, "client_auth": auth, "assertion": said}
             found |= operations(f"oauth2 {grant_type} {auth}", oauth2, credentials, settings)
     return found
 
@@ -94,6 +102,7 @@ def operations(
 ) -> dict[str, Callable[[str], Exchange]]:
     def seen(secret: str) -> GrantView:
         given = {each: f"{each}-1" if each in NAMES else secret for each in credentials}
+        given |= {"private_key": KEY.reveal()} if "private_key" in credentials else {}
         return view(given, settings, access=ACCESS, refresh=REFRESH, access_id="tok-a", refresh_id="tok-r")
 
     plain = seen(PREFIX)

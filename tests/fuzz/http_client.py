@@ -95,7 +95,7 @@ class Peer(trio.abc.Stream):
         self.given = 0
         self.closed = False
 
-    async def open(self, _origin: Origin, _attempt: Attempt) -> Connection:
+    async def open(self, _origin: Origin, _attempt: Attempt, *, guarded: bool = False) -> Connection:
         await trio.lowlevel.checkpoint()
         protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=SETTINGS.max_headers)
         return Connection(self, self, protocol)  # type: ignore[arg-type]

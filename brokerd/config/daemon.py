@@ -1,0 +1,71 @@
+# The [daemon] table.
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from brokerd.config.secrets import SourceFile, source_of
+from brokerd.config.settings import DEFAULT_KEY, DaemonSettings
+from brokerd.config.tables import Within
+from brokerd.core.admission import Limits
+from brokerd.core.secret import SecretSource
+from brokerd.core.typed import ConfigError, convert, expected
+
+LIMITS = (
+    "max_connections",
+    "max_connections_per_user",
+    "max_waiting_per_user",
+    "max_rate_per_user",
+)  # as in Limits  # as in Limits
+
+
+class KeyFile(SourceFile):
+    passphrase: bool | None = None
+
+
+class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
+    socket: str | None = None
+    state_dir: str | None = None
+    key: dict[str, Any] | None = None
+    socket_mode: str | None = None
+    socket_group: str | None = None
+    max_connections: int = 4_096
+    max_connections_per_user: int | None = None
+    max_waiting_per_user: int = 4_096
+    max_rate_per_user: float = 5_000.0
+
+
+def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
+    merged: dict[str, Any] = {}
+    for file, raw in tables:
+        with Within(file, "daemon"):
+            convert(raw, DaemonFile)
+            if twice := sorted(set(merged) & set(raw)):
+                raise ConfigError("stands in another file too; keep one of them", key=twice[0])
+        merged.update(raw)
+    file = tables[-1][0] if tables else main
+    with Within(file, "daemon"):
+        table = convert(merged, DaemonFile)
+        mode = table.socket_mode or "0660"
+        if not re.fullmatch(r"0?[0-7]{3}", mode):
+            raise expected('an octal mode as text, such as "0660"', mode, key="socket_mode")
+        for key in ("socket", "state_dir"):
+            if (value := merged.get(key)) and not value.startswith("/"):
+                raise expected("an absolute path", value, key=key)
+        for key in LIMITS:
+            if (number := getattr(table, key)) is not None and number < 1:
+                raise expected("a number of 1 or more", number, key=key)
+        limits = Limits(*(getattr(table, key) for key in LIMITS))
+        key_source = DEFAULT_KEY if table.key is None else _key(table.key)
+        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group, limits)
+
+
+def _key(raw: dict[str, Any]) -> SecretSource:
+    table = convert(raw, KeyFile, "key", secret=True)
+    if table.passphrase is not None:
+        words = 'a passphrase is not supported by this version; use key = { file = "…" }'
+        raise ConfigError(words, key="key.passphrase")
+    return source_of(table, "key", 'key = { file = "/etc/brokerd/key" }')

@@ -1,0 +1,110 @@
+# The [grants.NAME] tables: what applications ask for by name, and with which credentials it is got.
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from brokerd.config.secrets import secret_of
+from brokerd.config.settings import GrantSettings, ProviderSettings
+from brokerd.core.duration import Duration
+from brokerd.core.renewal import Pace
+from brokerd.core.secret import SecretSource
+from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.dialects.oauth2 import OAuth2
+from brokerd.dialects.oauth2 import settings as oauth2
+from brokerd.dialects.recipe import IDENTIFYING
+
+PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
+OAUTH2_KEYS = ("grant_type", "client_auth", "dpop", "assertion", "client_assertion", "subject")
+DEFAULT_AUTH = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt"}
+
+
+class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
+    provider: str
+    credentials: dict[str, Any] = {}
+    grant_type: str | None = None
+    client_auth: str | None = None
+    scope: list[str] = []
+    audience: str | None = None
+    resource: str | None = None
+    dpop: bool = False
+    assertion: oauth2.AssertionFile | None = None
+    client_assertion: oauth2.ClientAssertionFile | None = None
+    subject: oauth2.SubjectFile | None = None
+    on_demand: bool = False
+    lifetime: Duration = Duration(3_600.0)
+    settings: dict[str, Any] = {}
+
+
+def read_grant(
+    name: str, raw: Any, providers: Mapping[str, ProviderSettings], exposed: ConfigError | None
+) -> GrantSettings:
+    table = convert(raw, GrantFile)
+    provider = providers.get(table.provider)
+    if provider is None:
+        known = ", ".join(sorted(providers)) or "none is configured"
+        raise expected(f"a provider of this configuration ({known})", table.provider, key="provider")
+    if table.lifetime < 1:
+        raise expected("a duration of a second or more", float(table.lifetime), key="lifetime")
+    credentials = {key: secret_of(value, f"credentials.{key}") for key, value in table.credentials.items()}
+    for key, source in credentials.items():
+        if exposed and source.text is not None and key not in PUBLIC:
+            raise exposed.within(f"credentials.{key}")
+    settings: dict[str, object] = dict(table.settings)
+    settings.update({k: v for k in ("scope", "audience", "resource") if (v := getattr(table, k))})
+    if type(provider.dialect) is OAuth2:  # isinstance is slow where a Protocol is among the bases
+        settings.update(_oauth2(table, provider.dialect, frozenset(credentials)))
+    else:
+        for key in OAUTH2_KEYS:
+            if getattr(table, key):
+                raise ConfigError("only oauth2 has this; a recipe says itself what is sent", key=key)
+    provider.dialect.check(frozenset(credentials), settings)
+    pace = Pace(float(table.lifetime), table.on_demand, provider.reuse_grace)
+    return GrantSettings(name, provider, credentials, settings, pace)
+
+
+def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> dict[str, object]:
+    if table.settings:
+        raise ConfigError("oauth2 has no further settings", key="settings")
+    offered = ("auto",) if dialect.issuer else ()
+    by_credential = [method for name, method in DEFAULT_AUTH.items() if name in credentials]
+    settings: dict[str, object] = {"grant_type": table.grant_type}
+    settings["client_auth"] = table.client_auth or (*offered, *by_credential, "none")[0]
+    if table.dpop:
+        settings["dpop"] = True
+    if table.assertion:
+        settings["assertion"] = oauth2.assertion(table.assertion)
+    if table.client_assertion:
+        settings["client_assertion"] = oauth2.client_assertion(table.client_assertion)
+    if table.subject or table.grant_type == "token_exchange":
+        settings["subject"] = oauth2.subject(table.subject or oauth2.SubjectFile())
+    return settings
+
+
+def check_subjects(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
+    """Grants whose tokens are got with another one's: it is there, and no grant waits for itself."""
+    subject = {name: each.provider.dialect.needs(each.settings).subject for name, each in grants.items()}
+    for name, other in subject.items():
+        if other is None:
+            continue
+        if other not in grants:
+            yield name, expected("a grant of this configuration", other, key="subject.grant")
+        seen = [name]
+        while other is not None and other in grants and other not in seen:
+            seen.append(other)
+            other = subject[other]
+        if other == name:
+            words = f"grants are each other's subject: {' needs '.join([*seen, name])}"
+            yield name, ConfigError(words, key="subject.grant")
+
+
+def check_keys(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
+    """One private key for one provider: what is signed for one must be worth nothing at another."""
+    users: dict[SecretSource, str] = {}
+    for name, grant in grants.items():
+        source = grant.credentials.get("private_key")
+        if source is not None and users.setdefault(source, grant.provider.name) != grant.provider.name:
+            words = f"this key is that of provider {users[source]} too; every provider needs a key of its own"
+            yield name, ConfigError(words, key="credentials.private_key")

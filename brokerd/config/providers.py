@@ -1,0 +1,103 @@
+# The [providers.NAME] tables: where requests go and how.
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from brokerd.config.settings import ProviderSettings
+from brokerd.config.tables import Recipes, is_there
+from brokerd.core.duration import Duration
+from brokerd.core.secret import Secret
+from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.dialects.dialect import Dialect
+from brokerd.dialects.oauth2 import OAuth2
+from brokerd.dialects.recipe import RecipeDialect
+
+HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}")
+VISIBLE = re.compile(r"[!-\[\]-~]+")  # RFC 3986: nothing but ASCII, without blanks and backslashes
+OAUTH2_URLS = (
+    *("token_url", "revocation_url", "introspection_url", "device_authorization_url", "authorization_url", "issuer"),
+)
+
+
+class ProviderFile(msgspec.Struct, forbid_unknown_fields=True):
+    dialect: str
+    base_url: str | None = None
+    issuer: str | None = None
+    token_url: str | None = None
+    revocation_url: str | None = None
+    introspection_url: str | None = None
+    device_authorization_url: str | None = None
+    authorization_url: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    proxy: str | None = None
+    insecure_http: bool = False
+    reuse_grace: Duration = Duration(0.0)
+    concurrency: int = 8
+    settings: dict[str, Any] = {}
+
+
+def read_provider(name: str, raw: Any, recipes: Recipes, exposed: ConfigError | None) -> ProviderSettings:
+    table = convert(raw, ProviderFile)
+    if table.concurrency < 1:
+        raise expected("a whole number of 1 or more", table.concurrency, key="concurrency")
+    if table.key_file and not table.cert_file:
+        raise ConfigError("a key_file needs its cert_file", key="key_file")
+    if exposed and table.proxy and "@" in table.proxy:
+        raise exposed.within("proxy")
+    for key in ("ca_file", "cert_file", "key_file"):
+        if (path := getattr(table, key)) and not (path.startswith("/") and is_there(Path(path))):
+            raise expected("the absolute path of a file that is there", path, key=key)
+    return ProviderSettings(
+        name=name,
+        dialect=_dialect(table, recipes),
+        ca_file=table.ca_file,
+        cert_file=table.cert_file,
+        key_file=table.key_file,
+        proxy=None if table.proxy is None else Secret(table.proxy),
+        insecure_http=table.insecure_http,
+        reuse_grace=float(table.reuse_grace),
+        concurrency=table.concurrency,
+    )
+
+
+def _dialect(table: ProviderFile, recipes: Recipes) -> Dialect:
+    if table.dialect == "oauth2":
+        if table.base_url is not None:
+            raise ConfigError("oauth2 takes issuer, or token_url, in the place of base_url", key="base_url")
+        if table.settings:
+            raise ConfigError("oauth2 has no further settings", key="settings")
+        if table.issuer is None and table.token_url is None:
+            raise ConfigError("this key is required and missing; or name an issuer, to have it found", key="token_url")
+        urls = {key: _url(value, key) for key in OAUTH2_URLS if (value := getattr(table, key)) is not None}
+        return OAuth2(**urls, has_certificate=table.cert_file is not None)
+    recipe = recipes.get(table.dialect)
+    for key in OAUTH2_URLS:
+        if getattr(table, key) is not None:
+            raise ConfigError(f"{table.dialect} is a recipe and takes base_url in the place of {key}", key=key)
+    for key in table.settings:
+        if key not in recipe.settings:
+            known = ", ".join(recipe.settings) or "none"
+            raise ConfigError(f"{recipe.name} knows no such setting; known: {known}", key=f"settings.{key}")
+    return RecipeDialect(recipe, _url(table.base_url, "base_url").rstrip("/"), table.settings)
+
+
+def _url(value: str | None, key: str) -> str:
+    if value is None:
+        raise ConfigError('this key is required and missing, for example "https://idp.example/…"', key=key)
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(HOST.fullmatch(parts.hostname or "")) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment or parts.username or parts.password or not VISIBLE.fullmatch(value):
+        raise expected(
+            "an https:// URL without user, query and fragment", value, key=key, show=not set(value) & set("@?")
+        )
+    return value

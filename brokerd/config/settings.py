@@ -1,0 +1,62 @@
+# The configuration as checked values, which all of brokerd works with.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from brokerd.core.admission import Limits
+from brokerd.core.policy import Rule
+from brokerd.core.renewal import Pace
+from brokerd.core.secret import Secret, SecretSource
+from brokerd.dialects.dialect import Dialect
+
+DEFAULT_KEY = SecretSource(file="/etc/brokerd/key")
+NOT_ASKED = ("client_auth", "client_assertion")  # how a client shows who it is changes nothing about its tokens
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    socket: str | None = None  # None: systemd's, $XDG_RUNTIME_DIR's, or the default
+    state_dir: str | None = None
+    key: SecretSource = DEFAULT_KEY
+    socket_mode: int = 0o660
+    socket_group: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """Where requests go and how. `concurrency`: requests in flight at once; times in seconds."""
+
+    name: str
+    dialect: Dialect
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    proxy: Secret | None = None
+    insecure_http: bool = False
+    reuse_grace: float = 0.0
+    concurrency: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSettings:
+    name: str
+    provider: ProviderSettings
+    credentials: Mapping[str, SecretSource]
+    settings: Mapping[str, object]
+    pace: Pace
+
+    @property
+    def asked(self) -> str:
+        """What its tokens are asked for, as text to compare: where it changes, a new token is got (law 14)."""
+        return repr(sorted((key, value) for key, value in self.settings.items() if key not in NOT_ASKED))
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    path: str
+    daemon: DaemonSettings = DaemonSettings()
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
+    grants: Mapping[str, GrantSettings] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()

@@ -1,0 +1,105 @@
+# The TOML files: read, their tables put together, each with the file that it came from, for errors.
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.dialects.recipe_file import Recipe, read_recipe
+
+DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
+BUILT_IN_RECIPES = Path(__file__).parent.parent / "dialects" / "recipes"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Within:
+    """Adds file and key to every ConfigError raised inside."""
+
+    def __init__(self, file: Path, key: str) -> None:
+        self._file, self._key = file, key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, ConfigError):
+            raise error.within(self._key, str(self._file)) from None
+
+
+class Tables:
+    """All files' tables, each with the file that it came from. A name stands in one file only."""
+
+    def __init__(self) -> None:
+        self.daemon: list[tuple[Path, Any]] = []
+        self.named: dict[str, dict[str, tuple[Path, Any]]] = {"providers": {}, "grants": {}}
+        self.allow: list[tuple[Path, int, Any]] = []
+        self.exposed: dict[Path, ConfigError] = {}  # files that everybody can read, and why that may be a mistake
+
+    def take(self, file: Path) -> None:
+        raw = read_toml(file)
+        if stat.S_IMODE(file.stat().st_mode) & 0o004:
+            words = f"a secret stands in a file that everybody can read; chmod o-r {file}"
+            self.exposed[file] = ConfigError(words)
+        with Within(file, ""):
+            for key in raw:
+                if key not in ("daemon", "providers", "grants", "allow"):
+                    raise ConfigError("unknown table; known: [daemon], [providers.…], [grants.…], [[allow]]", key=key)
+            if "daemon" in raw:
+                self.daemon.append((file, raw["daemon"]))
+            for kind, taken in self.named.items():
+                for name, table in convert(raw.get(kind, {}), dict[str, Any], kind).items():
+                    if not NAME.fullmatch(name):
+                        words = "a name of up to 128 letters, digits, dots, dashes and underscores"
+                        raise expected(words, name, key=kind)
+                    if name in taken:
+                        raise ConfigError(f"stands in {taken[name][0]} too; keep one of them", key=f"{kind}.{name}")
+                    taken[name] = (file, table)
+            self.allow += [(file, n, each) for n, each in enumerate(convert(raw.get("allow", []), list[Any], "allow"))]
+
+
+class Recipes:
+    """Recipes by name: the operator's own, beside the configuration, win over those that come with brokerd."""
+
+    def __init__(self, own: Path) -> None:
+        self._folders = (own, BUILT_IN_RECIPES)
+        self._read: dict[str, Recipe] = {}
+
+    def get(self, name: str) -> Recipe:
+        if name not in self._read:
+            files = (folder / f"{name}.toml" for folder in self._folders) if NAME.fullmatch(name) else ()
+            file = next(filter(is_there, files), None)
+            if file is None:
+                raise expected(f"one of {', '.join(self._names())}", name, key="dialect")
+            with Within(file, ""):
+                self._read[name] = read_recipe(name, read_toml(file))
+        return self._read[name]
+
+    def _names(self) -> Iterator[str]:
+        yield "oauth2"
+        yield from sorted({file.stem for folder in self._folders for file in folder.glob("*.toml")})
+
+
+def is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # too long a name, or a folder that may not be looked into
+        return False
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomli.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        words = f"there is no such file; name one with --config FILE (without it: {DEFAULT_CONFIG})"
+        raise ConfigError(words, file=str(file)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from None
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"this is not TOML: {error}", file=str(file)) from None
+    except ValueError:  # Python's own limit, whose text speaks to programmers
+        raise ConfigError("this is not TOML: a number has thousands of digits", file=str(file)) from None

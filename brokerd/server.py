@@ -1,5 +1,5 @@
 # Connections: accepts them, learns who calls, cuts their bytes into requests, has the rules decide, and answers.
-# What a method does is methods.py's matter. Bad input costs its sender only (law 13).
+# What a method does is the methods' matter. Bad input costs its sender only (law 13).
 from __future__ import annotations
 
 import contextlib

@@ -1,0 +1,117 @@
+# The methods of docs/protocol.md: their parameters checked, the rules asked, the broker told. It sees no bytes.
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from brokerd.audit import Audit
+from brokerd.broker import Broker
+from brokerd.core.failure import Code, Failure
+from brokerd.core.policy import Policy
+from brokerd.methods.changing import Changing
+from brokerd.methods.fetching import Fetching
+from brokerd.methods.looking import MAX_IN_FLIGHT, MAX_MESSAGE, NOT_ADOPTED, Looking
+from brokerd.methods.parameters import (
+    MANY,
+    VARIANT,
+    WAIT,
+    WAIT_LONGEST,
+    Check,
+    names,
+    names_of_any_number,
+    seconds,
+    text,
+    wait,
+)
+from brokerd.methods.session import Later, Rights, Session
+from brokerd.methods.watching import Watching
+from brokerd.metrics import Metrics
+from brokerd.reload import Changes
+
+LARGE = frozenset({"status"})  # methods whose answers may have megabytes
+Handler = Callable[[Session, dict[str, Any]], object]
+__all__ = [
+    "LARGE",
+    "MANY",
+    "MAX_IN_FLIGHT",
+    "MAX_MESSAGE",
+    "NOT_ADOPTED",
+    "WAIT",
+    "WAIT_LONGEST",
+    "Later",
+    "Methods",
+    "Session",
+    "waits",
+]
+
+
+class Methods:
+    """Answers requests. `reload` reads the configuration again; it raises Failure."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        nursery: trio.Nursery,
+        reload: Callable[[], Awaitable[Changes]],
+        audit: Audit,
+        metrics: Metrics,
+    ) -> None:
+        self.audit = audit
+        self._rights = rights = Rights(broker, audit, metrics)
+        fetching = Fetching(broker, rights, audit, metrics)
+        self._watching = watching = Watching(broker, rights, fetching, nursery)
+        looking, changing = Looking(broker, rights), Changing(broker, rights, reload)
+        get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
+        proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
+        self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
+            "hello": (looking.hello, {}, ()),
+            "get": (fetching.get, get, ("grant",)),
+            "get_many": (fetching.get_many, {"grants": names, "min_ttl": seconds, "wait": wait}, ("grants",)),
+            "proof": (fetching.proof, proof, ("grant", "http_method", "url")),
+            "watch": (watching.watch, {"grants": names}, ("grants",)),
+            "unwatch": (watching.unwatch, {"grants": names}, ("grants",)),
+            "status": (looking.status, {"grants": names_of_any_number}, ()),
+            "refresh": (changing.refresh, {"grant": text, "wait": wait}, ("grant",)),
+            "revoke": (changing.revoke, {"grant": text, "wait": wait}, ("grant",)),
+            "forget": (changing.forget, {"grant": text}, ("grant",)),
+            "adopt": (changing.adopt, {}, ()),
+            "trust": (changing.trust, {"provider": text}, ("provider",)),
+            "import": (changing.import_token, {"grant": text, "refresh_token": text}, ("grant", "refresh_token")),
+            "reload": (changing.read_again, {}, ()),
+        }
+
+    @property
+    def policy(self) -> Policy:
+        return self._rights.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._rights.policy = policy
+
+    def answer(self, session: Session, method: str, params: dict[str, Any]) -> object:
+        """The result, or a function that brings it later. Raises Failure."""
+        try:
+            handler, checks, required = self._handlers[method]
+        except KeyError:
+            known = ", ".join(self._handlers)
+            raise Failure(Code.BAD_REQUEST, f"unknown method {method[:40]!r}; known: {known}") from None
+        for name, value in params.items():
+            if name not in checks:
+                known = ", ".join(checks) or "none"
+                raise Failure(Code.BAD_REQUEST, f"{method}: unknown parameter {name[:40]!r}; known: {known}")
+            checks[name](f"{method}: {name}", value)
+        for name in required:
+            if name not in params:
+                raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
+        return handler(session, params)
+
+    def end(self, session: Session) -> None:
+        """The connection is gone: nothing is pushed to it any more."""
+        self._watching.end(session)
+
+
+def waits(method: str, params: dict[str, Any]) -> int:
+    """As how many waiting requests one counts that was found to be right."""
+    return max(1, len(params["grants"])) if method == "get_many" else 1

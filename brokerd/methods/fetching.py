@@ -1,0 +1,88 @@
+# get, get_many, proof: a living token at once, or the wait for one.
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from brokerd.audit import Audit
+from brokerd.broker import Broker
+from brokerd.core.failure import Failure
+from brokerd.core.policy import Action
+from brokerd.core.record import AccessToken
+from brokerd.dialects.dialect import DEFAULT_PRESENT
+from brokerd.methods.parameters import WAIT
+from brokerd.methods.session import Later, Rights, Session
+from brokerd.metrics import Metrics
+
+
+class Fetching:
+    def __init__(self, broker: Broker, rights: Rights, audit: Audit, metrics: Metrics) -> None:
+        self._broker = broker
+        self._rights = rights
+        self._audit = audit
+        self._metrics = metrics
+
+    def get(self, session: Session, params: dict[str, Any]) -> object:
+        """A living token at once: nearly every request is one of these. Else later."""
+        grant = params["grant"]
+        if not self._rights.may_get(session, grant):
+            self._rights.require(session, Action.GET, grant, "get")
+        min_ttl, refused = params.get("min_ttl", 0.0), params.get("refused")
+        token = self._broker.cached(grant, min_ttl, refused)
+        if token is None:
+            return lambda: self._fetch(session, grant, min_ttl, params.get("wait", WAIT), refused)
+        self._metrics.gets_cached.inc()
+        return self.as_map(session, grant, token)
+
+    async def _fetch(
+        self, session: Session, grant: str, min_ttl: float, wait: float, refused: str | None = None
+    ) -> dict[str, object]:
+        token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
+        return self.as_map(session, grant, token)
+
+    def as_map(self, session: Session, grant: str, token: AccessToken) -> dict[str, object]:
+        found: dict[str, object] = {
+            "grant": grant,
+            "value": token.value.reveal(),
+            "token_type": token.token_type,
+            "expires_at": self._broker.expires_at(token),
+        }
+        present = self._broker.grants[grant].settings.provider.dialect.present(token.token_type)
+        if present is not DEFAULT_PRESENT:
+            found["present"] = present
+        self._audit.fetched(grant, session.caller)
+        return found
+
+    def get_many(self, session: Session, params: dict[str, Any]) -> Later:
+        grants = params["grants"]
+        min_ttl, wait = params.get("min_ttl", 0.0), params.get("wait", WAIT)
+        found: list[dict[str, object]] = [{} for _ in grants]
+
+        async def one(index: int, grant: str) -> None:
+            try:
+                self._rights.require(session, Action.GET, grant, "get_many")
+                found[index] = {"token": await self._fetch(session, grant, min_ttl, wait)}
+            except Failure as failure:
+                found[index] = {"error": failure.as_map()}
+
+        async def all_of_them() -> object:
+            async with trio.open_nursery() as nursery:
+                for index, grant in enumerate(grants):
+                    nursery.start_soon(one, index, grant)
+            return found
+
+        return all_of_them
+
+    def proof(self, session: Session, params: dict[str, Any]) -> Later:
+        """A token that is bound to a key, and a proof for one request with it (RFC 9449 §7)."""
+        grant = params["grant"]
+        self._rights.require(session, Action.GET, grant, "proof")
+
+        async def later() -> object:
+            token, proof = await self._broker.proof(
+                grant, params["http_method"], params["url"], nonce=params.get("nonce"), wait=params.get("wait", WAIT)
+            )
+            return {**self.as_map(session, grant, token), "proof": proof.reveal()}
+
+        return later

@@ -1,0 +1,67 @@
+# hello and status: what there is, for who may see it. No secret is in an answer.
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import trio
+
+from brokerd import __version__
+from brokerd.broker import Broker
+from brokerd.core.admission import LOOK
+from brokerd.core.policy import Action
+from brokerd.methods.session import Later, Rights, Session
+
+PROTOCOL = 1
+MAX_MESSAGE = 64 * 1024  # bytes
+MAX_IN_FLIGHT = 128  # requests waiting on one connection
+TURN = 50  # grants that one status looks at before other callers have their turn
+NOT_ADOPTED = "the store was restored or copied to this machine: nothing is spent until: brokerctl adopt"
+
+
+class Looking:
+    def __init__(self, broker: Broker, rights: Rights) -> None:
+        self._broker = broker
+        self._rights = rights
+        self._started_at = round(time.time(), 2)
+
+    def hello(self, _session: Session, _params: dict[str, Any]) -> dict[str, object]:
+        return {
+            "server": __version__,
+            "protocol": PROTOCOL,
+            "max_message": MAX_MESSAGE,
+            "max_in_flight": MAX_IN_FLIGHT,
+        }
+
+    def status(self, session: Session, params: dict[str, Any]) -> Later:
+        for name in params.get("grants", ()):
+            self._rights.require(session, Action.STATUS, name, "status")
+        names = params["grants"] if "grants" in params else sorted(self._broker.grants)
+        session.account.charge(LOOK * len(names), trio.current_time())
+
+        async def later() -> object:
+            shown = []
+            for number, name in enumerate(names, 1):
+                if name in self._broker.grants and self._rights.policy.allows(session.caller, Action.STATUS, name):
+                    shown.append(self._broker.status(name))
+                if number % TURN == 0:
+                    await trio.lowlevel.checkpoint()
+            return {"daemon": self._daemon(), "grants": shown}
+
+        return later
+
+    def _daemon(self) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "locked": False,
+            "store": self._store_trouble(),
+            "store_since": self._broker.store.since,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+        }
+
+    def _store_trouble(self) -> str | None:
+        store = self._broker.store
+        return "; ".join(filter(None, (None if store.adopted else NOT_ADOPTED, store.trouble))) or None

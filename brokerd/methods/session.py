@@ -1,0 +1,74 @@
+# A connection as methods see it, and what its caller may do by the rules. Every denial goes through here.
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from brokerd.audit import Audit
+from brokerd.broker import Broker
+from brokerd.core.admission import DENIAL, Account
+from brokerd.core.failure import Code, Failure, unknown
+from brokerd.core.policy import Action, Caller, Policy
+from brokerd.metrics import Metrics
+
+Later = Callable[[], Awaitable[object]]
+Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """What is known of a connection: who calls, what he may get by which rules, and what he watches."""
+
+    caller: Caller
+    account: Account
+    notify: Notify
+    rules: Policy | None = None
+    may_get: dict[str, bool] = field(default_factory=dict)
+    watching: dict[str, Callable[[str], None]] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    wake: trio.Event = field(default_factory=trio.Event)
+    pusher: trio.CancelScope | None = None
+
+
+class Rights:
+    """Who may do what. `policy` is the configuration's; a reload puts another in its place."""
+
+    def __init__(self, broker: Broker, audit: Audit, metrics: Metrics) -> None:
+        self.policy = Policy()
+        self._broker = broker
+        self._audit = audit
+        self._metrics = metrics
+
+    def require(self, session: Session, action: Action, grant: str, method: str) -> None:
+        """Raises Failure, which says no more than the caller may know."""
+        if self.policy.allows(session.caller, action, grant):
+            return
+        self._deny(session, method, grant)
+        if grant in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, grant):
+            raise Failure(Code.DENIED, f"{grant}: you may not {action} it; see [[allow]] in the configuration", grant)
+        raise unknown(grant)
+
+    def require_administration(self, session: Session, method: str) -> None:
+        if not self.policy.allows_administration(session.caller):
+            self._deny(session, method, "*")
+            words = f'{method}: only root, the daemon\'s user, and rules with grants = ["*"] and the action admin may'
+            raise Failure(Code.DENIED, words)
+
+    def _deny(self, session: Session, method: str, grant: str) -> None:
+        self._metrics.denials.inc()
+        session.account.charge(DENIAL, trio.current_time())
+        caller = session.caller
+        self._audit.denied(method, grant[:128], pid=caller.pid, uid=caller.uid, user=caller.user)
+
+    def may_get(self, session: Session, grant: str) -> bool:
+        if session.rules is not self.policy:
+            session.rules = self.policy
+            session.may_get.clear()
+        known = session.may_get.get(grant)
+        if known is None:
+            known = self.policy.allows(session.caller, Action.GET, grant)
+            if grant in self._broker.grants:  # a made-up name is not worth remembering
+                session.may_get[grant] = known
+        return known

@@ -96,9 +96,8 @@ def bring_in(
         held = _hold(settings, providers[settings.provider.name], printed, rows.get(name, []), changes)
         broker.grants[name] = held
         (changes.changed if name in before else changes.added).append(name)
-        if starting and held.record.interrupted is not None:
-            since = wall_time(held.record.interrupted, clock.now())
-            broker.audit.warned("an exchange was interrupted", grant=name, provider=held.provider.name, since=since)
+        if starting:
+            _say_what_was_left(broker, held, clock)
         spread = SPREAD_AT_START * entropy.fraction() if starting and held.stored is not None else 0.0
         flights.welcome(held, spread)
     _let_go(broker, before, rows, changes)
@@ -160,6 +159,16 @@ def _recall(held: HeldGrant) -> None:
     """Its provider knows again which password it refused: other grants may have the same."""
     if held.record.refused is not None and held.record.refused_until is None:
         held.provider.refused.add(held.record.refused)
+
+
+def _say_what_was_left(broker: Broker, held: HeldGrant, clock: Clock) -> None:
+    """What the last run left behind, which it may have had no time to say."""
+    record, about = held.record, {"grant": held.name, "provider": held.provider.name}
+    if record.interrupted is not None:
+        broker.audit.warned("an exchange was interrupted", **about, since=wall_time(record.interrupted, clock.now()))
+    if held.remedy:
+        state = str(record.state)
+        broker.audit.warned("a login is needed", **about, state=state, remedy=held.remedy, reason=record.last_error)
 
 
 def _was_revoked(rows: Sequence[Stored]) -> bool:

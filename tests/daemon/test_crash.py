@@ -136,6 +136,9 @@ async def test_a_lost_answer_needs_a_person_where_nothing_else_is_left_and_says_
     assert "interrupted at 20" in end
     assert (await brokerd.error("refresh", grant="app"))["code"] == "needs_login"
     await brokerd.restart()
+    said = next(line for line in brokerd.log.splitlines() if 'event="a login is needed" grant=app' in line)
+    assert 'remedy="brokerctl import app"' in said
+    assert "interrupted at 20" in said
     assert (await brokerd.error("get", grant="app"))["code"] == "needs_login"
     assert provider.count() == sent, "a rejected refresh token was sent again"
     await give(brokerd, provider)

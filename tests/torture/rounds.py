@@ -216,8 +216,9 @@ class Torture:
             "status, the remedy": status["remedy"] == remedy,
             "audit, the interruption": f'"an exchange was interrupted" grant={grant.name} ' in self.brokerd.log[begun:],
             "audit, the end": any(
-                "state=needs_login" in line and "interrupted at " in line and f'remedy="{remedy}"' in line
-                for line in self._rejections(grant.name, begun)
+                f"grant={grant.name} " in line
+                and all(words in line for words in ("state=needs_login", "interrupted at ", f'remedy="{remedy}"'))
+                for line in self.brokerd.log[begun:].splitlines()
             ),
         }
         if missing := [what for what, is_said in said.items() if not is_said]:

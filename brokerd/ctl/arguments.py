@@ -120,6 +120,18 @@ def _grant(parser: ArgumentParser) -> None:
     parser.add_argument("grant", metavar="GRANT")
 
 
+def _provider(parser: ArgumentParser) -> None:
+    parser.add_argument("provider", metavar="PROVIDER")
+
+
+def _proof(parser: ArgumentParser) -> None:
+    _grant(parser)
+    parser.add_argument("http_method", metavar="METHOD", help="of the request that it is for, such as GET")
+    parser.add_argument("url", metavar="URL", help="of that request; query and fragment count nothing")
+    parser.add_argument("--nonce", metavar="N", help="the DPoP-Nonce that the API demanded last")
+    parser.add_argument("--json", action="store_true", help="print the token and the proof as JSON")
+
+
 def _get(parser: ArgumentParser) -> None:
     _grant(parser)
     _fetching(parser)
@@ -194,6 +206,7 @@ LOCAL = ("keygen", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
+    "proof": ("print the headers of one request with a token that is bound to a key", _proof, _later("fetch", "proof")),
     "watch": ("print a line whenever a grant has a new token, or none any more", _watch, _later("fetch", "watch")),
     "status": ("show states, expiries, next renewals and last errors", _status, _later("status", "status")),
     "refresh": ("renew a token now, and try a misconfigured grant again", _grant, _later("change", "refresh")),
@@ -202,6 +215,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "reload": ("read the configuration again, all or nothing", _nothing, _later("change", "reload")),
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
+    "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),
     "version": ("print the versions of brokerctl and brokerd", _nothing, _later("local", "version")),

@@ -1,4 +1,4 @@
-# The commands that change something: refresh, revoke, import, reload, forget, adopt. Each says what has happened.
+# The commands that change something: refresh, revoke, import, reload, forget, adopt, trust. Each says what has happened.
 from __future__ import annotations
 
 import sys
@@ -68,6 +68,14 @@ def adopt(broker: Broker, _arguments: Namespace) -> int:
     """Let a copied store be used here."""
     adopted = broker.call("adopt")["adopted"]
     write("the store is this machine's now" if adopted else "there was nothing to adopt: the store is this machine's")
+    return 0
+
+
+def trust(broker: Broker, arguments: Namespace) -> int:
+    """Agree to what a provider's metadata names."""
+    done = broker.call("trust", provider=arguments.provider)
+    again = f"; tried again: {plain(', '.join(done['grants']))}" if done["grants"] else ""
+    write(f"{arguments.provider}: its metadata is read anew, and what it names then is remembered{again}")
     return 0
 
 

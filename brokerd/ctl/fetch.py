@@ -1,4 +1,4 @@
-# The commands that bring tokens: get, exec, watch. Values go where they were asked to go, and nowhere else.
+# The commands that bring tokens: get, exec, proof, watch. Values go where they were asked to go, and nowhere else.
 from __future__ import annotations
 
 import os
@@ -56,6 +56,19 @@ def execute(broker: Broker, arguments: Namespace) -> NoReturn:
         raise Failed(f"{plain(program[0])}: command not found; give its path", NOT_FOUND) from None
     except OSError as error:
         raise Failed(f"{plain(program[0])}: cannot be run: {error.strerror}", CANNOT_RUN) from None
+
+
+def proof(broker: Broker, arguments: Namespace) -> int:
+    """Print what one request needs: the token and a proof for it."""
+    token = broker.proof(arguments.grant, arguments.http_method, arguments.url, nonce=arguments.nonce)
+    if arguments.json:
+        import json
+
+        write(json.dumps({**_as_map(token), "proof": token.header["DPoP"]}))
+    else:
+        for name, value in token.header.items():
+            write(f"{name}: {value}")
+    return 0
 
 
 def watch(broker: Broker, arguments: Namespace) -> int:

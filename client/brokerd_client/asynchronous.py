@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from brokerd_client.address import find_socket
-from brokerd_client.messages import Gone, Token, read_token, read_tokens
+from brokerd_client.messages import Gone, Token, read_proof, read_token, read_tokens
 from brokerd_client.session import REPEATABLE, TIMEOUT, WAIT, Lost, get_params, lost, patience, read_result
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class AsyncBroker:
         living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
         """
         return read_token(await self.call("get", **get_params(grant, min_ttl, wait, refused)))
+
+    async def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
+        """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.
+
+        `method` and `url` are the request's, `nonce` the DPoP-Nonce that the API demanded last (RFC 9449 §9).
+        """
+        more = {} if nonce is None else {"nonce": nonce}
+        return read_proof(await self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more))
 
     async def get_many(
         self, grants: Iterable[str], *, min_ttl: float = 0, wait: float = WAIT

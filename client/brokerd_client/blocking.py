@@ -8,7 +8,7 @@ import sys
 from time import monotonic, sleep
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
-from brokerd_client.messages import read_token, read_tokens
+from brokerd_client.messages import read_proof, read_token, read_tokens
 from brokerd_client.session import (
     READ_SIZE,
     REPEATABLE,
@@ -60,6 +60,14 @@ class Broker:
         living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
         """
         return read_token(self.call("get", **get_params(grant, min_ttl, wait, refused)))
+
+    def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
+        """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.
+
+        `method` and `url` are the request's, `nonce` the DPoP-Nonce that the API demanded last (RFC 9449 §9).
+        """
+        more = {} if nonce is None else {"nonce": nonce}
+        return read_proof(self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more))
 
     def get_many(
         self, grants: Iterable[str], *, min_ttl: float = 0, wait: float = WAIT

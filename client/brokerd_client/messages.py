@@ -83,6 +83,16 @@ def read_token(found: object) -> Token:
     return Token(value, token_type, expires_at, grant, present)
 
 
+def read_proof(found: object) -> Token:
+    """The result of `proof`: a token whose header has the proof beside it. Raises ProtocolError."""
+    token = read_token(found)
+    proof = found.get("proof") if isinstance(found, dict) else None
+    if not (isinstance(proof, str) and proof and proof.isascii() and proof.isprintable()):
+        raise ProtocolError("expected the proof beside a token to be one line of text")
+    token.header["DPoP"] = proof
+    return token
+
+
 def read_tokens(grants: list[str], found: object) -> dict[str, Token | BrokerError]:
     """The result of `get_many` by grant: a token, or the error that `get` would raise. Raises ProtocolError."""
     if not isinstance(found, list) or len(found) != len(grants):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ async def test_waiting_requests_of_a_user_are_counted_over_all_his_connections(
         async with trio.open_nursery() as nursery, other_user.connected(brokerd) as last:
 
             async def wait() -> None:
-                while "value" not in (answer := await other_user.call(brokerd, "get", grant="app")):
+                while "value" not in (answer := await other_user.call(brokerd, "get", grant="app", wait=60)):
                     assert answer["code"] == "limit"  # the last one below was in the way
 
             many = await last.call("get_many", grants=["app"] * 4)
@@ -196,7 +197,7 @@ async def test_waiting_requests_of_a_user_are_counted_over_all_his_connections(
                 nursery.start_soon(wait)
             while (error := await last.call("get", grant="app", wait=0.05))["code"] != "limit":
                 assert error["code"] == "unavailable"
-            nursery.start_soon(brokerd.get, "app")
+            nursery.start_soon(partial(brokerd.get, "app", wait=60))
             await gate.reached()
             gate.release()
         assert "value" in await other_user.call(brokerd, "get", grant="app")

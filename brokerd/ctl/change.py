@@ -1,4 +1,4 @@
-# The commands that change something: refresh, revoke, import, reload, forget, adopt, trust. Each says what has happened.
+# The commands that change something: refresh, revoke, import, reload, forget, adopt, trust. Each says what happened.
 from __future__ import annotations
 
 import sys

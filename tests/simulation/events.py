@@ -108,8 +108,8 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
     except trio.Cancelled:
         if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
             seen.revoked = ""
+            seen.dooming.clear()
         raise
-    seen.doomed_stored = seen.doomed_stored or done.stored
     if done.stored and epoch == seen.epoch:
         seen.revoked = "stored"
 

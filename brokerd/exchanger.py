@@ -109,7 +109,7 @@ class Exchanger:
             held.insisted = False
             held.provider.refused.discard(sent.digest)
         elif sent.until_changed and sent.digest in held.provider.refused:
-            await held.change(self._store, lambda record: _still_refused(record, sent.digest, now))
+            await held.change(self._store, lambda record: _still_refused(record, plan, sent.digest, now))
             return None
         elif (
             (until := held.record.refused_until)
@@ -324,8 +324,10 @@ def _begun(record: Record) -> Record:
     return records.begun(record)
 
 
-def _still_refused(record: Record, password: bytes, now: Moment) -> Record:
+def _still_refused(record: Record, plan: Plan, password: bytes, now: Moment) -> Record:
     """The password is the one that was refused: it is not sent again (law 7)."""
+    if plan.early:  # what was to come ahead of need costs nothing
+        return replace(record, rotation_retry=now.after(RECHECK), refused=password, refused_until=None)
     if record.state is State.MISCONFIGURED:
         return replace(records.put_off(record, now, RECHECK), refused=password, refused_until=None)
     words = "the provider refused this password before; it is not sent again until it changes"

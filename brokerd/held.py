@@ -184,8 +184,11 @@ class HeldGrant:
                 try:
                     await store.write(changed, self.fingerprint, self.stored, concludes=concludes)
                 except GenerationConflict:
-                    await self._take_over(store)
-                    continue
+                    try:
+                        await self._take_over(store)
+                        continue
+                    except StoreError:  # the disk went away between the two
+                        self.unstored = True
                 except StoreError:
                     self.unstored = True
                 else:

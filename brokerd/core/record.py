@@ -167,10 +167,12 @@ def failed(
     record: Record, reason: str, now: Moment, delay: float, *, interrupted: bool, since: Moment | None = None
 ) -> Record:
     """Nothing was learnt; not again for `delay` seconds. `interrupted`: a stored token may be used up (law 3), and was
-    sent at `since`."""
+    sent at `since`. What was refused until some time has been tried again, and waits as any other failure does."""
     return replace(
         record,
         state=move(record.state, Event.FAILED, can_issue=True),
+        refused=record.refused if record.refused_until is None else None,
+        refused_until=None,
         interrupted=(record.interrupted or since or now) if interrupted else record.interrupted,
         retry=now.after(delay),
         failures=record.failures + 1,

@@ -63,7 +63,7 @@ async def last_look(world: World) -> None:
         else:
             world.laws.served(life, grant, token)
             _good(world, life, grant, token, status)
-        if seen.doomed and world.provider_of(grant).setup.revocation:
+        if (seen.doomed | seen.dooming) and world.provider_of(grant).setup.revocation:
             _told_in_the_end(world, grant, status)
 
 
@@ -118,10 +118,10 @@ def _undated(life: Life, grant: str) -> bool:
 
 def _told_in_the_end(world: World, grant: str, status: Status) -> None:
     """Every token that was held at a revocation is dead at the provider (law 10)."""
-    provider = world.provider_of(grant)
+    seen, provider = world.laws.seen[grant], world.provider_of(grant)
     living = [
         value
-        for value in world.laws.seen[grant].doomed
+        for value in seen.doomed | seen.dooming
         if provider.valid(value)
         or (
             value in provider.access

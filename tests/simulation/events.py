@@ -108,8 +108,8 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
     except trio.Cancelled:
         if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
             seen.revoked = ""
+            seen.dooming.clear()
         raise
-    seen.doomed_stored = seen.doomed_stored or done.stored
     if done.stored and epoch == seen.epoch:
         seen.revoked = "stored"
 
@@ -117,9 +117,15 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
 async def _importing(world: World, life: Life, grant: str) -> None:
     token = world.provider_of(grant).login(grant)
     seen, held = world.laws.seen[grant], life.broker.grants[grant]
+    before = seen.epoch, seen.revoked
     world.laws.importing(grant, token)
     epoch = seen.epoch
-    await life.broker.import_token(grant, Secret(token))
+    try:
+        await life.broker.import_token(grant, Secret(token))
+    except trio.Cancelled:  # who leaves while another change is written has imported nothing
+        if epoch == seen.epoch and not life.dead:
+            seen.epoch, seen.revoked = before
+        raise
     if epoch == seen.epoch:
         world.laws.imported(grant, token, held)
 

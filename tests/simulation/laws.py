@@ -57,8 +57,8 @@ class Seen:
     epoch: int = 0  # rises with each import and revocation
     family: int = 0  # of the last import that was said to have happened
     imported_by: HeldGrant | None = None
-    doomed_stored: bool = False
-    doomed: set[str] = field(default_factory=set)  # tokens held when it was revoked
+    dooming: set[str] = field(default_factory=set)  # tokens held when it was asked to be revoked
+    doomed: set[str] = field(default_factory=set)  # those of a revocation that is durable
 
 
 class Laws:
@@ -71,7 +71,7 @@ class Laws:
         self.seen = {grant: Seen() for grant in world.schedule.setup.grants}
         self.durable: dict[str, Record] = {}
         self.ever_durable: set[str] = set()  # token values
-        self._due: dict[tuple[int, str, int, str], float] = {}
+        self._due: dict[tuple[object, ...], float] = {}
 
     def hold(self, law: str, holds: bool, what: str) -> None:
         self.checked[law] += 1
@@ -271,7 +271,7 @@ class Laws:
         seen.known.clear()
         for token in (record.access_token, record.refresh_token):
             if token is not None:
-                seen.doomed.add(token.value.reveal())
+                seen.dooming.add(token.value.reveal())
 
     def importing(self, grant: str, token: str) -> None:
         seen = self.seen[grant]
@@ -305,6 +305,7 @@ class Laws:
             refresh = record.refresh_token
             if record.state is State.REVOKED:
                 seen.known.clear()
+                seen.doomed |= seen.dooming
             elif refresh is not None and (value := refresh.value.reveal()) in seen.imports - seen.dead.keys():
                 seen.known.add(value)  # an import counts from here on, whether its caller is still there or not
             if refresh is not None and GRANTS[grant] == REFRESHING and not _same(record, before.get(grant)):
@@ -345,8 +346,7 @@ class Laws:
                 seen.revoked = "stored"
             elif seen.revoked == "asked":
                 seen.revoked = ""
-            if not (seen.doomed_stored or seen.revoked):
-                seen.doomed.clear()
+            seen.dooming.clear()
             if seen.family and held is not None:
                 seen.family = min(seen.family, self.world.provider_of(grant).refresh[held].family)
             elif held is None:
@@ -387,7 +387,7 @@ class Laws:
         self.hold("law 2: unstored is said", held.unstored or value in self.ever_durable, f"{grant}: {value}")
 
     def _steady(self, life: Life, grant: str, held: HeldGrant, now: Moment) -> None:
-        """A renewal that nothing disturbs stays when it is (law 6)."""
+        """A renewal that nothing disturbs stays when it is (law 6); it is another where a refresh token has died."""
         record = held.record
         if record.state is not State.READY or record.retry or record.rotation_retry or record.interrupted:
             return
@@ -397,7 +397,7 @@ class Laws:
         if plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
             return
         due = now.boot + plan.delay
-        before = self._due.setdefault((life.number, grant, record.generation, record.asked), due)
+        before = self._due.setdefault((life.number, grant, record.generation, record.asked, plan.operation), due)
         self.hold(
             "law 6: jitter is drawn once",
             abs(due - before) < 1.0,

@@ -16,7 +16,7 @@ BITES = {
     "redraw-jitter": 0,
     "ignore-generation": 25,
     "drop-journal": 0,
-    "journal-after-all": 0,
+    "journal-after-all": 1,
     "forget-interruption": 4,
     "forget-journal-at-start": 19,
     "serve-expired": 2,
@@ -36,7 +36,7 @@ BITES = {
     "not-synced": 1,
     "echo-secrets": 0,
     "no-concurrency-limit": 49,
-    "cancel-with-caller": 2,
+    "cancel-with-caller": 3,
     "reload-forgets": 13,
 }
 

@@ -177,4 +177,20 @@ def test_a_refresh_token_that_an_import_replaces_in_the_journals_own_transaction
     assert broken_by(schedule(*events, grants=("app", "svc"), lifetime=60.0)) is None
 
 
+def test_a_password_that_was_refused_ahead_of_need_does_not_stop_the_renewals() -> None:
+    refused = at(99, "fault", provider="two", kind="invalid_client", requests=1)
+    reload = at(100, "reload", kind="scope", grant="user")
+    assert broken_by(schedule(refused, reload, grants=("app", "user"), lifetime=60.0)) is None
+
+
+def test_what_was_refused_and_sent_again_since_holds_a_grant_back_no_more() -> None:
+    refused = at(99, "fault", provider="one", kind="invalid_client", requests=1)
+    portal, reboot = (
+        at(199, "fault", provider="one", kind="html-403", lasts=200.0),
+        at(200, "reboot", down=1.0, off=3_600.0),
+    )
+    events = (IMPORT, refused, at(100, "refresh", grant="app"), portal, reboot)
+    assert broken_by(schedule(*events, horizon=300.0)) is None
+
+
 GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}

@@ -19,7 +19,7 @@ import trio
 from brokerd import __version__
 from brokerd.audit import Audit
 from brokerd.broker import Broker
-from brokerd.config import DEFAULT_CONFIG, Configuration, GrantSettings, ProviderSettings, load
+from brokerd.config import DEFAULT_CONFIG, Configuration, DaemonSettings, GrantSettings, ProviderSettings, load
 from brokerd.core.admission import Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
@@ -105,8 +105,9 @@ def check_configuration(path: str) -> str:
                     read_secret(source)
     if configuration.daemon.key.command is None:
         _read_key(configuration)
-    counts = f"{len(configuration.providers)} providers, {len(configuration.grants)} grants"
-    return f"{path}: the configuration is right: {counts}, {len(configuration.rules)} rules"
+    counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
+    words = ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
+    return f"{path}: the configuration is right: {words}"
 
 
 # -- running
@@ -133,10 +134,12 @@ class Daemon:
         self.clock, self.entropy = SystemClock(), SystemEntropy()
         self.audit, self.metrics = Audit(), Metrics()
         self.providers: dict[str, Provider] = {}
+        self.settings: DaemonSettings
         self.broker: Broker
         self.server: Server
 
     async def run(self, configuration: Configuration, listener: socket.socket) -> None:
+        self.settings = configuration.daemon
         self.store.noticed = self._note_trouble
         if self.store.is_new:
             self.audit.said("a new store was begun", path=str(self.store.path))
@@ -200,6 +203,9 @@ class Daemon:
         finally:
             systemd.notify("READY=1")
         self.audit.said("reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
+        if configuration.daemon != self.settings:
+            changes.restart = True
+            self.audit.warned("[daemon] has changed: that counts from the next start on")
         return changes
 
     async def _bring_in(self, configuration: Configuration, stored: list[Stored] | None) -> Changes:

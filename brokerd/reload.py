@@ -28,14 +28,15 @@ NOTHING_KNOWN: Mapping[str, Metadata] = {}
 SPREAD_AT_START = 60.0  # seconds over which renewals that are due at start-up are spread (law 7)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Changes:
-    """Grant names, sorted. `aside`: (grant, fingerprint) of records that nothing configured claims any more, `awake`:
-    of those that are claimed again."""
+    """Grant names, sorted. `restart`: [daemon] is another than at the start, and counts from the next one on. `aside`:
+    (grant, fingerprint) of records that nothing configured claims any more, `awake`: of those that are claimed again."""
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    restart: bool = False
     aside: list[tuple[str, str]] = field(default_factory=list)
     awake: list[tuple[str, str]] = field(default_factory=list)
 

@@ -679,7 +679,7 @@ def test_check_says_that_a_configuration_is_right_and_touches_nothing(main: Path
     before = sorted(main.parent.iterdir())
     done = checked(main)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{main}: the configuration is right: 1 providers, 1 grants, 1 rules\n"
+    assert done.stdout == f"{main}: the configuration is right: 1 provider, 1 grant, 1 rule\n"
     assert sorted(main.parent.iterdir()) == before
 
 

@@ -16,7 +16,7 @@ NOT_ASKED = ("client_auth", "client_assertion")  # how a client shows who it is 
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    socket: str | None = None  # None: systemd's, $XDG_RUNTIME_DIR's, or the default
+    socket: str | None = None  # None: systemd's, or the default
     state_dir: str | None = None
     key: SecretSource = DEFAULT_KEY
     socket_mode: int = 0o660

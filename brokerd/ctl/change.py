@@ -52,6 +52,8 @@ def reload(broker: Broker, _arguments: Namespace) -> int:
     """Read the configuration again."""
     done = broker.call("reload")
     lines = [f"{what}: {plain(', '.join(done[what]))}" for what in ("changed", "added", "removed") if done[what]]
+    if done.get("restart"):
+        lines.append("[daemon] has changed: that counts from the next start on: systemctl restart brokerd")
     for line in lines or ["nothing has changed"]:
         write(line)
     return 0

@@ -76,7 +76,8 @@ class Changing:
 
         async def later() -> object:
             changes = await self._reload()
-            return {"changed": changes.changed, "added": changes.added, "removed": changes.removed}
+            named = {"changed": changes.changed, "added": changes.added, "removed": changes.removed}
+            return {**named, "restart": changes.restart}
 
         return later
 

@@ -132,7 +132,7 @@ async def test_admin_on_all_grants_may_administer_and_the_kernels_nobody_may_not
         {"grants": ["*"], "caller": [{"uid": NOBODY}, {"gid": NOBODY}, {"user": "nobody"}], "actions": ["admin"]},
     ]
     await with_rules(brokerd, serving, *everybody)
-    assert await other_user.call(brokerd, "reload") == {"added": [], "changed": [], "removed": []}
+    assert await other_user.call(brokerd, "reload") == {"added": [], "changed": [], "removed": [], "restart": False}
     assert "value" in await other_user.call(brokerd, "get", grant="app")
     nobody = User(NOBODY, NOBODY)
     assert (await nobody.call(brokerd, "get", grant="app"))["code"] == "unknown_grant"

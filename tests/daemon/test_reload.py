@@ -54,6 +54,17 @@ async def test_a_bad_file_changes_nothing_and_the_error_names_file_key_and_remed
     assert provider.count() == 1
 
 
+async def test_a_daemon_table_that_changed_counts_from_the_next_start_and_says_so(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)})
+    await brokerd.start()
+    brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)}, socket_mode="0600")
+    assert (await brokerd.call("reload"))["restart"] is True
+    await brokerd.said("[daemon] has changed")
+
+
 async def test_unchanged_grants_keep_tokens_and_timers_and_the_others_change(
     brokerd: Brokerd, serving: Serving
 ) -> None:
@@ -64,12 +75,12 @@ async def test_unchanged_grants_keep_tokens_and_timers_and_the_others_change(
     value, before = await brokerd.get("same"), await brokerd.status("same")
     await brokerd.get("goes")
     brokerd.configure({"same": FIVE["oauth2"], "comes": FIVE["oauth2"]}, providers)
-    assert await brokerd.call("reload") == {"added": ["comes"], "changed": [], "removed": ["goes"]}
+    assert await brokerd.call("reload") == {"added": ["comes"], "changed": [], "removed": ["goes"], "restart": False}
     assert await brokerd.status("same") == before
     assert await brokerd.get("same", wait=0) == value
     assert (await brokerd.error("get", grant="goes"))["code"] == "unknown_grant"
     assert await brokerd.get("comes")
-    assert await brokerd.call("reload") == {"added": [], "changed": [], "removed": []}
+    assert await brokerd.call("reload") == {"added": [], "changed": [], "removed": [], "restart": False}
     brokerd.signal(signal.SIGHUP)
     await brokerd.said("event=reloaded", times=3)
     assert await brokerd.status("same") == before

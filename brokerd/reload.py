@@ -31,7 +31,8 @@ SPREAD_AT_START = 60.0  # seconds over which renewals that are due at start-up a
 @dataclass(slots=True)
 class Changes:
     """Grant names, sorted. `restart`: [daemon] is another than at the start, and counts from the next one on. `aside`:
-    (grant, fingerprint) of records that nothing configured claims any more, `awake`: of those that are claimed again."""
+    (grant, fingerprint) of records that nothing configured claims any more, `awake`: of those that are claimed
+    again."""
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)

@@ -293,6 +293,18 @@ def test_every_dependency_has_its_line_and_no_other() -> None:
     assert described == {re.split(r"[ <>=!\[]", each)[0].lower() for each in required()}
 
 
+# -- what was shown against which server
+
+
+def test_every_mechanism_names_tests_that_are_there_and_run() -> None:
+    found = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page("docs/providers.md"))
+    missing = [f"{file}::{name}" for file, name in found if f"def {name}(" not in page(file)]
+    assert missing == []
+    rows = [line for line in page("docs/providers.md").splitlines() if line.startswith("| ")]
+    named = [row for row in rows if "`tests/" in row]
+    assert len(rows) - len(named) == page("docs/providers.md").count("\n|---"), "each row but the heads names its test"
+
+
 # -- links
 
 

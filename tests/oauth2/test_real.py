@@ -41,12 +41,14 @@ async def test_auto_takes_what_the_credentials_allow_and_the_server_offers(
 
 
 async def test_a_client_shows_who_it_is_by_assertions(brokerd: Brokerd, real_oidc: OidcProvider) -> None:
-    ec, rsa = ({"private_key": {"file": real_oidc.folder / name}} for name in ("pkjwt.key", "pkjwt-rsa.key"))
+    files = ("pkjwt.key", "pkjwt-rsa.key", "pkjwt-ed.key")
+    ec, rsa, ed = ({"private_key": {"file": real_oidc.folder / name}} for name in files)
     secret = {"client_secret": real_oidc.clients["cc-secretjwt"].secret}
     pkjwt: Table = {"client_auth": "private_key_jwt"}
     grants = {
         "es256": grant("cc-pkjwt", credentials=ec, **pkjwt, client_assertion={"key_id": "ec1"}),
         "rs256": grant("cc-pkjwt", credentials=rsa, **pkjwt, client_assertion={"key_id": "rsa1"}),
+        "eddsa": grant("cc-pkjwt", credentials=ed, **pkjwt, client_assertion={"key_id": "ed1"}),
         "hs256": grant("cc-secretjwt", credentials=secret, client_auth="client_secret_jwt"),
         "token-url": grant("cc-pkjwt", credentials=ec, **pkjwt, client_assertion={"audience": real_oidc.token_url}),
     }

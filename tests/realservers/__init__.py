@@ -102,8 +102,8 @@ class Server:
 @dataclass(frozen=True)
 class OidcProvider(Server):
     """`clients` goes by the names in server.mjs: cc-basic, cc-post, cc-odd-id, odd-basic, odd-post, dev-basic, ….
-    In `folder` lie pkjwt.key and pkjwt-rsa.key (kid ec1 and rsa1), and client, wrongclient and selfclient (.pem and
-    .key) for mutual TLS."""
+    In `folder` lie pkjwt.key, pkjwt-rsa.key and pkjwt-ed.key (kid ec1, rsa1 and ed1), and client, wrongclient and
+    selfclient (.pem and .key) for mutual TLS."""
 
     clients: Mapping[str, Client]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import trustme
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 def make_certificates(folder: Path) -> None:
     """Fills `folder` unless it is full: ca.pem, server.{pem,key,chain.pem} for localhost and 127.0.0.1; client and
-    wrongclient (signed by the CA) and selfclient (not) with .pem and .key; pkjwt and pkjwt-rsa with .key and .pub."""
+    wrongclient (signed by the CA) and selfclient (not) with .pem and .key; pkjwt, pkjwt-rsa and pkjwt-ed with .key and
+    .pub."""
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / ".certificates"
     if done.exists():
@@ -32,6 +33,7 @@ def make_certificates(folder: Path) -> None:
     alone.private_key_pem.write_to_path(folder / "selfclient.key")
     _write_pair(ec.generate_private_key(ec.SECP256R1()), folder, "pkjwt")
     _write_pair(rsa.generate_private_key(65537, 2048), folder, "pkjwt-rsa")
+    _write_pair(ed25519.Ed25519PrivateKey.generate(), folder, "pkjwt-ed")
     done.touch()
 
 
@@ -40,7 +42,9 @@ def _write(certificate: trustme.LeafCert, folder: Path, name: str) -> None:
     certificate.private_key_pem.write_to_path(folder / f"{name}.key")
 
 
-def _write_pair(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, folder: Path, name: str) -> None:
+def _write_pair(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey, folder: Path, name: str
+) -> None:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / f"{name}.key").touch(mode=0o600)

@@ -34,6 +34,7 @@ const read = (name) => fs.readFileSync(path.join(env.PKI, name), 'utf8');
 const jwkOf = (pem, extra) => ({ ...crypto.createPublicKey(pem).export({ format: 'jwk' }), ...extra });
 const EC_JWK = jwkOf(read('pkjwt.pub'), { kid: 'ec1', alg: 'ES256', use: 'sig' });
 const RSA_JWK = jwkOf(read('pkjwt-rsa.pub'), { kid: 'rsa1', use: 'sig' });
+const ED_JWK = jwkOf(read('pkjwt-ed.pub'), { kid: 'ed1', use: 'sig' });
 const SELF = new crypto.X509Certificate(read('selfclient.pem'));
 const SELF_JWK = jwkOf(SELF.publicKey.export({ type: 'spki', format: 'pem' }),
   { kid: 'self1', use: 'sig', alg: 'ES256', x5c: [SELF.raw.toString('base64')] });
@@ -57,7 +58,7 @@ const CLIENTS = {
   'odd-basic': { ...BASIC, ...CC, client_id: 'basic: 100%/a+b&c d', client_secret: 's:e%20c+r/e&t =-0123456789-0123456789' },
   'odd-post': { ...POST, ...CC, client_id: 'post: 100%/a+b&c d', client_secret: 's:e%20c+r/e&t =-0123456789-0123456789' },
   'cc-secretjwt': { ...CC, client_secret: SECRET, token_endpoint_auth_method: 'client_secret_jwt' },
-  'cc-pkjwt': { ...CC, token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [EC_JWK, RSA_JWK] } },
+  'cc-pkjwt': { ...CC, token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [EC_JWK, RSA_JWK, ED_JWK] } },
   'cc-dpop': { ...BASIC, ...CC, dpop_bound_access_tokens: true },
   'cc-dpop-nonce': { ...BASIC, ...CC, dpop_bound_access_tokens: true },
   'cc-mtls-ca': { ...CC, token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_san_dns: 'mtls-client.test', tls_client_certificate_bound_access_tokens: true },

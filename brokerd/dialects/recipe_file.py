@@ -211,7 +211,7 @@ def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple
             if name not in known and name not in STORED:
                 declared = ", ".join(sorted(known | set(STORED)))
                 raise ConfigError(f"{{{name}}} is declared nowhere; known: {declared}", key=f"{key}.{part}")
-            if may_be_missing and part in ("request", "basic", "jwt"):
+            if may_be_missing and part in ("request", "basic"):
                 raise ConfigError(f"{{{name}?}} cannot be left out here", key=f"{key}.{part}")
             sends.add(name)
             if not may_be_missing:
@@ -261,6 +261,8 @@ def _check_jwt(key: str, file: JwtFile, credentials: list[str]) -> None:
         raise expected(f"one of {', '.join(signing.ALGORITHMS)}", file.algorithm, key=f"{key}.algorithm")
     if file.key not in (f"{{{name}}}" for name in credentials):
         raise expected('one of the credentials, such as "{private_key}"', file.key, key=f"{key}.key", show=False)
+    if any(may_be_missing for _, may_be_missing in template.names(file.key_id)):
+        raise ConfigError("a placeholder cannot be left out here", key=f"{key}.key_id")
     if not 1 <= file.lifetime <= LONGEST_ASSERTION:
         raise expected(f"seconds from 1 to {LONGEST_ASSERTION}", file.lifetime, key=f"{key}.lifetime")
     if ours := [name for name in DATED if name in file.claims]:

@@ -64,7 +64,8 @@ class Elasticsearch(Provider[Settings]):
         given = body.require(body.json_object(request), (), ("token", "refresh_token"))
         if len(given) != 1:
             raise Refusal(400, "one of token and refresh_token is required", "action_request_validation_exception")
-        token = self.ledger.find(*given.values())
+        ((name, value),) = given.items()
+        token = self.ledger.find(value, "access" if name == "token" else "refresh")
         living = token is not None and not token.revoked
         if token is not None:
             token.revoked = True

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from brokerd.files import BUILT_IN_RECIPES
 
 from brokerd.config import Configuration, load
 from brokerd.core.policy import Action, Rule, Selector
@@ -17,7 +18,6 @@ from brokerd.daemon import check_configuration
 from brokerd.dialects.oauth2 import GRANT_TYPES, OAuth2
 from brokerd.dialects.recipe import RecipeDialect
 from brokerd.edge import keys
-from brokerd.files import BUILT_IN_RECIPES
 
 A_NAME = "a name of up to 128 letters, digits, dots, dashes and underscores"
 A_DURATION = 'a duration: seconds, or text such as "90s", "5m", "2h"'

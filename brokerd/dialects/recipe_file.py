@@ -267,6 +267,7 @@ def _check_jwt(key: str, file: JwtFile, credentials: list[str]) -> None:
         raise expected(f"seconds from 1 to {LONGEST_ASSERTION}", file.lifetime, key=f"{key}.lifetime")
     if ours := [name for name in DATED if name in file.claims]:
         raise ConfigError("brokerd sets this claim itself", key=f"{key}.claims.{ours[0]}")
+    _check_json(f"{key}.claims", file.claims, DEEPEST)
 
 
 def _check_present(present: str) -> None:

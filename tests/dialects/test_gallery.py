@@ -15,9 +15,7 @@ from brokerd.core.outcome import Done, Issued, Outcome, RetryLater, Token, Token
 from brokerd.core.record import Doomed, Record, alive
 from brokerd.core.renewal import Operation, Pace, next_by_itself
 from brokerd.core.secret import Secret
-from brokerd.core.signing import Signer
 from brokerd.dialects.dialect import GrantView
-from brokerd.edge.entropy import SystemEntropy
 from tests.dialects.answers import NOW, Sent, meaning, recipe, view, words
 from tests.providers.gallery import (
     GALLERY,
@@ -49,11 +47,6 @@ ACCOUNT = {"namespace": "ci", "service_account": "deployer"}
 REGISTRY = {"endpoint": "auth", "service": "container_registry"}
 
 
-class Wall:
-    def now(self) -> Moment:
-        return NOW
-
-
 @dataclass
 class Life:
     """A recipe at its server: the tokens in hand go from one exchange to the next."""
@@ -72,8 +65,7 @@ class Life:
 
     @property
     def view(self) -> GrantView:
-        seen = view(self.credentials, self.settings, access=self.access, refresh=self.refresh)
-        return replace(seen, signer=Signer(Wall(), SystemEntropy()))
+        return view(self.credentials, self.settings, access=self.access, refresh=self.refresh)
 
     def issue(self) -> Outcome:
         return self._run(self.dialect.issue(self.view))

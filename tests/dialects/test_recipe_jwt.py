@@ -1,8 +1,6 @@
 # A recipe's `jwt`: what is signed and where it goes, mistakes found when the file is read, and keys that cannot sign.
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jwt
 import pytest
 import tomli
@@ -10,23 +8,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from brokerd.core.exchange import Request
-from brokerd.core.moment import Moment
-from brokerd.core.signing import Signer
 from brokerd.core.typed import ConfigError
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.recipe import BACKDATED, RecipeDialect
 from brokerd.dialects.recipe_file import LONGEST_ASSERTION, read_recipe
-from brokerd.edge.entropy import SystemEntropy
 from tests.dialects.answers import BASE, NOW, begin, meaning, sent, view, words
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 GOOD = 'jwt = { key = "{key}", algorithm = "ES256", claims = { iss = "{user}" } }'
-
-
-class Wall:
-    def now(self) -> Moment:
-        return NOW
 
 
 def dialect(*lines: str) -> RecipeDialect:
@@ -36,7 +26,7 @@ def dialect(*lines: str) -> RecipeDialect:
 
 
 def grant(key: str = PEM, **settings: object) -> GrantView:
-    return replace(view({"user": "me", "key": key}, settings), signer=Signer(Wall(), SystemEntropy()))
+    return view({"user": "me", "key": key}, settings)
 
 
 def claims_of(signed: str) -> dict[str, object]:
@@ -105,6 +95,10 @@ def test_a_key_that_cannot_sign_is_a_persons_matter_and_not_shown(key: str) -> N
         (('jwt = { key = "{key}", algorithm = "ES256", claims = { iss = "{usr}" } }',), "issue[0].jwt: {usr} is decl"),
         (('jwt = { key = "{key}", algorithm = "ES256", claims = { iss = "{jwt}" } }',), "issue[0].jwt: {jwt} is decl"),
         (('jwt = { key = "{key}", algorithm = "ES256", claims = { exp = 5 } }',), "jwt.claims.exp: brokerd sets this"),
+        (
+            ('jwt = { key = "{key}", algorithm = "ES256", claims = { at = 2027-01-15 } }',),
+            "claims.at: expected what JSON",
+        ),
         (('jwt = { key = "{key}", algorithm = "ES256", key_id = "{user?}" }',), "jwt.key_id: a placeholder cannot be"),
         (('jwt = { key = "{key}", algorithm = "ES256", lifetime = 0 }',), "jwt.lifetime: expected seconds from 1 to"),
         (

@@ -263,6 +263,9 @@ def test_the_gallery_has_every_recipe_with_its_credentials_and_settings() -> Non
     for path in sorted(config.BUILT_IN_RECIPES.glob("*.toml")):
         read = load_recipe(path)
         recipes[f"../{path.relative_to(ROOT)}"] = (list(read.credentials), list(read.settings))
+        source = re.search(r"^# Source: (https://[^\s,;)]+)", path.read_text(), re.MULTILINE)
+        row = next(row for row in rows if f"/{path.name})" in row["recipe"])
+        assert LINK.findall(row["source"]) == ([source[1]] if source else [])
     assert found == recipes
     assert [row["recipe"] for row in rows if not re.match(r"\[(own|real)\]\(", row["shown against"])] == []
 

@@ -13,7 +13,7 @@ from brokerd.config.grants import PUBLIC
 from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
 from brokerd.core.exchange import Exchange, Request, Response
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, Token
+from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token
 from brokerd.core.reason import reason
 from brokerd.core.record import Doomed, Record
 from brokerd.core.secret import MASK, Secret
@@ -92,6 +92,10 @@ class Trial:
             self.lines += _sent(shown)
         for request, response in self._http.take():
             self.lines += _came(response, (*request.secrets, *_brought(outcome)))
+            if response.status < 300 and isinstance(outcome, RetryLater):
+                self.lines.append(
+                    "= no token is where [answer] says, or it is none that can be sent: see the names above"
+                )
         self.lines += [f"= {line}" for line in _read(outcome)]
         return outcome
 

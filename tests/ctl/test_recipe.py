@@ -248,6 +248,7 @@ async def test_a_token_where_the_recipe_does_not_look_is_not_shown_either(tmp_pa
         assert done.returncode == 4
         assert b"= to be tried again later (strange): issue[0]: answered 200 with application/json" in done.stdout
         assert b'"access_token": "*** (' in done.stdout
+        assert b"= no token is where [answer] says" in done.stdout
 
 
 async def test_a_try_where_nobody_listens_is_4(tmp_path: Path) -> None:

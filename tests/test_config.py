@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from brokerd.files import BUILT_IN_RECIPES
 
-from brokerd.config import Configuration, load
+from brokerd.config import BUILT_IN_RECIPES, Configuration, load
 from brokerd.core.policy import Action, Rule, Selector
 from brokerd.core.renewal import Pace
 from brokerd.core.secret import Secret, SecretSource

@@ -15,11 +15,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from brokerd import config, methods
+from brokerd import config, ctl, methods
+from brokerd.config.tables import load_recipe
+from brokerd.core import signing
 from brokerd.core.duration import Duration
 from brokerd.core.failure import Code
 from brokerd.core.policy import Action
-from brokerd.ctl import EXITS
+from brokerd.ctl import EXITS, arguments
 from brokerd.dialects import answer, recipe, recipe_file
 from brokerd.edge import database
 from docs import diagram
@@ -168,6 +170,7 @@ CONFIGURATION = {
 RECIPES = {
     "## The file": recipe_file.RecipeFile,
     "## Operations": recipe_file.OperationFile,
+    "## Assertions": recipe_file.JwtFile,
     "## Answers": recipe_file.AnswerFile,
     "## Revocation": recipe_file.RevokeFile,
 }
@@ -253,9 +256,60 @@ def test_every_dialect_that_comes_along_is_named() -> None:
     assert [name for name in ("oauth2", *recipes) if f"`{name}`" not in text] == []
 
 
+def test_the_gallery_has_every_recipe_with_its_credentials_and_settings() -> None:
+    rows = table(section(page("docs/recipes.md"), "## The gallery"))
+    found = {LINK.findall(row["recipe"])[0]: (unquoted(row["credentials"]), unquoted(row["settings"])) for row in rows}
+    recipes = {}
+    for path in sorted(config.BUILT_IN_RECIPES.glob("*.toml")):
+        read = load_recipe(path)
+        recipes[f"../{path.relative_to(ROOT)}"] = (list(read.credentials), list(read.settings))
+        source = re.search(r"^# Source: (https://[^\s,;)]+)", path.read_text(), re.MULTILINE)
+        row = next(row for row in rows if f"/{path.name})" in row["recipe"])
+        assert LINK.findall(row["source"]) == ([source[1]] if source else [])
+    assert found == recipes
+    assert [row["recipe"] for row in rows if not re.match(r"\[(own|real)\]\(", row["shown against"])] == []
+
+
+def test_every_action_of_brokerctl_recipe_and_every_option_of_try_is_described() -> None:
+    rows = next(table(each) for each in page("docs/recipes.md").split("\n\n") if each.startswith("| command"))
+    assert [unquoted(row["command"])[0].split()[2] for row in rows] == list(arguments.RECIPE_ACTIONS)
+    parser = arguments.read_arguments(["recipe", "try", "mine.toml", "--base-url", "https://x.example"]).parser
+    options = [name for name in parser._option_string_actions if name.startswith("--") and name != "--help"]
+    assert [name for name in options if name not in rows[-1]["command"]] == []
+
+
+def test_every_algorithm_of_an_assertion_is_named() -> None:
+    text = section(page("docs/recipes.md"), "## Assertions")
+    assert [name for name in signing.ALGORITHMS if f"`{name}`" not in text] == []
+    assert f"at most {recipe_file.LONGEST_ASSERTION}" in text
+
+
+def test_the_grants_in_the_text_are_right(tmp_path: Path) -> None:
+    blocks = [text for language, text in CODE_BLOCK.findall(page("docs/recipes.md")) if language == "toml"]
+    grants = [text for text in blocks if text.startswith("[providers.")]
+    assert grants
+    for number, text in enumerate(grants):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text)
+        file.chmod(0o600)
+        assert config.load(file).grants
+
+
+def test_the_check_of_the_first_recipe_in_the_text_says_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = CODE_BLOCK.findall(page("docs/recipes.md"))
+    first = next(text for language, text in blocks if language == "toml" and text.startswith("# Our intranet.\n"))
+    shown = next(text for language, text in blocks if language == "console")
+    (tmp_path / "intranet.toml").write_text(first)
+    monkeypatch.setattr("sys.argv", ["brokerctl", "recipe", "check", str(tmp_path / "intranet.toml")])
+    assert ctl.main() == 0
+    assert shown == f"$ brokerctl recipe check intranet.toml\n{capsys.readouterr().out}"
+
+
 def test_the_worked_recipe_is_the_one_that_is_tested() -> None:
     blocks = [text for language, text in CODE_BLOCK.findall(page("docs/recipes.md")) if language == "toml"]
-    assert blocks[0] == page("examples/recipes/simplejwt.toml")
+    assert page("examples/recipes/intranet.toml") in blocks
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])

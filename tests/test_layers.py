@@ -65,6 +65,7 @@ LAYERS = (
     Layer("brokerd.reload", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.edge.store", "brokerd.edge.secrets")),
     Layer("brokerd.methods", (*USE_CASES, "brokerd", "brokerd.broker", "brokerd.reload", CLIENT)),
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
+    Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", EDGE)),  # builds what it needs, as the daemon does
     Layer("brokerd.daemon", ("brokerd",)),
     Layer("brokerd.ctl", (CLIENT,), world=STDLIB),  # at top level; see the tests
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.recipe_file import Recipe, read_recipe
 
 DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
+MISSING = f"there is no such file; name one with --config FILE (without it: {DEFAULT_CONFIG})"
 BUILT_IN_RECIPES = Path(__file__).parent.parent / "dialects" / "recipes"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -41,10 +42,9 @@ class Tables:
         self.exposed: dict[Path, ConfigError] = {}  # files that everybody can read, and why that may be a mistake
 
     def take(self, file: Path) -> None:
-        raw = read_toml(file)
-        if stat.S_IMODE(file.stat().st_mode) & 0o004:
-            words = f"a secret stands in a file that everybody can read; chmod o-r {file}"
-            self.exposed[file] = ConfigError(words)
+        raw = read_toml(file, MISSING)
+        if exposed := exposure(file):
+            self.exposed[file] = exposed
         with Within(file, ""):
             for key in raw:
                 if key not in ("daemon", "providers", "grants", "allow"):
@@ -63,25 +63,33 @@ class Tables:
 
 
 class Recipes:
-    """Recipes by name: the operator's own, beside the configuration, win over those that come with brokerd."""
+    """Recipes by name, each read once."""
 
     def __init__(self, own: Path) -> None:
-        self._folders = (own, BUILT_IN_RECIPES)
+        self._files = recipe_files(own)
         self._read: dict[str, Recipe] = {}
 
     def get(self, name: str) -> Recipe:
-        if name not in self._read:
-            files = (folder / f"{name}.toml" for folder in self._folders) if NAME.fullmatch(name) else ()
-            file = next(filter(is_there, files), None)
-            if file is None:
-                raise expected(f"one of {', '.join(self._names())}", name, key="dialect")
-            with Within(file, ""):
-                self._read[name] = read_recipe(name, read_toml(file))
-        return self._read[name]
+        if name not in self._files:
+            raise expected(f"one of {', '.join(('oauth2', *sorted(self._files)))}", name, key="dialect")
+        return self._read.get(name) or self._read.setdefault(name, load_recipe(self._files[name]))
 
-    def _names(self) -> Iterator[str]:
-        yield "oauth2"
-        yield from sorted({file.stem for folder in self._folders for file in folder.glob("*.toml")})
+
+def recipe_files(own: Path) -> dict[str, Path]:
+    """Recipes by name: the operator's own, in `own`, win over those that come with brokerd."""
+    found = sorted(BUILT_IN_RECIPES.glob("*.toml"))
+    with suppress(OSError):  # a folder that may not be looked into
+        found += sorted(own.glob("*.toml"))
+    return {file.stem: file for file in found}
+
+
+def load_recipe(file: Path) -> Recipe:
+    """One recipe. Raises ConfigError."""
+    with Within(file, ""):
+        if not NAME.fullmatch(file.stem):
+            words = "the file's name is the recipe's: letters, digits, dots, dashes and underscores, and .toml"
+            raise ConfigError(words)
+        return read_recipe(file.stem, read_toml(file))
 
 
 def is_there(file: Path) -> bool:
@@ -91,12 +99,18 @@ def is_there(file: Path) -> bool:
         return False
 
 
-def read_toml(file: Path) -> dict[str, Any]:
+def exposure(file: Path) -> ConfigError | None:
+    """What is wrong where a secret stands in that file itself; None where not everybody can read it."""
+    open_to_all = stat.S_IMODE(file.stat().st_mode) & 0o004
+    return ConfigError(f"a secret stands in a file that everybody can read; chmod o-r {file}") if open_to_all else None
+
+
+def read_toml(file: Path, missing: str = "there is no such file") -> dict[str, Any]:
+    """The tables of a file; `missing` is what is said where it is not there. Raises ConfigError."""
     try:
         return tomli.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        words = f"there is no such file; name one with --config FILE (without it: {DEFAULT_CONFIG})"
-        raise ConfigError(words, file=str(file)) from None
+        raise ConfigError(missing, file=str(file)) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from None
     except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

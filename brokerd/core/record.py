@@ -33,7 +33,8 @@ class AccessToken:
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
     """The long-lived token that access tokens are got with; the fields are as those of AccessToken. `kept`: a renewal
-    was seen to leave it as it is, so that renewing cannot meet its end."""
+    was seen to leave it as it is, so that renewing cannot meet its end. Where a provider has but one token, which a
+    renewal extends, it is both."""
 
     value: Secret
     issued: Moment
@@ -136,8 +137,8 @@ def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str
         generation=record.generation + 1,
         state=move(record.state, Event.ISSUED, can_issue=True),
         access_token=_access(tokens, at, jitter) or record.access_token,
-        refresh_token=_refresh(tokens.refresh_token, at, jitter) or _kept(record.refresh_token, tokens),
-        outlived=_outlived(record, at) if tokens.access_token else record.outlived,
+        refresh_token=_refresh(tokens.refresh_token, at, jitter) or _kept(record, tokens.access_token, at, jitter),
+        outlived=_outlived(record, at, tokens.access_token) if tokens.access_token else record.outlived,
         interrupted=None,
         retry=None,
         rotation_retry=None if tokens.refresh_token else record.rotation_retry,
@@ -344,10 +345,11 @@ def reopened(record: Record, *, interrupted: Moment | None) -> Record:
     return record
 
 
-def _outlived(record: Record, now: Moment) -> tuple[AccessToken, ...]:
-    """The access tokens of the record that are alive, the newest last."""
+def _outlived(record: Record, now: Moment, successor: Token | None = None) -> tuple[AccessToken, ...]:
+    """The access tokens of the record that are alive, the newest last; one that its successor extends is no other."""
     tokens = (*record.outlived, *((record.access_token,) if record.access_token else ()))
-    return tuple(each for each in tokens if usable(each, now))[-OUTLIVED_MOST:]
+    others = (each for each in tokens if successor is None or each.value != successor.value)
+    return tuple(each for each in others if usable(each, now))[-OUTLIVED_MOST:]
 
 
 def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
@@ -357,8 +359,22 @@ def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
     return AccessToken(token.value, tokens.token_type, at, token.lifetime, jitter, token.id, tokens.scope)
 
 
-def _kept(token: RefreshToken | None, tokens: Tokens) -> RefreshToken | None:
-    return token if token is None or tokens.access_token is None else replace(token, kept=True)
+def _kept(record: Record, access: Token | None, at: Moment, jitter: float) -> RefreshToken | None:
+    token = record.refresh_token
+    if token is None or access is None:
+        return token
+    if _extended_in_vain(record.access_token, access, at):
+        return replace(token, kept=True, issued=at, lifetime=access.lifetime, jitter=jitter)
+    return replace(token, kept=True)
+
+
+def _extended_in_vain(old: AccessToken | None, new: Token, at: Moment) -> bool:
+    """Whether the same token came again with hardly a later end: no renewal moves that end (Vault's max TTL), and the
+    refresh token is of no use beyond it. Lifetimes in answers are whole seconds, so one second says nothing."""
+    if old is None or old.value != new.value or old.expires is None or new.lifetime is None:
+        return False
+    passed = seconds_until(at, old.issued)
+    return seconds_until(at.after(new.lifetime), old.expires) + 1 < passed / 2
 
 
 def _refresh(token: Token | None, at: Moment, jitter: float) -> RefreshToken | None:

@@ -101,7 +101,7 @@ def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, att
             if ability.issue_spends:
                 held = max(held, risked_after(record, pace, now))
             rotation = max(rotation, held)
-            if rotation < due:
+            if rotation <= due:
                 return Plan(Operation.ISSUE, rotation, early=True)
     if record.asked != ability.asked and access is not None:  # another scope (law 14): anew, if that can be
         delay = max(token.delay, _until(record.rotation_retry, now))

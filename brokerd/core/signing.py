@@ -58,10 +58,11 @@ class Signer:
         *,
         key_id: str | None = None,
         lifetime: float = LIFETIME,
+        backdated: int = BACKDATED,
     ) -> Secret:
         """A signed JWT with `iat`, `exp` and `jti` added to the claims (RFC 7523 §3). Raises UnusableKey."""
         now = self.now()
-        dated = {"iat": now - BACKDATED, "exp": now + int(lifetime), "jti": self.unique(), **claims}
+        dated = {"iat": now - backdated, "exp": now + int(lifetime), "jti": self.unique(), **claims}
         return _signed(dated, key, algorithm, {"kid": key_id} if key_id else {})
 
     def new_key(self) -> Secret:

@@ -176,6 +176,29 @@ def _keygen(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="must not be there yet")
 
 
+def _recipe(parser: ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True, prog=parser.prog)
+    for name, words in RECIPE_ACTIONS.items():
+        action = actions.add_parser(
+            name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
+        )
+        action.set_defaults(parser=action)
+        if name != "list":
+            action.add_argument("recipe", metavar="RECIPE", help="a file that ends in .toml, or a name of the list")
+        if name == "try":
+            _try(action)
+
+
+def _try(parser: ArgumentParser) -> None:
+    parser.add_argument("--base-url", metavar="URL", required=True, help="the provider's")
+    parser.add_argument(
+        "--credentials", metavar="FILE", help='TOML: a line for each, such as password = { file = "…" }'
+    )
+    parser.add_argument("--setting", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
+    parser.add_argument("--ca-file", metavar="FILE", help="trusted instead of the system's authorities")
+    parser.add_argument("--operation", choices=("issue", "renew", "revoke"), default="issue", help="(issue)")
+
+
 def _completion(parser: ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, nargs="?", default="bash")
 
@@ -202,7 +225,13 @@ def _later(module: str, function: str) -> Callable[..., int]:
 
 
 USAGE_OF_EXEC = "brokerctl exec GRANT [--env NAME] -- CMD …"
-LOCAL = ("keygen", "completion")  # need no daemon
+RECIPE_ACTIONS = {
+    "list": "name the recipes that there are",
+    "show": "print a recipe, to copy it",
+    "check": "find the mistakes in a recipe, and say what it does",
+    "try": "ask the real server once, and show what was sent, came and was read",
+}
+LOCAL = ("keygen", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -217,6 +246,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
+    "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),
     "version": ("print the versions of brokerctl and brokerd", _nothing, _later("local", "version")),
 }

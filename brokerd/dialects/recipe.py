@@ -16,12 +16,25 @@ from brokerd.core.reason import reason
 from brokerd.core.record import Doomed
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
+from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError
 from brokerd.dialects import answer, template
 from brokerd.dialects.dialect import Dialect, GrantView
-from brokerd.dialects.recipe_file import ALWAYS_SETTINGS, STORED, AnswerFile, Operation, OperationFile, Place, Recipe
+from brokerd.dialects.recipe_file import (
+    ALWAYS_SETTINGS,
+    JWT,
+    STORED,
+    AnswerFile,
+    JwtFile,
+    Operation,
+    OperationFile,
+    Place,
+    Recipe,
+)
 
-IDENTIFYING = ("client_id", "username", "user", "email", "account", "api_key")  # credentials that say who, not that
+# Credentials that say who, not that.
+IDENTIFYING = ("client_id", "username", "user", "email", "account", "role_id", "api_key")
+BACKDATED = 60  # seconds: what GitHub advises, and no server minds
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +99,9 @@ class RecipeDialect(Dialect):
         return next((each for each in self.recipe.issue if each.needs <= there), None)
 
     def _for_tokens(self, operation: Operation, view: GrantView) -> Exchange:
-        try:
-            request = self._request(operation, view)
-        except template.MissingValue as error:
-            return Misconfigured(f"{operation.key}: {error}")
+        request = self._request(operation, view)
+        if isinstance(request, Misconfigured):
+            return request
         response = yield from answered(request)
         if later := answer.later(response, operation.key):
             return later
@@ -100,10 +112,9 @@ class RecipeDialect(Dialect):
         return answer.strange(response, operation.key, request.secrets) if tokens is None else Issued(tokens)
 
     def _for_revocation(self, operation: Operation, view: GrantView) -> Exchange:
-        try:
-            request = self._request(operation, view)
-        except template.MissingValue as error:
-            return Misconfigured(f"{operation.key}: {error}")
+        request = self._request(operation, view)
+        if isinstance(request, Misconfigured):
+            return request
         response = yield from answered(request)
         if later := answer.later(response, operation.key):
             return later
@@ -151,8 +162,16 @@ class RecipeDialect(Dialect):
         }
         return {name: value for name, value in values.items() if value is not None and value != []}
 
-    def _request(self, operation: Operation, view: GrantView) -> Request:
+    def _request(self, operation: Operation, view: GrantView) -> Request | Misconfigured:
+        try:
+            return self._filled(operation, view)
+        except (template.MissingValue, UnusableKey) as error:
+            return Misconfigured(f"{operation.key}: {error}")
+
+    def _filled(self, operation: Operation, view: GrantView) -> Request:
         file, values = operation.file, self._values(view)
+        if file.jwt is not None:
+            values[JWT] = _signed(file.jwt, values, view)
         headers = [] if "accept" in map(str.lower, file.headers) else [("Accept", "application/json")]
         sent = [value for value in values.values() if isinstance(value, Secret)]
         filled = template.fill(file.headers, values)
@@ -171,6 +190,16 @@ class RecipeDialect(Dialect):
             assert isinstance(query, dict)
             url += "?" + urlencode({name: template.flat(value) for name, value in query.items()})
         return Request(operation.method, url, tuple(headers), body, tuple(sent), operation.spends)
+
+
+def _signed(file: JwtFile, values: template.Values, view: GrantView) -> Secret:
+    """The assertion of one request. Raises MissingValue and UnusableKey."""
+    key = template.fill(file.key, values)
+    claims = template.revealed(template.fill(file.claims, values))
+    key_id = None if file.key_id is None else template.flat(template.fill(file.key_id, values))
+    assert isinstance(key, Secret)
+    assert isinstance(claims, dict)
+    return view.sign.assertion(claims, key, file.algorithm, key_id=key_id, lifetime=file.lifetime, backdated=BACKDATED)
 
 
 def _at_once(outcome: Outcome) -> Exchange:
@@ -234,7 +263,8 @@ def _token(place: Place | None, value: str | None, body: Mapping[str, object], r
 
 
 def _lifetime(place: Place, value: str, body: Mapping[str, object], response: Response) -> float | None:
-    """By the field that the recipe names; where it names none, or the answer has none, by the JWT itself."""
+    """By the field that the recipe names; where it names none, or the answer has none, by the JWT itself; at last by
+    what the recipe says of such answers."""
     lifetime = None
     if place.expires_in:
         lifetime = answer.lifetime_in(_find(place.expires_in, body, response))
@@ -242,7 +272,9 @@ def _lifetime(place: Place, value: str, body: Mapping[str, object], response: Re
         lifetime = answer.lifetime_in(_find(place.expires_in_ms, body, response), unit=0.001)
     elif place.expires_at:
         lifetime = answer.lifetime_until(_find(place.expires_at, body, response), response)
-    return answer.lifetime_of_jwt(value, response) if lifetime is None else lifetime
+    if lifetime is None:
+        lifetime = answer.lifetime_of_jwt(value, response)
+    return place.lifetime if lifetime is None else lifetime
 
 
 def _find(path: str | list[str] | None, body: Mapping[str, object], response: Response) -> object:

@@ -10,12 +10,16 @@ from typing import Any
 
 import msgspec
 
+from brokerd.core import signing
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects import answer, template
 from brokerd.dialects.dialect import DEFAULT_PRESENT
 
 STORED = ("access_token", "refresh_token", "access_token.id", "refresh_token.id")
 ALWAYS_SETTINGS = ("scope", "audience", "resource")
+JWT = "jwt"  # what the operation's assertion is called in a placeholder
+DATED = ("iat", "exp", "jti")  # claims that the signing sets
+LONGEST_ASSERTION = 3_600  # seconds: more than any server takes
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OURS = (
     *("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"),
@@ -38,6 +42,7 @@ class Place(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     expires_in: str | list[str] | None = None
     expires_in_ms: str | list[str] | None = None
     expires_at: str | list[str] | None = None
+    lifetime: int | None = None
 
 
 class AnswerFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -47,8 +52,19 @@ class AnswerFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     scope: str | list[str] | None = None
 
 
+class JwtFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """An assertion: a JWT that is signed for this one request and sent as `{jwt}`."""
+
+    key: str
+    algorithm: str
+    claims: dict[str, Any] = {}
+    key_id: str | None = None
+    lifetime: int = int(signing.LIFETIME)
+
+
 class OperationFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     request: str
+    jwt: JwtFile | None = None
     headers: dict[str, str] = {}
     basic: list[str] | None = None
     query: dict[str, str] = {}
@@ -118,8 +134,8 @@ def read_recipe(name: str, raw: Mapping[str, object]) -> Recipe:
     file = convert(raw, RecipeFile)
     _check_answer("answer", file.answer)
     known = frozenset((*file.credentials, *file.settings, *ALWAYS_SETTINGS))
-    if twice := sorted(known & set(STORED)):
-        raise ConfigError(f"{twice[0]} names what is stored and cannot be a credential or setting", key="credentials")
+    if twice := sorted(known & {*STORED, JWT}):
+        raise ConfigError(f"{twice[0]} is brokerd's own name and cannot be a credential or setting", key="credentials")
     for each in sorted(known):
         if not template.PLACEHOLDER.fullmatch(f"{{{each}}}"):
             raise expected("names of small letters, digits and underscores", each, key="credentials")
@@ -170,6 +186,8 @@ def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozens
         raise ConfigError("either basic or an Authorization header, not both", key=f"{key}.basic")
     if file.answer is not None:
         _check_answer(f"{key}.answer", file.answer)
+    if file.jwt is not None:
+        _check_jwt(f"{key}.jwt", file.jwt, recipe.credentials)
     needs, sends = _placeholders(key, file, known)
     errors = dict(_errors(key, file, has_reason=recipe.errors.reason is not None))
     return Operation(key, method, path, file, errors, file.answer or recipe.answer, needs, sends)
@@ -177,14 +195,19 @@ def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozens
 
 def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
     """The placeholders that must have a value, and all of them; raises for those that nobody declares."""
-    needs, sends = set(), set()
-    for part in ("request", "headers", "basic", "query", "json", "form", "multipart"):
+    needs, sends, signed = set(), set(), False
+    for part in ("request", "jwt", "headers", "basic", "query", "json", "form", "multipart"):
         value = getattr(file, part)
+        if isinstance(value, JwtFile):
+            value = msgspec.structs.asdict(value)
         for text in _texts(value):
             if template.stray_brace(text):
                 words = f'"{text}": braces that are no placeholder; write {{name}} or {{name?}}'
                 raise ConfigError(words, key=f"{key}.{part}")
         for name, may_be_missing in template.names(value):
+            if name == JWT and file.jwt is not None and part not in ("request", "jwt"):
+                signed = True
+                continue
             if name not in known and name not in STORED:
                 declared = ", ".join(sorted(known | set(STORED)))
                 raise ConfigError(f"{{{name}}} is declared nowhere; known: {declared}", key=f"{key}.{part}")
@@ -193,6 +216,10 @@ def _placeholders(key: str, file: OperationFile, known: frozenset[str]) -> tuple
             sends.add(name)
             if not may_be_missing:
                 needs.add(name)
+    if file.jwt is not None and not signed:
+        raise ConfigError(
+            f"{{{JWT}}} is signed and sent nowhere; put it into headers, a query or a body", key=f"{key}.jwt"
+        )
     return frozenset(needs), frozenset(sends)
 
 
@@ -229,6 +256,20 @@ def _errors(key: str, file: OperationFile, *, has_reason: bool) -> Iterator[tupl
         yield int(status), meaning
 
 
+def _check_jwt(key: str, file: JwtFile, credentials: list[str]) -> None:
+    if file.algorithm not in signing.ALGORITHMS:
+        raise expected(f"one of {', '.join(signing.ALGORITHMS)}", file.algorithm, key=f"{key}.algorithm")
+    if file.key not in (f"{{{name}}}" for name in credentials):
+        raise expected('one of the credentials, such as "{private_key}"', file.key, key=f"{key}.key", show=False)
+    if any(may_be_missing for _, may_be_missing in template.names(file.key_id)):
+        raise ConfigError("a placeholder cannot be left out here", key=f"{key}.key_id")
+    if not 1 <= file.lifetime <= LONGEST_ASSERTION:
+        raise expected(f"seconds from 1 to {LONGEST_ASSERTION}", file.lifetime, key=f"{key}.lifetime")
+    if ours := [name for name in DATED if name in file.claims]:
+        raise ConfigError("brokerd sets this claim itself", key=f"{key}.claims.{ours[0]}")
+    _check_json(f"{key}.claims", file.claims, DEEPEST)
+
+
 def _check_present(present: str) -> None:
     name, _, value = present.partition(":")
     placeholders = [each for each, _ in template.names(value)]
@@ -244,6 +285,8 @@ def _check_answer(key: str, places: AnswerFile) -> None:
             expiries = [each for each in ("expires_in", "expires_in_ms", "expires_at") if getattr(place, each)]
             if len(expiries) > 1:
                 raise ConfigError(f"expected one expiry at most, found {' and '.join(expiries)}", key=f"{key}.{name}")
+            if place.lifetime is not None and place.lifetime < 1:
+                raise expected("a number of seconds", place.lifetime, key=f"{key}.{name}.lifetime")
             for part in ("at", "id", *expiries):
                 _check_path(f"{key}.{name}.{part}", getattr(place, part))
         else:

@@ -65,7 +65,7 @@ REQUEST_FORM = 'expected a method and a path with one leading slash, such as "PO
         ('credentails = ["user"]', "credentails: unknown key; did you mean credentials?"),
         (
             'credentials = ["access_token"]\n[[issue]]\nrequest = "POST /t"\n[answer]\naccess_token = "t"',
-            "credentials: access_token names what is stored and cannot be a credential or setting",
+            "credentials: access_token is brokerd's own name and cannot be a credential or setting",
         ),
         ('[issue]\nrequest = "POST /token"', "issue: expected an array, found a table"),
         ("[[issue]]\nform = {}", "issue[0].request: this key is required and missing"),

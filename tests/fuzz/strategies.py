@@ -169,6 +169,7 @@ _recipe = _lines(
     ],
     [
         "request",
+        "jwt",
         "headers",
         "basic",
         "query",

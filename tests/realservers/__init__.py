@@ -198,11 +198,12 @@ def simplejwt(
     skew: int = 0,
     port: int = 0,
 ) -> Iterator[SimpleJwt]:
-    """simplejwt, ready to answer. `throttle` limits POST /throttled/token/ alone; with `append_slash` a missing slash
-    is answered by a redirect (Django's default) rather than by 404.
+    """simplejwt, and knox under /knox, ready to answer. `throttle` limits POST /throttled/token/ alone; with
+    `append_slash` a missing slash is answered by a redirect (Django's default) rather than by 404.
 
     Raises UnavailableError where Django is missing."""
     try:
+        import knox  # noqa: F401
         import rest_framework_simplejwt  # noqa: F401
     except ImportError as missing:
         raise UnavailableError(f"simplejwt needs Django and its parts: {missing}") from missing

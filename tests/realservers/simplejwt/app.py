@@ -1,4 +1,5 @@
-"""A token service that is not OAuth: Django and djangorestframework-simplejwt, a project in one file, on loopback.
+"""Token services that are not OAuth: Django with djangorestframework-simplejwt, and with django-rest-knox under /knox,
+a project in one file, on loopback.
 
 It must not know who starts it. When it answers, it writes one line of JSON to the file descriptor READY_FD
 ({"url", "port", "users"}); it ends on SIGTERM, and when its standard input ends: that is its parent's death.
@@ -85,6 +86,7 @@ settings.configure(
         "django.contrib.contenttypes",
         "rest_framework",
         "rest_framework_simplejwt.token_blacklist",
+        "knox",
     ],
     MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
     PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],  # quick: these are no secrets
@@ -106,13 +108,16 @@ settings.configure(
         "BLACKLIST_AFTER_ROTATION": True,
         "UPDATE_LAST_LOGIN": True,
     },
+    REST_KNOX={"TOKEN_TTL": seconds("ACCESS_TTL", "60"), "TOKEN_LIMIT_PER_USER": 5},
 )
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.urls import path  # noqa: E402
-from rest_framework import permissions, throttling, views  # noqa: E402
+from knox import auth as knox_auth  # noqa: E402
+from knox import views as knox_views  # noqa: E402
+from rest_framework import authentication, permissions, throttling, views  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 from rest_framework_simplejwt import views as jwt_views  # noqa: E402
 
@@ -131,6 +136,14 @@ class ThrottledObtain(jwt_views.TokenObtainPairView):
     throttle_scope = "login"
 
 
+class KnoxLogin(knox_views.LoginView):
+    authentication_classes = (authentication.BasicAuthentication,)
+
+
+class KnoxMe(Me):
+    authentication_classes = (knox_auth.TokenAuthentication,)
+
+
 urlpatterns = [
     path("token/", jwt_views.TokenObtainPairView.as_view()),
     path("token/refresh/", jwt_views.TokenRefreshView.as_view()),
@@ -138,6 +151,9 @@ urlpatterns = [
     path("token/blacklist/", jwt_views.TokenBlacklistView.as_view()),
     path("throttled/token/", ThrottledObtain.as_view()),
     path("me/", Me.as_view()),
+    path("knox/login/", KnoxLogin.as_view()),
+    path("knox/logout/", knox_views.LogoutView.as_view()),
+    path("knox/me/", KnoxMe.as_view()),
 ]
 
 

@@ -26,6 +26,7 @@ LIFETIME = 60.0  # seconds an assertion lives: long enough for a slow network, s
 BACKDATED = 5  # seconds: a server whose clock is a little behind must not take it for one from the future
 PROOF_ALGORITHM = "ES256"
 WEAKEST_RSA = 2048  # bits
+SHORTEST_SECRET = 32  # bytes, for HS256
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 
 
@@ -129,8 +130,9 @@ def _signed(claims: Mapping[str, object], key: Secret, algorithm: str, headers: 
 
 def _usable(key: Secret, algorithm: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | Ed25519 | str:
     if algorithm == "HS256":
-        if not key:
-            raise UnusableKey("HS256 wants a shared secret, and this one is empty")
+        if (found := len(key.reveal().encode())) < SHORTEST_SECRET:
+            words = f"HS256 wants a secret of {SHORTEST_SECRET} bytes or more (RFC 7518 §3.2), found {found}"
+            raise UnusableKey(f"{words}; let the server make a longer one, or use client_secret_basic")
         return key.reveal()
     private = _private(key)
     match algorithm:

@@ -71,7 +71,8 @@ def test_claims_that_are_named_win() -> None:
         (pem(rsa.generate_private_key(65537, 1024)), "RS256", "2048 bits or more, found 1024"),
         (Secret("test-only-not-a-key"), "ES256", "expected a private key in PEM"),
         (pem(EC), "none", "expected an algorithm of"),
-        (Secret(""), "HS256", "this one is empty"),
+        (Secret(""), "HS256", "of 32 bytes or more (RFC 7518 §3.2), found 0"),
+        (Secret("test-only-too-short"), "HS256", "found 19"),
     ],
 )
 def test_a_key_that_does_not_fit_is_named_without_showing_it(key: Secret, algorithm: str, words: str) -> None:

@@ -24,7 +24,7 @@ from brokerd.edge.entropy import SystemEntropy
 from tests.dialects.answers import NOW, StoppedClock, drive, recipe, view
 from tests.fuzz.people import fit_for_people, forms, without
 
-PREFIX = "test-only-secret-"
+PREFIX = "test-only-secret-of-32-bytes-and-"  # HS256 wants that many
 REFRESH, ACCESS = "test-only-refresh+/=~token", "test-only-access+/=~token"
 STATUSES = (200, 201, 204, 302, 400, 401, 403, 404, 407, 408, 410, 422, 429, 500, 502, 503, 599, 999)
 RECIPES = {

@@ -17,7 +17,8 @@ from brokerd.broker import Broker, Revocation
 from brokerd.core import moment, record, renewal
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
-from brokerd.dialects import answer, oauth2
+from brokerd.dialects import answer
+from brokerd.dialects.oauth2 import answers
 from brokerd.edge import store
 from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
@@ -325,7 +326,7 @@ def _mutants() -> dict[str, Mutant]:
         "wall-clock-only": mutant("a clock step moves expiries", (record, "alive", _wall_clock_alive)),
         "spend-in-a-copy": mutant("a copied store spends", (Flights, "_allowed", _spend_in_a_copy)),
         "not-synced": mutant("a commit returns before it is on the disk", (Database, "_open", _not_synced)),
-        "echo-secrets": mutant("what a provider says is said as it is", (oauth2, "reason", _as_it_is)),
+        "echo-secrets": mutant("what a provider says is said as it is", (answers, "reason", _as_it_is)),
         "no-concurrency-limit": mutant("a provider gets all requests at once", (Provider, "__init__", _no_limit)),
         "cancel-with-caller": mutant("a caller who leaves ends the exchange", *_cancelled_with_its_caller()),
         "reload-forgets": mutant(

@@ -15,7 +15,6 @@ from brokerd.core.outcome import Cause, RetryLater
 from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
 
-AGREEMENT = 1.5  # seconds; a JWT's whole seconds and ours differ by this much when both clocks are right
 CACHED = 10.0  # seconds; a JWT that is older than this by the clock that dates the answer was made for an earlier one
 VISIBLE = re.compile(r"[!-~]+")
 LONGEST_TOKEN = 48 * 1024  # characters
@@ -109,8 +108,11 @@ def lifetime_of_jwt(token: str, response: Response) -> float | None:
     if start is None:
         return _bounded(by_clock)
     named = end - start
-    is_cached = _http_date(response.header("date")) is not None and named - by_clock > CACHED
-    return _bounded(min(named, by_clock) if is_cached or abs(named - by_clock) <= AGREEMENT else named)
+    if _http_date(response.header("date")) is not None and named - by_clock > CACHED:
+        return _bounded(by_clock)
+    # It was made after the request left, at a second that `iat` cut off: so it lives for a second less at least.
+    least = named - 1 if end.is_integer() and start.is_integer() else named
+    return _bounded(by_clock if least <= by_clock <= named else max(least, named / 2))
 
 
 def retry_after(response: Response) -> float | None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokerd.core.exchange import Response
+from brokerd.core.moment import Moment
 from brokerd.dialects.answer import (
     identifier,
     json_object,
@@ -133,7 +134,22 @@ def test_a_jwt_that_the_provider_made_long_ago_lives_only_as_long_as_is_left_of_
     ended = lifetime_of_jwt(jwt_of(clock - 4_000), dated)
     assert ended is not None
     assert ended < 0
-    assert lifetime_of_jwt(jwt_of(clock - 3_000), answer(200)) == 3_600  # without a Date nobody knows
+    assert lifetime_of_jwt(jwt_of(clock - 3_000), answer(200)) == 3_599  # without a Date nobody knows
+
+
+@pytest.mark.parametrize("skew", [-90.0, 0.0, 90.0])
+@pytest.mark.parametrize("took", [0.1, 1.0, 3.0, 8.0])
+def test_a_jwt_never_outlives_itself_however_long_its_answer_takes(skew: float, took: float) -> None:
+    """`iat` cuts off up to a second, and a slow answer's Date is later than what it dates."""
+    for fraction in (0.0, 0.3, 0.6, 0.95):
+        sent = Moment(NOW.wall + fraction, NOW.boot, "boot")
+        made = sent.wall + skew + 0.03
+        headers = (("date", http_date(made + took)),)
+        heard = Response(200, headers, b"", sent, sent.after(took + 0.05))
+        lifetime = lifetime_of_jwt(jwt_of(made), heard)
+        assert lifetime is not None
+        ends = math.floor(made) + 3_600 - skew  # by our clock
+        assert ends - 2.0 <= sent.wall + lifetime <= ends + 0.001
 
 
 def test_a_jwt_for_another_audience_is_read_too() -> None:

@@ -1,5 +1,5 @@
-# A real systemd for a test: booted by boot.sh in namespaces of its own, with brokerd in it as an installation would have
-# it. What happens in it is the tests' matter; it ends with the block that opened it.
+# A real systemd for a test: booted by boot.sh in namespaces of its own, with brokerd in it as an installation has it.
+# What happens in it is the tests' matter; it ends with the block that opened it.
 from __future__ import annotations
 
 import contextlib
@@ -29,7 +29,8 @@ def missing() -> str | None:
     """Why no box can be had here; None where it can."""
     if os.geteuid() != 0:
         return "a box with systemd needs root"
-    if absent := [each for each in NEEDED if shutil.which(each) is None] + [] if SYSTEMD.exists() else [str(SYSTEMD)]:
+    absent = [each for each in NEEDED if shutil.which(each) is None] + [str(SYSTEMD)] * (not SYSTEMD.exists())
+    if absent:
         return f"a box with systemd needs {', '.join(absent)}"
     if _cgroups() is None:
         return "a box with systemd needs cgroup v2"
@@ -50,7 +51,7 @@ class Box:
         scope = self._cgroup / "exec.scope"
         scope.mkdir(exist_ok=True)
         enter = f'echo $$ >"{scope}/cgroup.procs"; exec nsenter -t {self.pid} -m -u -i -n -p -C -r -w -- "$@"'
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             ["/bin/bash", "-c", enter, "_", *command],
             input=input,
             stdout=subprocess.PIPE,
@@ -59,7 +60,9 @@ class Box:
             check=False,
             timeout=120,
         )
-        assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{self.journal()}"
+        assert done.returncode == 0 or not check, (
+            f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{self.journal()}"
+        )
         return done.stdout
 
     def property(self, unit: str, name: str) -> str:
@@ -95,7 +98,7 @@ def booted(folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str]) -
     cgroup = cgroups / f"brokerd-box-{os.getpid()}-{time.monotonic_ns()}"
     cgroup.mkdir()
     bound = [f"{source}:{target}" for source, target in {**brokerd_mounts(), **mounts}.items()]
-    boot = subprocess.Popen(["/bin/bash", HERE / "boot.sh", folder, cgroup, *bound], start_new_session=True)  # noqa: S603
+    boot = subprocess.Popen(["/bin/bash", HERE / "boot.sh", folder, cgroup, *bound], start_new_session=True)
     pid = None
     try:
         pid = _pid_one(boot, folder)

@@ -24,6 +24,7 @@ from brokerd.flights import Store as FlightStore
 from brokerd.held import HeldGrant
 from brokerd.metrics import Metrics
 
+EVERY = "*"  # no grant has this name
 STOPPED = "brokerd is stopping; try again when it is back"
 
 
@@ -180,7 +181,7 @@ class Broker:
                 return Failure(Code.UNAVAILABLE, f"{name} has no such token now{why}", name, after)
 
     def tell_watchers(self, name: str) -> None:
-        for tell in tuple(self._watchers.get(name, ())):
+        for tell in (*self._watchers.get(name, ()), *self._watchers.get(EVERY, ())):
             tell(name)
 
     def now(self) -> Moment:
@@ -293,7 +294,7 @@ class Broker:
     # -- looking
 
     def watch(self, name: str, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with the name at every change of the grant. It must not block."""
+        """Have `tell` called with the name at every change of the grant, or of EVERY one. It must not block."""
         self._watchers.setdefault(name, set()).add(tell)
 
     def unwatch(self, name: str, tell: Callable[[str], None]) -> None:

@@ -41,6 +41,7 @@ from brokerd.provider import Provider
 from brokerd.refresher import refresh_ahead
 from brokerd.reload import Changes, bring_in, fingerprints, sweep_dormant
 from brokerd.server import Server
+from brokerd.service import Service
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
@@ -136,6 +137,7 @@ class Daemon:
         self.providers: dict[str, Provider] = {}
         self.settings: DaemonSettings
         self.broker: Broker
+        self.service: Service
         self.server: Server
 
     async def run(self, configuration: Configuration, listener: socket.socket) -> None:
@@ -148,6 +150,7 @@ class Daemon:
         async with trio.open_nursery() as flights:
             exchanger = Exchanger(self.store, self.clock, self.entropy, read_secrets, self.audit, self.metrics)
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
+            self.service = Service(self.broker, systemd.notify)
             async with trio.open_nursery() as serving:
                 methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
                 limits = configuration.daemon.limits.within(descriptors.raise_limit())
@@ -161,13 +164,13 @@ class Daemon:
                     serving.start_soon(refresh_ahead, self.broker.flights, self.clock)
                     serving.start_soon(self._sweep)
                     serving.start_soon(self._close_idle)
-                    systemd.notify("READY=1", f"STATUS={len(self.broker.grants)} grants")
+                    serving.start_soon(self.service.run)
                     self.audit.said(
                         "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
                     )
                     await self._until_stopped(signals)
                 self.broker.flights.stopping = True
-                systemd.notify("STOPPING=1")
+                self.service.stopping()
                 serving.cancel_scope.cancel()
             listener.close()  # who connects from now on is refused at once, or kept by systemd for the next one
             with trio.move_on_after(LANDING):
@@ -201,7 +204,7 @@ class Daemon:
             code = Code.MISCONFIGURED if isinstance(error, ConfigError) else Code.UNAVAILABLE
             raise Failure(code, f"nothing has changed: {error}") from None
         finally:
-            systemd.notify("READY=1")
+            await self.service.ready()
         self.audit.said("reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
         if configuration.daemon != self.settings:
             changes.restart = True

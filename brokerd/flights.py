@@ -54,6 +54,7 @@ class Flights:
         self.leaving: dict[tuple[str, str], HeldGrant] = {}  # no longer configured, their last exchange under way
         self.schedule = Schedule()
         self.rescheduled = trio.Event()
+        self.looked = trio.current_time()  # when the refresher last did
         self._spread: dict[str, float] = {}  # of grants that were not looked at since they came
         self.stopping = False
         self._nursery = nursery

@@ -13,7 +13,7 @@ LOOK_AGAIN = 30.0  # seconds; no sleep is longer: a suspended machine or a stepp
 async def refresh_ahead(flights: Flights, clock: Clock) -> None:
     """Renew every grant when it is due, for ever."""
     while True:
-        flights.rescheduled = trio.Event()
+        flights.rescheduled, flights.looked = trio.Event(), trio.current_time()
         for number, name in enumerate(flights.schedule.take_due(clock.now().boot), 1):
             flights.renew(name)
             if number % TURN == 0:

@@ -60,6 +60,7 @@ LAYERS = (
     Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger")),
     Layer("brokerd.broker", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights")),
     Layer("brokerd.refresher", (*USE_CASES, "brokerd.flights")),
+    Layer("brokerd.service", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.refresher")),
     # The start and a reload join what was configured with what was stored: the one use case that names Stored itself,
     # and that reads the credentials which say who a grant is. Both stay in edge; a port for them would have one user.
     Layer("brokerd.reload", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.edge.store", "brokerd.edge.secrets")),

@@ -8,6 +8,7 @@ from pathlib import Path
 from brokerd.core.moment import Moment
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+TIMESYNC = Path("/run/systemd/timesync")
 STA_UNSYNC = 0x0040  # adjtimex(2): the clock is unsynchronised
 LOOK_AGAIN = 10.0  # seconds for which an answer about synchronisation is believed
 
@@ -29,17 +30,22 @@ class SystemClock:
 
 
 def synchronised() -> bool:
-    """Whether the system calls its clock synchronised; true where it cannot be asked (a seccomp filter, another
-    libc): then the floor alone decides."""
+    """Whether the system calls its clock synchronised. Where the kernel cannot be asked (ProtectClock= of systemd),
+    systemd-timesyncd's mark counts; where there is none either, true: then the floor alone decides."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         buffer = (ctypes.c_long * 64)()  # struct timex with modes = 0: only look
         if libc.adjtimex(ctypes.byref(buffer)) < 0:
-            return True
+            return marked(TIMESYNC)
     except (OSError, AttributeError):
-        return True
+        return marked(TIMESYNC)
     status = ctypes.cast(buffer, ctypes.POINTER(ctypes.c_int))[STATUS_INDEX]
     return not status & STA_UNSYNC
+
+
+def marked(folder: Path) -> bool:
+    """What systemd-timesyncd says in its runtime directory; true where it does not run."""
+    return not folder.is_dir() or (folder / "synchronized").exists()
 
 
 # struct timex: int modes, (padding), long offset, freq, maxerror, esterror, int status: as an array of int.

@@ -1,0 +1,175 @@
+# A real systemd for a test: booted by boot.sh in namespaces of its own, with brokerd in it as an installation has it.
+# What happens in it is the tests' matter; it ends with the block that opened it.
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import site
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SYSTEMD = Path("/lib/systemd/systemd")
+BOOTS_WITHIN = 60.0  # seconds; a third of one alone
+TICK = 0.02  # seconds between two looks at what tells nobody that it has changed
+PYTHON = "/usr/bin/python3"  # readable by the users in the box, as a home directory's is not
+NEEDED = ("unshare", "nsenter", "pivot_root", "ip", "systemd-run")
+
+
+class Unavailable(Exception):
+    """A box cannot be had here; the text says why."""
+
+
+def missing() -> str | None:
+    """Why no box can be had here; None where it can."""
+    if os.geteuid() != 0:
+        return "a box with systemd needs root"
+    absent = [each for each in NEEDED if shutil.which(each) is None] + [str(SYSTEMD)] * (not SYSTEMD.exists())
+    if absent:
+        return f"a box with systemd needs {', '.join(absent)}"
+    if _cgroups() is None:
+        return "a box with systemd needs cgroup v2"
+    return None
+
+
+class Box:
+    """A running system. `root` is a look into its files from outside."""
+
+    def __init__(self, folder: Path, cgroup: Path, pid: int) -> None:
+        self.folder = folder
+        self.pid = pid
+        self.root = Path(f"/proc/{pid}/root")
+        self._cgroup = cgroup
+
+    def run(self, *command: str, check: bool = True, input: str | None = None) -> str:  # noqa: A002 - as subprocess has it
+        """The output of a command that runs in the box as root."""
+        scope = self._cgroup / "exec.scope"
+        scope.mkdir(exist_ok=True)
+        enter = f'echo $$ >"{scope}/cgroup.procs"; exec nsenter -t {self.pid} -m -u -i -n -p -C -r -w -- "$@"'
+        done = subprocess.run(
+            ["/bin/bash", "-c", enter, "_", *command],
+            input=input,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0 or not check, (
+            f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{self.journal()}"
+        )
+        return done.stdout
+
+    def property(self, unit: str, name: str) -> str:
+        return self.run("systemctl", "show", "--value", "--property", name, unit).strip()
+
+    def until(self, unit: str, name: str, *values: str, within: float = 30.0) -> str:
+        """Waits until a unit's property is one of these."""
+        end = time.monotonic() + within
+        while (found := self.property(unit, name)) not in values:
+            assert time.monotonic() < end, f"{unit}: {name} is {found}, expected {values}\n{self.journal()}"
+            time.sleep(TICK)
+        return found
+
+    def journal(self, unit: str = "brokerd") -> str:
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit, check=False)
+        return ""
+
+
+@contextlib.contextmanager
+def booted(folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str]) -> Iterator[Box]:
+    """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it."""
+    if (reason := missing()) is not None:
+        raise Unavailable(reason)
+    inside = folder / "files"
+    for name, text in {**brokerd_files(), **files}.items():
+        path = inside / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755 if text.startswith("#!") else 0o644)
+    cgroups = _cgroups()
+    assert cgroups is not None
+    cgroup = cgroups / f"brokerd-box-{os.getpid()}-{time.monotonic_ns()}"
+    cgroup.mkdir()
+    bound = [f"{source}:{target}" for source, target in {**brokerd_mounts(), **mounts}.items()]
+    boot = subprocess.Popen(["/bin/bash", HERE / "boot.sh", folder, cgroup, *bound], start_new_session=True)
+    pid = None
+    try:
+        pid = _pid_one(boot, folder)
+        box = Box(folder, cgroup, pid)
+        end = time.monotonic() + BOOTS_WITHIN
+        while box.run("systemctl", "is-system-running", check=False).strip() not in ("running", "degraded"):
+            assert time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(TICK)
+        box.run("systemd-sysusers")
+        box.run("systemd-tmpfiles", "--create")
+        yield box
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # PID 1 and unshare(1) ignore everything milder
+            os.kill(pid or boot.pid, signal.SIGKILL)
+        boot.wait()
+        _remove(cgroup)
+
+
+def brokerd_files() -> dict[str, str]:
+    """The units and the commands, where README.md puts them."""
+    units = {
+        f"/etc/systemd/system/{name}": (ROOT / "systemd" / name).read_text()
+        for name in ("brokerd.service", "brokerd.socket")
+    }
+    for kind in ("sysusers.d", "tmpfiles.d"):
+        units[f"/usr/lib/{kind}/brokerd.conf"] = (ROOT / "systemd" / kind / "brokerd.conf").read_text()
+    path = "PYTHONPATH=/opt/brokerd/lib/own:/opt/brokerd/lib/client:/opt/brokerd/lib/packages"
+    for name, module in (("brokerd", "brokerd.daemon"), ("brokerctl", "brokerd.ctl")):
+        start = "import sys; from brokerd.ctl import main; sys.exit(main())" if name == "brokerctl" else None
+        call = f"-c '{start}'" if start else f"-m {module}"
+        units[f"/opt/brokerd/bin/{name}"] = f'#!/bin/sh\n{path} exec {PYTHON} {call} "$@"\n'
+    return units
+
+
+def brokerd_mounts() -> dict[Path, str]:
+    packages = Path(site.getsitepackages()[0])
+    return {
+        ROOT / "brokerd": "/opt/brokerd/lib/own/brokerd",
+        ROOT / "client": "/opt/brokerd/lib/client",
+        packages: "/opt/brokerd/lib/packages",
+    }
+
+
+def _pid_one(boot: subprocess.Popen[bytes], folder: Path) -> int:
+    """The only child of unshare(1), once it is systemd."""
+    end = time.monotonic() + BOOTS_WITHIN
+    while time.monotonic() < end:
+        assert boot.poll() is None, f"the box ended: {(folder / 'log').read_text()}"
+        with contextlib.suppress(OSError, IndexError):
+            child = int(Path(f"/proc/{boot.pid}/task/{boot.pid}/children").read_text().split()[0])
+            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                return child
+        time.sleep(TICK)
+    raise AssertionError(f"no systemd came up: {(folder / 'log').read_text()}")
+
+
+def _cgroups() -> Path | None:
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(where)
+    return None
+
+
+def _remove(cgroup: Path) -> None:
+    end = time.monotonic() + 10
+    while cgroup.exists() and time.monotonic() < end:
+        for path in sorted(cgroup.rglob("*"), key=lambda each: -len(each.parts)):
+            if path.is_dir():
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        with contextlib.suppress(OSError):
+            cgroup.rmdir()
+        time.sleep(TICK)

@@ -1,0 +1,114 @@
+# brokerd as a service under a real systemd: started, reloaded, restarted, killed and hung, with the units as they are
+# shipped. The tests follow one installation's life, in their order.
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.systemd.box import ROOT, Box
+
+pytestmark = pytest.mark.real
+CTL = "/opt/brokerd/bin/brokerctl"
+LOAD = """\
+import sys, time
+sys.path[:0] = ["/opt/brokerd/lib/client", "/opt/brokerd/lib/packages"]
+from brokerd_client import Broker
+done, end = 0, time.monotonic() + float(sys.argv[1])
+with Broker() as broker:
+    while time.monotonic() < end:
+        assert broker.get("app").value
+        done += 1
+        time.sleep(0.005)
+print(done)
+"""
+
+
+def test_the_sandbox_is_as_tight_as_the_job_allows() -> None:
+    unit = ROOT / "systemd" / "brokerd.service"
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", unit], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"exposure level for brokerd.service: ([\d.]+)", done.stdout)
+    assert found, done
+    assert float(found[1]) <= 1.3
+
+
+def test_from_boot_to_the_first_token(box: Box) -> None:
+    box.run("systemctl", "enable", "--now", "brokerd.service")
+    assert box.property("brokerd", "ActiveState") == "active"
+    assert box.property("brokerd", "StatusText") == "1 grant fresh"
+    assert box.run(CTL, "get", "app").strip()
+    assert box.run("stat", "-c", "%a %U %G", "/run/brokerd/brokerd.sock").strip() == "660 brokerd brokerd"
+    assert box.run("stat", "-c", "%a %U", "/var/lib/brokerd").strip() == "700 brokerd"
+
+
+def test_who_is_not_in_the_group_does_not_get_in(box: Box) -> None:
+    said = box.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", CTL, "get", "app", check=False)
+    assert "permission" in said.lower()
+
+
+def test_a_reload_keeps_the_process_and_a_bad_file_changes_nothing(box: Box) -> None:
+    pid, token = box.property("brokerd", "MainPID"), box.run(CTL, "get", "app")
+    box.run("systemctl", "reload", "brokerd")
+    box.run("sh", "-c", "echo '[grants.half' > /etc/brokerd/conf.d/bad.toml")
+    box.run("systemctl", "reload", "brokerd")
+    assert box.property("brokerd", "ActiveState") == "active"
+    assert box.property("brokerd", "MainPID") == pid
+    assert box.run(CTL, "get", "app") == token
+    assert "bad.toml" in box.run(CTL, "reload", check=False)
+    box.run("rm", "/etc/brokerd/conf.d/bad.toml")
+
+
+def test_whoever_connects_starts_it(box: Box) -> None:
+    token = box.run(CTL, "get", "app")
+    box.run("systemctl", "stop", "brokerd.service")
+    assert box.run(CTL, "get", "app") == token  # from the store: no provider was asked
+    assert box.property("brokerd", "ActiveState") == "active"
+
+
+def test_a_restart_under_load_fails_nobodys_fetch(box: Box) -> None:
+    box.run(
+        "systemd-run", "--unit=fetches", "-p", "StandardOutput=file:/tmp/fetches", "/usr/bin/python3", "-c", LOAD, "4"
+    )
+    for _ in range(2):
+        box.run("systemctl", "restart", "brokerd.service")
+    box.until("fetches", "ActiveState", "inactive", "failed")
+    assert box.run("cat", "/tmp/fetches").strip(), box.journal("fetches")  # printed at the end, where none failed
+
+
+def test_kill_9_is_followed_by_another_start(box: Box) -> None:
+    pid = box.property("brokerd", "MainPID")
+    box.run("kill", "-9", pid)
+    box.until("brokerd", "NRestarts", "1")
+    box.until("brokerd", "ActiveState", "active")
+    assert box.run(CTL, "get", "app")
+
+
+def test_a_hung_process_is_noticed_and_started_anew(box: Box) -> None:
+    box.run(
+        "sh",
+        "-c",
+        "mkdir -p /run/systemd/system/brokerd.service.d; printf '[Service]\\nWatchdogSec=1\\n'"
+        " > /run/systemd/system/brokerd.service.d/quick.conf; systemctl daemon-reload",
+    )
+    box.run("systemctl", "restart", "brokerd.service")
+    before = box.property("brokerd", "NRestarts")
+    box.run("kill", "-STOP", box.property("brokerd", "MainPID"))
+    box.until("brokerd", "NRestarts", str(int(before) + 1))
+    box.until("brokerd", "ActiveState", "active")
+    assert "Watchdog timeout" in box.journal()
+    assert box.run(CTL, "get", "app")
+
+
+def test_a_wrong_configuration_is_not_tried_over_and_over(box: Box) -> None:
+    box.run("systemctl", "stop", "brokerd.socket", "brokerd.service")
+    box.run("sh", "-c", "echo '[grants.half' > /etc/brokerd/conf.d/bad.toml")
+    box.run("systemctl", "start", "brokerd.service", check=False)
+    assert box.until("brokerd", "ActiveState", "failed") == "failed"
+    assert box.property("brokerd", "ExecMainStatus") == "2"
+    assert "bad.toml" in box.journal()
+    box.run("rm", "/etc/brokerd/conf.d/bad.toml")
+    box.run("systemctl", "start", "brokerd.service")
+    assert box.run(CTL, "get", "app")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
+import select
 import sys
-import threading
 import time
 
 from brokerd_client import BrokerError
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 60  # seconds that brokerd may take for one answer
 TICK = 1.0  # seconds between two looks, and two numbers of the countdown
 NOT_CONFIRMED = "no"
+READ = 64 * 1024  # bytes of stdin at once
 
 
 def login(broker: Broker, arguments: Namespace) -> int:
@@ -49,7 +49,6 @@ class Talk:
         self._arguments = arguments
         self._loopback: Loopback | None = None
         self._answer: Answer | None = None
-        self._answers: queue.Queue[Answer | None] = queue.Queue()
         self._is_terminal = sys.stdout is not None and sys.stdout.isatty()
         self._at: dict[str, Any] = broker.call("login", grant=self.grant, wait=LONGEST_WAIT)
 
@@ -139,25 +138,14 @@ class Talk:
         """A page to open; what comes back, comes to the port or is pasted."""
         url = prompt["url"]
         if self._loopback is not None:
-            self._answers = self._loopback.answers  # type: ignore[assignment]
             self._loopback.ready(url, prompt["state"])
             url = self._loopback.start_url
             self._tell({"open": url})
         if not self._arguments.json:
             self._explain(url)
         self._open(url)
-        threading.Thread(target=self._read_pasted, args=(prompt["state"],), daemon=True).start()
-        while True:
-            try:
-                answer = self._answers.get(timeout=TICK)
-            except queue.Empty:
-                self._wait(0)  # it may have ended meanwhile
-                continue
-            if answer is not None:
-                self._answer = answer
-                return answer.fields
-            if self._loopback is None:
-                raise Failed("expected on stdin the address where the browser came to, found nothing")
+        self._answer = self._come_back(prompt["state"])
+        return self._answer.fields
 
     def _password(self, prompt: dict[str, Any]) -> dict[str, str]:
         if sys.stdin is not None and sys.stdin.isatty():
@@ -216,21 +204,26 @@ class Talk:
 
             webbrowser.open(url)
 
-    def _read_pasted(self, state: str) -> None:
-        """Addresses from the terminal, until one is this login's."""
-        from urllib.parse import urlsplit
-
-        from brokerd.ctl.loopback import Answer, NotThisLogin, read_answer
-
-        for line in sys.stdin or ():
-            if not line.strip():
-                continue
-            try:
-                self._answers.put(Answer(read_answer(urlsplit(line.strip()).query, state), is_pasted=True))
-                return
-            except (NotThisLogin, ValueError) as error:
-                complain(f"that is not the address where this login ends: {plain(str(error))}; paste it whole")
-        self._answers.put(None)
+    def _come_back(self, state: str) -> Answer:
+        """The answer to this login, from the browser at our port or pasted into the terminal."""
+        loopback, pasted, typed = self._loopback, sys.stdin, b""
+        while True:
+            sources = ([loopback.woken] if loopback else []) + ([pasted] if pasted else [])
+            if not sources:
+                raise Failed("expected on stdin the address where the browser came to, found nothing")
+            ready, _, _ = select.select(sources, [], [], TICK)
+            if loopback and loopback.woken in ready:
+                return loopback.answers.get()
+            if pasted in ready and pasted is not None:
+                data = os.read(pasted.fileno(), READ)  # not by sys.stdin, which would keep what comes after a line
+                typed += data
+                pasted = pasted if data else None
+                *lines, typed = typed.split(b"\n") if data else [typed, b""]
+                for line in lines:
+                    if (answer := _pasted(line.decode(errors="replace").strip(), state)) is not None:
+                        return answer
+            if not ready:
+                self._wait(0)  # it may have ended meanwhile
 
     def _count_down(self, ends: float | None) -> None:
         """How long the code is still good for, in one line that is written over."""
@@ -254,3 +247,18 @@ class Talk:
             drawn = io.StringIO()
             code.terminal(out=drawn, border=2, compact=True)
             write(drawn.getvalue())
+
+
+def _pasted(line: str, state: str) -> Answer | None:
+    """The answer in an address from the terminal, if it is one to this login."""
+    from urllib.parse import urlsplit
+
+    from brokerd.ctl.loopback import Answer, NotThisLogin, read_answer
+
+    if not line:
+        return None
+    try:
+        return Answer(read_answer(urlsplit(line).query, state), is_pasted=True)
+    except (NotThisLogin, ValueError) as error:
+        complain(f"that is not the address where this login ends: {plain(str(error))}; paste it whole")
+        return None

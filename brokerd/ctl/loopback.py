@@ -2,6 +2,7 @@
 # users of the machine reach it too: what they lack is the cookie that the one-time page has set in the right browser.
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import threading
@@ -80,6 +81,7 @@ class Loopback(ThreadingHTTPServer):
         self.url = self.state = ""
         self.started = self.answered = False
         self.answers: Queue[Answer] = Queue()
+        self.woken, self.wake = os.pipe()  # readable when there is an answer
         self.lock = threading.Lock()
         self._room = threading.BoundedSemaphore(CONNECTIONS)
 
@@ -97,6 +99,8 @@ class Loopback(ThreadingHTTPServer):
         if self.url:
             self.shutdown()
         self.server_close()
+        os.close(self.woken)
+        os.close(self.wake)
 
     def server_bind(self) -> None:
         """Without HTTPServer's look into the DNS."""
@@ -163,6 +167,7 @@ class Handler(BaseHTTPRequestHandler):
             server.answered = True
         answer = Answer(fields)
         server.answers.put(answer)
+        os.write(server.wake, b"\n")
         page = answer.page()
         self.send_response(200)
         self._body(page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http.client import HTTPConnection
+from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -91,10 +92,18 @@ async def test_a_person_logs_in_and_another_account_needs_his_word(
     await brokerd.until("app", lambda status: status["pending_revocations"] == 0)
     assert brokerd.log.count("operation=revoke outcome=done") == 2  # what bob was given
 
-    third = terminal("login", "app", "--json", "--yes")
-    await person(real_oidc, await start_url(third), "bob")
-    assert await third.end() == 0
+    asked = terminal("login", "app", is_tty=True)
+    said = await asked.until("waiting for the browser")
+    await person(real_oidc, next(word for word in said.split() if "/start/" in word), "bob")
+    await asked.until("app was logged in as alice; this login is bob's. Change it? [y/N]")
+    asked.type("y\n")
+    assert await asked.end() == 0
     assert introspect(real_oidc, await brokerd.get("app"))["sub"] == "bob"
+
+    ahead = terminal("login", "app", "--json", "--yes")
+    await person(real_oidc, await start_url(ahead), "alice")
+    assert await ahead.end() == 0
+    assert introspect(real_oidc, await brokerd.get("app"))["sub"] == "alice"
 
 
 async def test_another_user_of_the_machine_cannot_finish_the_login(
@@ -162,12 +171,31 @@ async def test_what_a_person_denies_changes_nothing_and_what_is_missing_is_said(
     assert status["remedy"] == "brokerctl login app"
 
 
-async def test_over_ssh_the_address_is_pasted(brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start) -> None:
+async def test_over_ssh_the_address_of_a_page_that_did_not_load_is_pasted(
+    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start
+) -> None:
+    brokerd.configure({"app": grant()}, {"op": by_urls(real_oidc)})
+    await brokerd.start()
+    mine = terminal("login", "app", is_tty=True, SSH_CONNECTION="192.0.2.1 1 192.0.2.2 22")
+    said = await mine.until("waiting for the browser")
+    port = urlsplit(next(word for word in said.split() if "/start/" in word)).port
+    assert f"ssh -L {port}:127.0.0.1:{port}" in said
+    url = next(word for word in said.split() if word.startswith(f"{real_oidc.url}/auth"))
+    with pytest.raises(HTTPError) as refused:  # by the port, which has never seen this browser
+        await person(real_oidc, url)
+    refused.value.close()
+    mine.type(refused.value.url + "\n")
+    await mine.until("app: logged in as alice")
+    assert await mine.end() == 0
+    assert introspect(real_oidc, await brokerd.get("app"))["sub"] == "alice"
+
+
+async def test_an_address_elsewhere_is_pasted_too(brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start) -> None:
     """A pushed request (RFC 9126) whose answer goes to a place that is not there, as the client is registered."""
     credentials = {"client_id": "code-par", "client_secret": real_oidc.clients["code-par"].secret}
     brokerd.configure({"app": grant(credentials, redirect_uri="https://client.test/cb")}, {"op": provider(real_oidc)})
     await brokerd.start()
-    mine = terminal("login", "app", is_tty=True, SSH_CONNECTION="192.0.2.1 1 192.0.2.2 22")
+    mine = terminal("login", "app", is_tty=True)
     said = await mine.until("paste its whole address here")
     url = next(word for word in said.split() if word.startswith(real_oidc.url))
     assert set(parse_qs(urlsplit(url).query)) == {"client_id", "request_uri"}

@@ -109,12 +109,10 @@ class Talk:
         """A code to type in elsewhere. There is nothing to answer: brokerd sees by itself that it was confirmed."""
         ends = time.monotonic() + prompt["expires_in"]
         if not self._arguments.json:
-            complete = prompt.get("verification_uri_complete")
             write(f"To log in for {self.grant}, open this in any browser, on any device:\n")
             write(f"    {plain(prompt['verification_uri'])}\n")
             write(f"and type in the code\n\n    {plain(prompt['user_code'])}\n")
-            if complete:
-                self._draw(plain(complete))
+            self._draw(plain(prompt.get("verification_uri_complete") or prompt["verification_uri"]))
         step = self._at["step"]
         try:
             while self._at["step"] == step:

@@ -14,7 +14,7 @@ from brokerd.core import record as records
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, wall_time
-from brokerd.core.outcome import Token
+from brokerd.core.outcome import Token, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreError
 from brokerd.core.record import AccessToken, Record
 from brokerd.core.secret import Secret
@@ -22,6 +22,7 @@ from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
 from brokerd.flights import Store as FlightStore
 from brokerd.held import HeldGrant
+from brokerd.logins import Logins
 from brokerd.metrics import Metrics
 
 EVERY = "*"  # no grant has this name
@@ -62,6 +63,7 @@ class Broker:
         metrics: Metrics,
     ) -> None:
         self.flights = Flights(nursery, store, clock, exchanger, audit, metrics, self.tell_watchers)
+        self.logins = Logins(nursery, self.flights, clock, entropy, exchanger, audit)
         self.store = store
         self.audit = audit
         self.metrics = metrics
@@ -156,7 +158,7 @@ class Broker:
         if held.blocked:
             return Failure(Code.MISCONFIGURED, f"{name}: {held.blocked}", name)
         if held.stopped or record.state is State.REVOKED:
-            words = f"{name} was revoked; a new refresh token ends that: brokerctl import {name}"
+            words = f"{name} was revoked; what ends that: {held.login_command}"
             return Failure(Code.REVOKED, words, name)
         if self.flights.stopping:
             return Failure(Code.UNAVAILABLE, STOPPED, name, 1.0)
@@ -169,7 +171,7 @@ class Broker:
             return Failure(Code.UNAVAILABLE, words, name, 60.0)
         match record.state:
             case State.NEEDS_LOGIN:
-                words = f"{name} needs a login{why}; give it a refresh token: {held.remedy}"
+                words = f"{name} needs a login{why}; what mends it: {held.remedy}"
                 return Failure(Code.NEEDS_LOGIN, words, name)
             case State.MISCONFIGURED:
                 words = f"{name} is misconfigured{why}; mend it, then: brokerctl reload, or brokerctl refresh {name}"
@@ -196,6 +198,7 @@ class Broker:
         if held.blocked:  # it serves nothing, and whose record it is cannot be known
             raise self.failure(held)
         held.stopped = True
+        self.logins.end(name, "the grant was revoked meanwhile")
         try:
             await held.change(self.store, lambda record: records.revoked(record, self._clock.now()))
         finally:
@@ -232,9 +235,10 @@ class Broker:
             raise Failure(Code.BAD_REQUEST, words, name)
         if held.blocked:
             raise self.failure(held)
-        token = Token(refresh_token)
-        jitter = self._entropy.fraction()
-        await held.change(self.store, lambda record: records.granted(record, token, self._clock.now(), jitter))
+        tokens, jitter = Tokens(refresh_token=Token(refresh_token)), self._entropy.fraction()
+        await held.change(
+            self.store, lambda record: records.granted(record, tokens, self._clock.now(), jitter, record.asked)
+        )
         held.attempted = None
         self.audit.said("refresh token imported", grant=name, generation=held.record.generation)
         self.flights.announce(held)

@@ -27,7 +27,7 @@ from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
-from brokerd.provider import Conversation, Journal, Subjects
+from brokerd.provider import Conversation, Journal, Person, Subjects
 
 LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
 
@@ -88,9 +88,7 @@ class Exchanger:
             held.record = _begun(held.record)
             await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
             return None
-        if needs.proof_key and held.record.proof_key is None:
-            # It is stored with the tokens that are bound to it, in one piece.
-            held.record = replace(held.record, proof_key=held.provider.signer.new_key())
+        self._bind(held)
         if plan.operation is not Operation.ISSUE or LOCKABLE not in used:
             return await self._attempt(held, plan, generation, used, subjects)
         async with held.provider.turn(_digest(used)):
@@ -127,6 +125,14 @@ class Exchanger:
                 ended = await self._converse(held, plan, scope, subjects)
             believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, sent, spends=spends)
         return ended.outcome if believed else None
+
+    async def login(self, held: HeldGrant, person: Person, hold: Journal) -> Conversation:
+        """A person's login, to its tokens; nothing of the grant changes yet. `hold` is awaited before a request leaves
+        whose answer must not be lost. Raises SecretsUnreadable."""
+        await self._credentials(held, again=held.flight is None)
+        self._bind(held)
+        exchange = held.settings.provider.dialect.login(held.view(self._clock.now()))
+        return await self._run(held, exchange, hold, person=person)
 
     async def fail(self, held: HeldGrant, reason: str) -> None:
         """A fault of our own ended an exchange: it counts as a failure, and as an interruption if it may have spent."""
@@ -171,11 +177,16 @@ class Exchanger:
         return await self._run(held, _exchange(held, plan, self._clock.now()), journal, subjects)
 
     async def _run(
-        self, held: HeldGrant, exchange: Exchange, journal: Journal | None = None, subjects: Subjects | None = None
+        self,
+        held: HeldGrant,
+        exchange: Exchange,
+        journal: Journal | None = None,
+        subjects: Subjects | None = None,
+        person: Person | None = None,
     ) -> Conversation:
         provider = held.provider
         shut_until, metadata = provider.breaker.shut_until, provider.metadata
-        ended = await provider.converse(exchange, journal, subjects)
+        ended = await provider.converse(exchange, journal, subjects, person)
         try:
             if provider.breaker.shut_until != shut_until:
                 await self._store.write_breaker(provider.name, provider.breaker)
@@ -302,6 +313,11 @@ class Exchanger:
         )
 
     # -- credentials
+
+    def _bind(self, held: HeldGrant) -> None:
+        """Make the key that tokens are to be bound to. It is stored with them, in one piece."""
+        if held.settings.provider.dialect.needs(held.settings.settings).proof_key and held.record.proof_key is None:
+            held.record = replace(held.record, proof_key=held.provider.signer.new_key())
 
     async def _credentials(self, held: HeldGrant, *, again: bool) -> dict[str, Secret]:
         """The grant's credentials, read when first needed and when somebody doubts them."""

@@ -173,6 +173,21 @@ class Flights:
                 return
             plan = following
 
+    async def settle(self, held: HeldGrant, step: Callable[[Record], Record | None]) -> None:
+        """Change the record by what a login brought: when no exchange of the grant is under way, whose end would speak
+        of what was before, and none begins meanwhile (law 1)."""
+        while held.flight is not None:
+            await held.flight.done.wait()
+        held.flight = flight = Flight(Operation.LOGIN)
+        try:
+            await held.change(self._store, step)
+        finally:
+            held.flight = None
+            held.attempted = None
+            self._let_leave(held)
+            flight.done.set()
+            self.announce(held)
+
     async def _subject(self, name: str) -> Secret | None:
         """The token of a grant with which another one's is got."""
         held = self.grants.get(name)

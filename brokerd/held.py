@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import trio
@@ -108,7 +109,7 @@ class HeldGrant:
     def remedy(self) -> str | None:
         """The command that mends the grant, where a person has to."""
         needs_login = self.record.state is State.NEEDS_LOGIN and not self.blocked
-        return f"brokerctl import {self.name}" if needs_login else None
+        return self.login_command if needs_login else None
 
     @property
     def is_changing(self) -> bool:
@@ -145,12 +146,21 @@ class HeldGrant:
 
     def ability(self, now: Moment) -> Ability:
         found = self.settings.provider.dialect.ability(self.view(now))
-        return Ability(found.issue, found.renew, found.issue_spends, found.renew_spends, self.settings.asked)
+        return replace(found, asked=self.settings.asked)
 
     def can_issue(self) -> bool:
         """Whether tokens can be had without a refresh token and without a person."""
+        return self._bare_ability().issue
+
+    @property
+    def login_command(self) -> str:
+        """The command that gives the grant a new life: a login where its grant type has one."""
+        ability = self._bare_ability()
+        return f"brokerctl {'login' if ability.login or ability.issue else 'import'} {self.name}"
+
+    def _bare_ability(self) -> Ability:
         bare = GrantView(self.credentials or self._named(), self.settings.settings)
-        return self.settings.provider.dialect.ability(bare).issue
+        return self.settings.provider.dialect.ability(bare)
 
     def plan(self, now: Moment, *, for_caller: bool) -> Plan | None:
         """What is next (core/renewal.py), not before the provider's breaker lets anything through."""

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import trio
 
 from brokerd.config import ProviderSettings
 from brokerd.core.breaker import Breaker, failed, probing, succeeded
-from brokerd.core.exchange import Answer, Discover, Discovery, Exchange, Request, Response, Step, TokenOf, Wait
+from brokerd.core.exchange import (
+    Answer,
+    Ask,
+    Brought,
+    Discover,
+    Discovery,
+    Exchange,
+    Request,
+    Response,
+    Step,
+    TokenOf,
+    Unanswered,
+    Wait,
+)
 from brokerd.core.metadata import Metadata, to_agree
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Cause, Misconfigured, Outcome, RetryLater
@@ -22,6 +36,16 @@ from brokerd.core.signing import Signer
 Journal = Callable[[], Awaitable[None]]  # raises StoreUnavailable
 Subjects = Callable[[str], Awaitable[Secret | None]]  # a grant's living access token
 PATIENCE = 3_600.0  # seconds until an issuer that could not be asked is asked again, an older document being there
+
+
+class Person(Protocol):
+    """Who logs in. Both may be cancelled; nothing else of a login is."""
+
+    async def ask(self, step: Ask) -> Brought | None:
+        """Show it, and wait for what he brings where the step wants that."""
+        ...
+
+    async def wait(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +114,15 @@ class Provider:
         self.breaker = probing(self.breaker, self._clock.now())
 
     async def converse(
-        self, exchange: Exchange, journal: Journal | None = None, subjects: Subjects | None = None
+        self,
+        exchange: Exchange,
+        journal: Journal | None = None,
+        subjects: Subjects | None = None,
+        person: Person | None = None,
     ) -> Conversation:
         """Run an exchange to its end (DESIGN.md 2): requests go out within the provider's limit, and a failure of the
         transport ends it. `journal` is awaited before a request that spends leaves: no journal, no send (law 2).
-        `subjects` has the tokens of other grants."""
+        `subjects` has the tokens of other grants; `person` is there for logins."""
         at, answer = self._clock.now(), None
         outcome: Outcome | None = None
         heard = False
@@ -106,10 +134,13 @@ class Provider:
                     outcome = stop.value
                     break
                 try:
-                    answer = await self._take(step, journal, subjects)
+                    answer = await self._take(step, journal, subjects, person)
                 except AddressRefused as error:
                     outcome = Misconfigured(f"{error.reason}; if it is right: brokerctl trust {self.name}")
                 except TransportError as error:
+                    if isinstance(step, Request) and step.patient:
+                        answer = Unanswered(error.reason)
+                        continue
                     outcome = RetryLater(error.reason, Cause.UNANSWERED if error.sent else Cause.UNREACHABLE)
                 except StoreUnavailable as error:
                     outcome = RetryLater(str(error), Cause.POSTPONED)
@@ -133,11 +164,16 @@ class Provider:
         reopened, self._reopened = self._reopened, False
         return reopened
 
-    async def _take(self, step: Step, journal: Journal | None, subjects: Subjects | None) -> Answer:
+    async def _take(
+        self, step: Step, journal: Journal | None, subjects: Subjects | None, person: Person | None
+    ) -> Answer:
         match step:
             case Wait():
-                await trio.sleep(step.seconds)
+                await (person.wait if person else trio.sleep)(step.seconds)
                 return None
+            case Ask():
+                assert person is not None, "an exchange that asks somebody is a login"
+                return await person.ask(step)
             case Discover():
                 return await self._discovered()
             case TokenOf():

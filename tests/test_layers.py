@@ -58,13 +58,14 @@ LAYERS = (
     Layer("brokerd.held", (*USE_CASES, "brokerd.provider")),
     Layer("brokerd.exchanger", (*USE_CASES, *HOLDING)),
     Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger")),
-    Layer("brokerd.broker", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights")),
+    Layer("brokerd.logins", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights")),
+    Layer("brokerd.broker", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights", "brokerd.logins")),
     Layer("brokerd.refresher", (*USE_CASES, "brokerd.flights")),
     Layer("brokerd.service", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.refresher")),
     # The start and a reload join what was configured with what was stored: the one use case that names Stored itself,
     # and that reads the credentials which say who a grant is. Both stay in edge; a port for them would have one user.
     Layer("brokerd.reload", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.edge.store", "brokerd.edge.secrets")),
-    Layer("brokerd.methods", (*USE_CASES, "brokerd", "brokerd.broker", "brokerd.reload", CLIENT)),
+    Layer("brokerd.methods", (*USE_CASES, "brokerd", "brokerd.broker", "brokerd.logins", "brokerd.reload", CLIENT)),
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
     Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", EDGE)),  # builds what it needs, as the daemon does
     Layer("brokerd.daemon", ("brokerd",)),

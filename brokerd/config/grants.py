@@ -17,7 +17,16 @@ from brokerd.dialects.oauth2 import settings as oauth2
 from brokerd.dialects.recipe import IDENTIFYING
 
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
-OAUTH2_KEYS = ("grant_type", "client_auth", "dpop", "assertion", "client_assertion", "subject")
+OAUTH2_KEYS = (
+    "grant_type",
+    "client_auth",
+    "dpop",
+    "assertion",
+    "client_assertion",
+    "subject",
+    "redirect_uri",
+    "authorization_params",
+)
 DEFAULT_AUTH = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt"}
 
 
@@ -33,6 +42,8 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
     assertion: oauth2.AssertionFile | None = None
     client_assertion: oauth2.ClientAssertionFile | None = None
     subject: oauth2.SubjectFile | None = None
+    redirect_uri: str | None = None
+    authorization_params: dict[str, str] = {}
     on_demand: bool = False
     lifetime: Duration = Duration(3_600.0)
     settings: dict[str, Any] = {}
@@ -78,6 +89,10 @@ def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> d
         settings["assertion"] = oauth2.assertion(table.assertion)
     if table.client_assertion:
         settings["client_assertion"] = oauth2.client_assertion(table.client_assertion)
+    if table.redirect_uri:
+        settings["redirect_uri"] = table.redirect_uri
+    if table.authorization_params:
+        settings["authorization_params"] = dict(table.authorization_params)
     if table.subject or table.grant_type == "token_exchange":
         settings["subject"] = oauth2.subject(table.subject or oauth2.SubjectFile())
     return settings

@@ -1,7 +1,7 @@
 # The steps of an exchange: what a dialect yields and what it is sent back. Values only; the driver is in broker.
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from brokerd.core.metadata import Metadata
@@ -16,8 +16,9 @@ class Request:
 
     `url` is absolute, the query included. `secrets` names every secret that went into it: the provider's text is
     cleared of them before anybody sees it (law 11). `spends` says that a stored token is sent which the answer
-    may replace: such a request travels on a connection of its own (law 3). `guarded`: its URL is one that a public
-    server's metadata named, so it goes to public addresses only.
+    may replace, or a code that works once: such a request travels on a connection of its own (law 3). `guarded`: its
+    URL is one that a public server's metadata named, so it goes to public addresses only. `patient`: where no whole
+    answer comes the exchange goes on and hears that.
     """
 
     method: str
@@ -27,6 +28,7 @@ class Request:
     secrets: tuple[Secret, ...] = ()
     spends: bool = False
     guarded: bool = False
+    patient: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.method} {'/'.join(self.url.split('/', 3)[:3])})"
@@ -50,6 +52,13 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """No whole answer came to a patient request."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Sleep so many seconds before the next step."""
 
@@ -68,8 +77,20 @@ class TokenOf:
     grant: str
 
 
-Step = Request | Wait | Discover | TokenOf
-Answer = Response | Metadata | Secret | None  # a Request's, a Discover's, a TokenOf's, a Wait's
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Something for the person who logs in: `shown` to him, `kind` says what it is about (docs/protocol.md). `waits`:
+    for what he brings; otherwise the exchange goes on at once."""
+
+    kind: str
+    shown: Mapping[str, str | float]
+    waits: bool = True
+
+
+Brought = Mapping[str, Secret]  # what a person brings: anything in it may be a password or a code
+Step = Request | Wait | Discover | TokenOf | Ask
+# A Request's, a patient Request's, a Discover's, a TokenOf's, an Ask's, a Wait's:
+Answer = Response | Unanswered | Metadata | Secret | Brought | None
 Exchange = Generator[Step, Answer, Outcome]
 
 
@@ -88,6 +109,13 @@ def discovered() -> Generator[Step, Answer, Metadata]:
     metadata = yield Discover()
     assert isinstance(metadata, Metadata)
     return metadata
+
+
+def asked(kind: str, shown: Mapping[str, str | float]) -> Generator[Step, Answer, Brought]:
+    """One step: what a person brings."""
+    brought = yield Ask(kind, shown)
+    assert isinstance(brought, Mapping)
+    return brought
 
 
 def token_of(grant: str) -> Generator[Step, Answer, Secret]:

@@ -25,6 +25,7 @@ class Tokens:
     refresh_token: Token | None = None
     token_type: str = "Bearer"  # noqa: S105 - RFC 6750's name of a kind of token
     scope: tuple[str, ...] | None = None  # what the provider says it granted; None: it said nothing
+    subject: str | None = None  # who logged in, as the provider names him
 
 
 class Cause(Enum):

@@ -67,6 +67,7 @@ class Record:
     `refused` is a digest of what the provider refused: it is not sent again before `refused_until`, and where that is
     None, a password's, not until its bytes change (law 7). `asked` is what the tokens were asked for: where the
     configuration asks for something else, they are replaced (law 14). `proof_key` is what they are bound to (RFC 9449).
+    `subject` is who logged in, as the provider names him.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Record:
     failures: int = 0
     last_error: str | None = None
     changed: Moment | None = None
+    subject: str | None = None
 
 
 # -- questions
@@ -294,7 +296,8 @@ def revoked(record: Record, now: Moment) -> Record:
 
 
 def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
-    """Tokens came for a grant that was revoked meanwhile: they are doomed like the rest."""
+    """Tokens came that nobody is to have: the grant was revoked meanwhile, or they are somebody else's. They are
+    doomed."""
     late = (
         Doomed(access_token=_access(tokens, at, 0.0)) if tokens.access_token else None,
         Doomed(refresh_token=_refresh(tokens.refresh_token, at, 0.0)) if tokens.refresh_token else None,
@@ -315,15 +318,16 @@ def untold(record: Record, reason: str, now: Moment, delay: float) -> Record:
     return replace(record, telling=now.after(delay), untold=record.untold + 1, last_error=reason)
 
 
-def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) -> Record:
-    """A login or an import brought a refresh token: a new life, whatever was before."""
+def granted(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str) -> Record:
+    """A login or an import brought tokens, made at `at` or later: a new life, whatever was before. Without tokens it
+    begins from the grant's credentials."""
     return replace(
         record,
         generation=record.generation + 1,
         state=move(record.state, Event.GRANTED, can_issue=True),
-        access_token=None,
-        outlived=_outlived(record, now),
-        refresh_token=_refresh(refresh_token, now, jitter),
+        access_token=_access(tokens, at, jitter),
+        outlived=_outlived(record, at),
+        refresh_token=_refresh(tokens.refresh_token, at, jitter),
         interrupted=None,
         retry=None,
         rotation_retry=None,
@@ -331,7 +335,9 @@ def granted(record: Record, refresh_token: Token, now: Moment, jitter: float) ->
         refused_until=None,
         failures=0,
         last_error=None,
-        changed=now,
+        asked=asked,
+        changed=at,
+        subject=tokens.subject,
     )
 
 

@@ -20,6 +20,7 @@ class Operation(StrEnum):
     ISSUE = "issue"  # credentials -> tokens; also the rotation of a refresh token that is about to end
     RENEW = "renew"  # refresh token -> access token, perhaps with a new refresh token
     REVOKE = "revoke"
+    LOGIN = "login"  # a person -> tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Ability:
 
     `issue`: tokens from what is at hand, without a person. `renew`: the dialect has a renewal. `issue_spends` and
     `renew_spends`: the operation sends a stored token that its answer may replace. `asked`: what tokens are asked for.
+    `login`: tokens can be had with a person's help.
     """
 
     issue: bool
@@ -35,6 +37,7 @@ class Ability:
     issue_spends: bool = False
     renew_spends: bool = False
     asked: str = ""
+    login: bool = False
 
     def spends(self, operation: Operation) -> bool:
         return {Operation.ISSUE: self.issue_spends, Operation.RENEW: self.renew_spends}.get(operation, False)

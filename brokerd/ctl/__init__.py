@@ -29,8 +29,8 @@ EXITS = {
 REMEDIES = {
     "unknown_grant": "brokerctl status lists those that you may use",
     "denied": "a rule ([[allow]]) of the configuration would have to permit it",
-    "needs_login": "give it a refresh token: brokerctl import GRANT",
-    "revoked": "a new refresh token ends that: brokerctl import GRANT",
+    "needs_login": "log in: brokerctl login GRANT; or give it a refresh token: brokerctl import GRANT",
+    "revoked": "a login ends that: brokerctl login GRANT; or a new refresh token: brokerctl import GRANT",
     "misconfigured": "change the configuration, then: brokerctl reload",
     "internal": "see its log: journalctl -u brokerd",
     "locked": "try again when they are unlocked",

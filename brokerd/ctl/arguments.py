@@ -165,6 +165,15 @@ def _revoke(parser: ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def _login(parser: ArgumentParser) -> None:
+    _grant(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask where somebody else logs in than the last time")
+    parser.add_argument("--browser", action="store_true", help="open the browser, also where none seems to be at hand")
+    parser.add_argument("--port", metavar="N", type=_port, help="listen on this port, for ssh -L (a free one)")
+    parser.add_argument("--no-qr", action="store_true", help="draw no QR code")
+    parser.add_argument("--json", action="store_true", help="print what is asked, and the end, as JSON, one a line")
+
+
 def _watch(parser: ArgumentParser) -> None:
     parser.add_argument("grants", metavar="GRANT", nargs="+")
     form = parser.add_mutually_exclusive_group()
@@ -210,6 +219,14 @@ def _seconds(text: str) -> float:
     return int(seconds) if seconds.is_integer() else seconds
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65_536:
+        raise ValueError
+    return port
+
+
+_port.__name__ = "port number"
 _seconds.__name__ = "number of seconds"  # argparse's word for it
 
 
@@ -240,6 +257,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "status": ("show states, expiries, next renewals and last errors", _status, _later("status", "status")),
     "refresh": ("renew a token now, and try a misconfigured grant again", _grant, _later("change", "refresh")),
     "revoke": ("end a grant: serve nothing more, tell the provider", _revoke, _later("change", "revoke")),
+    "login": ("log in for a grant, as a person, with a browser here or elsewhere", _login, _later("login", "login")),
     "import": ("give a grant a refresh token, read from stdin", _grant, _later("change", "import_token")),
     "reload": ("read the configuration again, all or nothing", _nothing, _later("change", "reload")),
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),

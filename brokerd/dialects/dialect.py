@@ -82,6 +82,10 @@ class Dialect(Protocol):
 
     def renew(self, view: GrantView) -> Exchange: ...
 
+    def login(self, view: GrantView) -> Exchange:
+        """A person logs in: for grants whose ability says so."""
+        raise AssertionError(f"nobody can log in here: {sorted(view.settings)}")
+
     def revoke(self, view: GrantView, token: Doomed) -> Exchange | None:
         """Tell the provider that the token is revoked; None where the provider has no way to be told."""
         ...

@@ -12,6 +12,7 @@ from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
 from brokerd.methods.changing import Changing
 from brokerd.methods.fetching import Fetching
+from brokerd.methods.logging_in import LoggingIn
 from brokerd.methods.looking import MAX_IN_FLIGHT, MAX_MESSAGE, NOT_ADOPTED, Looking
 from brokerd.methods.parameters import (
     MANY,
@@ -19,10 +20,12 @@ from brokerd.methods.parameters import (
     WAIT,
     WAIT_LONGEST,
     Check,
+    count,
     names,
     names_of_any_number,
     seconds,
     text,
+    texts,
     wait,
 )
 from brokerd.methods.session import Later, Rights, Session
@@ -63,6 +66,8 @@ class Methods:
         fetching = Fetching(broker, rights, audit, metrics)
         self._watching = watching = Watching(broker, rights, fetching, nursery)
         looking, changing = Looking(broker, rights), Changing(broker, rights, reload)
+        self._logging_in = logging_in = LoggingIn(broker, rights)
+        step = {"login": text, "step": count, "wait": wait}
         get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
         proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
         self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
@@ -79,6 +84,9 @@ class Methods:
             "adopt": (changing.adopt, {}, ()),
             "trust": (changing.trust, {"provider": text}, ("provider",)),
             "import": (changing.import_token, {"grant": text, "refresh_token": text}, ("grant", "refresh_token")),
+            "login": (logging_in.login, {"grant": text, "wait": wait}, ("grant",)),
+            "login_answer": (logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer")),
+            "login_wait": (logging_in.wait, step, ("login", "step")),
             "reload": (changing.read_again, {}, ()),
         }
 
@@ -108,8 +116,9 @@ class Methods:
         return handler(session, params)
 
     def end(self, session: Session) -> None:
-        """The connection is gone: nothing is pushed to it any more."""
+        """The connection is gone: nothing is pushed to it any more, and nobody logs in."""
         self._watching.end(session)
+        self._logging_in.end(session)
 
 
 def waits(method: str, params: dict[str, Any]) -> int:

@@ -21,6 +21,17 @@ def text(what: str, value: object) -> None:
         raise _wrong(what, "text")
 
 
+def texts(what: str, value: object) -> None:
+    fits = type(value) is dict and len(value) <= MANY
+    if not fits or not all(type(each) is str for pair in value.items() for each in pair):  # type: ignore[attr-defined]
+        raise _wrong(what, "a map from text to text")
+
+
+def count(what: str, value: object) -> None:
+    if type(value) is not int or value < 0:
+        raise _wrong(what, "a whole number, 0 or more")
+
+
 def seconds(what: str, value: object) -> None:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
         raise _wrong(what, "a number of seconds, 0 or more")

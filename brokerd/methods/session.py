@@ -19,7 +19,7 @@ Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """What is known of a connection: who calls, what he may get by which rules, and what he watches."""
+    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins."""
 
     caller: Caller
     account: Account
@@ -30,6 +30,7 @@ class Session:
     changed: set[str] = field(default_factory=set)
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
+    logins: set[str] = field(default_factory=set)
 
 
 class Rights:

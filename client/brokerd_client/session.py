@@ -20,7 +20,7 @@ TIMEOUT = 5.0  # seconds beyond that until a daemon that does not answer is give
 
 # What a request that met a restarting daemon may be sent again for, because having it done twice changes nothing.
 # Not `import`: the token may have been replaced since, and would be put back. Nor what answers with what it changed.
-REPEATABLE = frozenset({"hello", "get", "get_many", "proof", "watch", "unwatch", "status", "refresh"})
+REPEATABLE = frozenset({"hello", "get", "get_many", "proof", "watch", "unwatch", "status", "refresh", "login_wait"})
 
 
 class Lost(Exception):

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from brokerd.core import record as records
 from brokerd.core.grant import IllegalMove, State
 from brokerd.core.moment import Moment
-from brokerd.core.outcome import Token
+from brokerd.core.outcome import Token, Tokens
 from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken, alive, served, usable
 from brokerd.core.secret import Secret
 from tests.core.values import DAY, HOUR, MINUTE, NOW, access, record, refresh, tokens
@@ -329,7 +329,9 @@ def test_a_record_does_not_grow_with_tokens_that_never_end() -> None:
 
 def test_a_token_that_an_import_replaced_is_told_of_when_the_grant_is_revoked() -> None:
     """It is still good at the provider, and revocation is for every token that is alive (law 10)."""
-    imported = records.granted(replace(renewing(), state=State.READY), Token(Secret("imported")), LATER, 0.5)
+    imported = records.granted(
+        replace(renewing(), state=State.READY), Tokens(refresh_token=Token(Secret("imported"))), LATER, 0.5, ""
+    )
     told_of = [each.access_token for each in records.revoked(imported, LATER).doomed]
     assert access() in told_of
 
@@ -341,7 +343,7 @@ def test_a_token_that_an_import_replaced_is_told_of_when_the_grant_is_revoked() 
 def test_a_login_or_import_is_a_new_life_in_every_state(state: State) -> None:
     before = record(state=state, generation=4, refresh_token=refresh(), interrupted=NOW, retry=NOW)
     before = replace(before, rotation_retry=NOW, refused=b"x", failures=3, last_error="rejected")
-    after = records.granted(before, Token(Secret("imported")), LATER, 0.125)
+    after = records.granted(before, Tokens(refresh_token=Token(Secret("imported"))), LATER, 0.125, "")
     assert after == record(
         generation=5, refresh_token=refresh(None, at=LATER, jitter=0.125, value="imported"), changed=LATER
     )
@@ -349,7 +351,10 @@ def test_a_login_or_import_is_a_new_life_in_every_state(state: State) -> None:
 
 def test_a_new_life_does_not_stop_the_provider_from_being_told_of_the_old_one() -> None:
     revoked = records.revoked(renewing(), NOW)
-    assert records.granted(revoked, Token(Secret("imported")), LATER, 0.0).doomed == revoked.doomed
+    assert (
+        records.granted(revoked, Tokens(refresh_token=Token(Secret("imported"))), LATER, 0.0, "").doomed
+        == revoked.doomed
+    )
 
 
 def test_a_record_that_was_stored_while_renewing_is_tried_again() -> None:
@@ -451,7 +456,11 @@ class LifeOfAGrant(RuleBasedStateMachine):
     @rule()
     def someone_logs_in(self) -> None:
         self.number += 1
-        self.apply(records.granted(self.record, Token(Secret(f"imported-{self.number}")), self.now, 0.5))
+        self.apply(
+            records.granted(
+                self.record, Tokens(refresh_token=Token(Secret(f"imported-{self.number}"))), self.now, 0.5, ""
+            )
+        )
 
     @rule()
     def the_daemon_is_killed_and_started(self) -> None:

@@ -15,7 +15,7 @@ from brokerd.core import record as records
 from brokerd.core.backoff import refused_delay, retry_delay
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
-from brokerd.core.outcome import Token
+from brokerd.core.outcome import Token, Tokens
 from brokerd.core.record import Record, served
 from brokerd.core.renewal import (
     AHEAD,
@@ -173,7 +173,7 @@ def test_the_provider_is_told_of_a_revocation_as_soon_as_nothing_holds_it_back()
 
 def test_the_provider_is_told_of_old_tokens_also_where_a_new_life_has_begun() -> None:
     revoked = records.revoked(holds(), NOW)
-    begun_anew = records.granted(revoked, Token(Secret("imported")), NOW, 0.5)
+    begun_anew = records.granted(revoked, Tokens(refresh_token=Token(Secret("imported"))), NOW, 0.5, "")
     put_off = replace(begun_anew, telling=NOW.after(60))
     assert by_itself(put_off, ROTATES) == Plan(Operation.RENEW, 0.0)  # what is due first goes first
     renewed = records.issued(records.begun(put_off), tokens(), NOW, 0.5, "")

@@ -388,9 +388,9 @@ def test_expires_in_needs_no_clock(skew: float) -> None:
             "client_auth: a public client has no client credentials (RFC 6749 §4.4)",
         ),
         (
-            {"client_id", "client_secret", "username"},
+            {"client_id", "client_secret", "password"},
             {"grant_type": "password", "client_auth": "client_secret_post"},
-            "credentials.password: required for password with client_secret_post, and missing",
+            "credentials.username: required for password with client_secret_post, and missing",
         ),
         (
             {"client_id", "client_secret", "api_key"},

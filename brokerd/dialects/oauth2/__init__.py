@@ -1,12 +1,22 @@
 # OAuth 2.0 (RFC 6749) as a dialect: which requests an operation makes and in which order. Who the client is, what a
-# grant type sends, where it goes and what comes back lie beside: client_auth, grant_types, discovery, answers.
+# grant type sends, where it goes, how a person logs in and what comes back lie beside.
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from brokerd.core.exchange import Answer, Discovery, Exchange, Request, Step, answered, discovered
+from brokerd.core.exchange import (
+    Answer,
+    Discovery,
+    Exchange,
+    Request,
+    Response,
+    Step,
+    Unanswered,
+    answered,
+    discovered,
+)
 from brokerd.core.metadata import Metadata
 from brokerd.core.outcome import Done, Misconfigured
 from brokerd.core.record import Doomed
@@ -16,8 +26,17 @@ from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError, expected
 from brokerd.dialects import answer
 from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView, Needs
-from brokerd.dialects.oauth2 import client_auth, discovery, grant_types
-from brokerd.dialects.oauth2.answers import ISSUE_ERRORS, RENEW_ERRORS, REVOKE_ERRORS, Errors, code, refusal, tokens
+from brokerd.dialects.oauth2 import browser, client_auth, device, discovery, grant_types, login
+from brokerd.dialects.oauth2.answers import (
+    ISSUE_ERRORS,
+    RENEW_ERRORS,
+    REVOKE_ERRORS,
+    Errors,
+    Heard,
+    code,
+    refusal,
+    tokens,
+)
 from brokerd.dialects.oauth2.client_auth import ClientAssertion
 from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
 
@@ -59,6 +78,7 @@ class OAuth2(Dialect):
             words = f"not used by {name} with {method}; used: {', '.join(sorted(used))}"
             raise ConfigError(words, key=f"credentials.{each}")
         grant_types.check(name, credentials, settings)
+        browser.check(settings)
         if method in ("client_secret_jwt", "private_key_jwt") and self._assertion(settings) is None:
             words = (
                 'say for whom the client\'s assertions are: client_assertion = { audience = "…" }, or name an issuer'
@@ -72,7 +92,9 @@ class OAuth2(Dialect):
         return ("oauth2", *explicit, *issuer, *who, *_asserted(view), str(view.settings["grant_type"]))
 
     def ability(self, view: GrantView) -> Ability:
-        return Ability(issue=_grant_type(view).issues, renew=True, renew_spends=True)
+        grant_type = _grant_type(view)
+        issues = grant_type.issues and (grant_type.asked is None or grant_type.asked in view.credentials)
+        return Ability(issues, renew=True, renew_spends=True, login=grant_type.login and not issues)
 
     def needs(self, settings: Mapping[str, object]) -> Needs:
         subject = settings.get("subject")
@@ -94,7 +116,10 @@ class OAuth2(Dialect):
             fields, secrets = yield from grant_types.fields(str(view.settings["grant_type"]), view)
         except UnusableKey as error:
             return Misconfigured(f"private_key: {error}")
-        return (yield from self._ask(view, {**fields, **_wanted(view)}, ISSUE_ERRORS, secrets=secrets))
+        return (yield from self._ask(view, {**fields, **wanted(view)}, ISSUE_ERRORS, secrets=secrets))
+
+    def login(self, view: GrantView) -> Exchange:
+        return LOGINS[str(view.settings["grant_type"])](self, view, wanted(view))
 
     def renew(self, view: GrantView) -> Exchange:
         assert view.refresh_token is not None
@@ -137,26 +162,60 @@ class OAuth2(Dialect):
         spends: bool = False,
     ) -> Exchange:
         """Ask the token endpoint. A server that wants its nonce in the DPoP proof says so once (RFC 9449 §8)."""
-        place = yield from self._place("token_endpoint", view)
+        what = fields["grant_type"].rpartition(":")[2]
+        heard = yield from self.post("token_endpoint", view, fields, secrets=secrets, spends=spends)
+        if not isinstance(heard, Heard):
+            return heard
+        response = heard.response
+        assert isinstance(response, Response)
+        return answer.later(response, what) or tokens(response, what, errors, heard.request)
+
+    def post(
+        self,
+        endpoint: str,
+        view: GrantView,
+        fields: Mapping[str, str],
+        *,
+        secrets: tuple[Secret, ...] = (),
+        spends: bool = False,
+        patient: bool = False,
+    ) -> Generator[Step, Answer, Heard | Misconfigured]:
+        """A form to an endpoint, and what came. A server that wants its nonce in the DPoP proof says so once (RFC 9449
+        §8)."""
+        place = yield from self._place(endpoint, view)
         if place is None:
-            return Misconfigured("the provider has no token endpoint; write token_url")
-        what, nonce = fields["grant_type"].rpartition(":")[2], view.nonce
+            words = f"the provider has no {endpoint.replace('_', ' ')}"
+            return Misconfigured(f"{words}; write {URLS[endpoint]}" if endpoint in URLS else words)
+        nonce = view.nonce
         for is_last in (False, True):
             try:
-                request = self._request(place, view, fields, nonce=nonce, secrets=secrets, spends=spends)
+                request = self._request(place, view, dict(fields), nonce=nonce, secrets=secrets, spends=spends)
             except UnusableKey as error:
                 return Misconfigured(f"client_auth: {error}")
-            response = yield from answered(request)
-            nonce = response.header("dpop-nonce")
-            if is_last or view.proof_key is None or nonce is None or code(response) != "use_dpop_nonce":
+            response = yield replace(request, patient=patient)
+            assert isinstance(response, Response | Unanswered)
+            if is_last or view.proof_key is None or isinstance(response, Unanswered):
                 break
-        return answer.later(response, what) or tokens(response, what, errors, request)
+            nonce = response.header("dpop-nonce")
+            if nonce is None or code(response) != "use_dpop_nonce":
+                break
+        assert isinstance(response, Response | Unanswered)
+        return Heard(request, response)
+
+    def authorization_endpoint(self, view: GrantView) -> Generator[Step, Answer, str | None]:
+        """Where a person's browser is sent."""
+        place = yield from self._place("authorization_endpoint", view)
+        return place.url if place else None
+
+    def metadata(self) -> Generator[Step, Answer, Metadata | None]:
+        """What the issuer says of itself, where one is configured."""
+        return (yield from discovered()) if self.issuer is not None else None
 
     # -- requests
 
     def _place(self, name: str, view: GrantView) -> Generator[Step, Answer, _Place | None]:
         """Where an endpoint is: as configured, else as the issuer's metadata says."""
-        url = getattr(self, URLS[name])
+        url = getattr(self, URLS[name]) if name in URLS else None
         metadata = None
         if self.issuer is not None and (url is None or view.settings["client_auth"] == "auto"):
             metadata = yield from discovered()
@@ -217,15 +276,15 @@ def _grant_type(view: GrantView) -> grant_types.GrantType:
     return GRANT_TYPES[str(view.settings["grant_type"])]
 
 
-def _wanted(view: GrantView) -> dict[str, str]:
+def wanted(view: GrantView) -> dict[str, str]:
     """What the token is asked for. A renewal leaves it out: the grant's own scope then stays (RFC 6749 §6)."""
-    scope, wanted = view.settings.get("scope"), {}
+    scope, found = view.settings.get("scope"), {}
     if isinstance(scope, list | tuple) and scope:
-        wanted["scope"] = " ".join(str(each) for each in scope)
+        found["scope"] = " ".join(str(each) for each in scope)
     for name in ("audience", "resource"):
         if value := view.settings.get(name):
-            wanted[name] = str(value)
-    return wanted
+            found[name] = str(value)
+    return found
 
 
 def _asserted(view: GrantView) -> tuple[str, ...]:
@@ -250,4 +309,9 @@ URLS = {
     "introspection_endpoint": "introspection_url",
     "device_authorization_endpoint": "device_authorization_url",
     "authorization_endpoint": "authorization_url",
+}
+LOGINS: Mapping[str, Callable[[login.Server, GrantView, Mapping[str, str]], Exchange]] = {
+    "password": login.password,
+    "device_code": device.device,
+    "authorization_code": browser.browser,
 }

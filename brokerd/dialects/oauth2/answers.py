@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from brokerd.core.exchange import Request, Response
+from brokerd.core.exchange import Request, Response, Unanswered
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
 from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
 from brokerd.dialects import answer
 
 Errors = Mapping[str, type[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A request and what came of it."""
+
+    request: Request
+    response: Response | Unanswered
 
 
 def tokens(response: Response, what: str, errors: Errors, request: Request) -> Outcome:
@@ -61,11 +70,18 @@ def refusal(response: Response, what: str, errors: Errors, request: Request) -> 
             return Misconfigured(said)
 
 
-# What an error code means (RFC 6749 §5.2 and §4.1.2.1, RFC 7009 §2.2.1); a code that is not here is Misconfigured.
+# What an error code means (RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 7009 §2.2.1); one that is not here is
+# Misconfigured.
 ISSUE_ERRORS: Errors = {
     "temporarily_unavailable": RetryLater,
     "server_error": RetryLater,
     "slow_down": RetryLater,
+}
+LOGIN_ERRORS: Errors = {
+    **ISSUE_ERRORS,
+    "access_denied": Rejected,
+    "expired_token": RetryLater,  # RFC 8628 §3.5: another login has another code
+    "invalid_grant": Rejected,
 }
 RENEW_ERRORS: Errors = {**ISSUE_ERRORS, "invalid_grant": Rejected}
 REVOKE_ERRORS: Errors = {**ISSUE_ERRORS, "unsupported_token_type": Done, "invalid_grant": Done}

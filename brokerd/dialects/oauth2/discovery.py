@@ -82,14 +82,15 @@ def _endpoints(issuer: str, body: dict[str, object]) -> Iterator[tuple[str, str]
         value = body.get(name)
         if value is None:
             continue
-        if not isinstance(value, str) or not _is_safe(issuer, value):
+        if not isinstance(value, str) or not is_safe(issuer, value):
             shown = reason(str(value), ())
             raise _Unsafe(f'{name}: expected an https:// URL without user and fragment, found "{shown}"')
         yield name, value
 
 
-def _is_safe(issuer: str, url: str) -> bool:
-    """https; http only where the issuer itself is asked over http, which the HTTP client allows on loopback alone."""
+def is_safe(issuer: str, url: str) -> bool:
+    """https; http only where the issuer (or another place of the server) is asked over http, which the HTTP client
+    allows on loopback alone."""
     try:
         parts = urlsplit(url)
         plain = parts.scheme == "http" and issuer.startswith("http://")

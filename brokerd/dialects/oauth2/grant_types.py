@@ -19,23 +19,26 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
 @dataclass(frozen=True, slots=True)
 class GrantType:
     """`wire`: what is sent as grant_type. `needs` and `takes`: credentials besides the client's. `issues`: tokens can
-    be had from them without a person. `anonymous`: a client need not name itself."""
+    be had from them without a person; where one of them is `asked` for, only if it is configured. `login`: tokens can
+    be had with a person's help. `anonymous`: a client need not name itself."""
 
     wire: str
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     issues: bool = True
+    asked: str | None = None
+    login: bool = False
     anonymous: bool = False
 
 
 GRANT_TYPES: Mapping[str, GrantType] = {
     "client_credentials": GrantType("client_credentials"),
-    "password": GrantType("password", ("username", "password")),
+    "password": GrantType("password", ("username",), ("password",), asked="password", login=True),
     "refresh_token": GrantType("refresh_token", issues=False),
     "jwt_bearer": GrantType(JWT_BEARER, takes=("assertion", "private_key"), anonymous=True),
     "token_exchange": GrantType(TOKEN_EXCHANGE, takes=("subject_token", "actor_token"), anonymous=True),
-    "device_code": GrantType("urn:ietf:params:oauth:grant-type:device_code", issues=False),
-    "authorization_code": GrantType("authorization_code", issues=False),
+    "device_code": GrantType("urn:ietf:params:oauth:grant-type:device_code", issues=False, login=True),
+    "authorization_code": GrantType("authorization_code", issues=False, login=True),
 }
 VOLATILE = ("assertion", "subject_token", "actor_token")  # others renew their files: read again before each exchange
 
@@ -82,6 +85,9 @@ def check(name: str, credentials: frozenset[str], settings: Mapping[str, object]
             raise ConfigError(words, key="credentials.subject_token")
     elif "subject" in settings:
         raise ConfigError('only grant_type = "token_exchange" has this', key="subject")
+    for key in ("redirect_uri", "authorization_params"):
+        if key in settings and name != "authorization_code":
+            raise ConfigError('only grant_type = "authorization_code" has this', key=key)
 
 
 def fields(name: str, view: GrantView) -> Generator[Step, Answer, tuple[dict[str, str], tuple[Secret, ...]]]:
@@ -89,6 +95,8 @@ def fields(name: str, view: GrantView) -> Generator[Step, Answer, tuple[dict[str
     sent = {"grant_type": GRANT_TYPES[name].wire}
     for each in GRANT_TYPES[name].needs:
         sent[each] = view.credentials[each].reveal()
+    if name == "password":
+        sent["password"] = view.credentials["password"].reveal()
     if name == "jwt_bearer":
         assertion = view.credentials.get("assertion") or _assertion(view)
         return {**sent, "assertion": assertion.reveal()}, (assertion,)

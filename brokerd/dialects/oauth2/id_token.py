@@ -1,0 +1,40 @@
+# Who logged in, as an id_token says (OpenID Connect Core 1.0 §3.1.3.7). It came straight from the token endpoint over
+# TLS, which item 6 there takes in the place of its signature; everything else that it claims is checked.
+from __future__ import annotations
+
+import jwt
+
+from brokerd.dialects import answer
+
+LONGEST = 255  # characters of a subject (OpenID Connect Core 1.0 §2)
+LEEWAY = 300.0  # seconds by which the server's clock may be another one
+
+
+class NotOurs(Exception):
+    """It was made for somebody or something else. The text says what is wrong, and nothing out of the token."""
+
+
+def subject(raw: object, *, issuer: str | None, client_id: str, nonce: str | None, now: float) -> str | None:
+    """The subject; None where there is no id_token. `nonce`: what the authorization request said. Raises NotOurs."""
+    if raw is None:
+        return None
+    try:
+        claims = jwt.decode_complete(raw if isinstance(raw, str) else "", options={"verify_signature": False})[
+            "payload"
+        ]
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise NotOurs("it is no JWT") from None
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    end, who = answer.number(claims.get("exp")), claims.get("sub")
+    if issuer is not None and claims.get("iss") != issuer:
+        raise NotOurs("another issuer")
+    if client_id not in audiences or claims.get("azp", client_id) != client_id:
+        raise NotOurs("another client")
+    if end is None or end + LEEWAY < now:
+        raise NotOurs("expired")
+    if nonce is not None and claims.get("nonce") != nonce:
+        raise NotOurs("another nonce")
+    if not isinstance(who, str) or not 0 < len(who) <= LONGEST:
+        raise NotOurs("no subject")
+    return who

@@ -1,0 +1,59 @@
+# login, login_answer, login_wait: a person logs in, one prompt after the other. A login ends with the connection that
+# began it; any connection of the same user may go on with it.
+from __future__ import annotations
+
+from typing import Any
+
+from brokerd.broker import Broker
+from brokerd.core.policy import Action
+from brokerd.core.secret import Secret
+from brokerd.logins import Login
+from brokerd.methods.parameters import WAIT
+from brokerd.methods.session import Later, Rights, Session
+
+
+class LoggingIn:
+    def __init__(self, broker: Broker, rights: Rights) -> None:
+        self._broker = broker
+        self._rights = rights
+
+    def login(self, session: Session, params: dict[str, Any]) -> Later:
+        grant = params["grant"]
+        self._rights.require(session, Action.LOGIN, grant, "login")
+        held = self._broker.held(grant)
+        if held.blocked or self._broker.flights.stopping:
+            raise self._broker.failure(held)
+
+        login = self._broker.logins.begin(held, session.caller.uid)
+        session.logins.add(login.id)
+        return lambda: self._seen(login, 0, params)
+
+    def answer(self, session: Session, params: dict[str, Any]) -> Later:
+        login = self._mine(session, params, "login_answer")
+        login.answer(params["step"], {name: Secret(value) for name, value in params["answer"].items()})
+        return lambda: self._seen(login, params["step"], params)
+
+    def wait(self, session: Session, params: dict[str, Any]) -> Later:
+        login = self._mine(session, params, "login_wait")
+        return lambda: self._seen(login, params["step"], params)
+
+    def end(self, session: Session) -> None:
+        """The connection is gone, and with it the logins that it began."""
+        for name in session.logins:
+            self._broker.logins.forget(name)
+
+    def _mine(self, session: Session, params: dict[str, Any], method: str) -> Login:
+        login = self._broker.logins.find(params["login"], session.caller.uid)
+        self._rights.require(session, Action.LOGIN, login.held.name, method)
+        return login
+
+    async def _seen(self, login: Login, step: int, params: dict[str, Any]) -> dict[str, object]:
+        """What there is to see after that step."""
+        try:
+            await login.beyond(step, params.get("wait", WAIT))
+        finally:
+            if login.has_ended:
+                self._broker.logins.forget(login.id)
+        prompt = login.prompt
+        shown = None if prompt is None else {"kind": prompt.kind, "waits": prompt.waits, **prompt.shown}
+        return {"login": login.id, "step": login.step, "prompt": shown, "done": login.result}

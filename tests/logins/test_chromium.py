@@ -1,0 +1,59 @@
+# The browser login in a real browser, headless Chromium. Where it is not installed that is said loudly at the end of
+# the run; test_browser.py takes the same way in any case.
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.harness import Brokerd
+from tests.logins.chromium import PROGRAM, Chromium
+from tests.logins.terminal import Terminal
+from tests.logins.test_browser import grant, provider, start_url
+from tests.realservers import OidcProvider, introspect
+from tests.realservers.fixtures import DID_NOT_RUN
+
+pytestmark = pytest.mark.real
+FILL_IN = """(() => {
+    const login = document.querySelector('input[name=login]');
+    if (login) { login.value = 'carol'; document.querySelector('input[name=password]').value = 'any'; }
+    document.querySelector('form').submit();
+})()"""
+NEXT = "document.readyState === 'complete' && document.querySelector('form') !== null && location.href !== {before!r}"
+
+
+@pytest.fixture
+def chromium(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Chromium]:
+    if PROGRAM is None:
+        reason = "the login in a real browser needs chromium"
+        request.config.stash.setdefault(DID_NOT_RUN, []).append(reason)
+        pytest.skip(reason)
+    browser = Chromium(tmp_path)
+    yield browser
+    browser.close()
+
+
+async def test_a_person_logs_in_with_a_real_browser(
+    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Callable[..., Terminal], chromium: Chromium
+) -> None:
+    brokerd.configure({"app": grant()}, {"op": provider(real_oidc)})
+    await brokerd.start()
+    mine = terminal("login", "app", "--json")
+    await chromium.attach()
+    await chromium.open(await start_url(mine))
+    before = ""
+    for _ in ("login", "consent"):
+        await chromium.until(NEXT.format(before=before))
+        before = await chromium.run("location.href")
+        await chromium.run(FILL_IN)
+    await chromium.until("document.title === 'Done – brokerd'")
+    assert "carol" in await chromium.run("document.querySelector('main').innerText")
+    assert await chromium.run("getComputedStyle(document.querySelector('main')).borderTopColor") == "rgb(31, 122, 77)"
+    assert await chromium.run("document.cookie") == "", "no script can read the cookie"
+    if folder := os.environ.get("BROKERD_PICTURES"):
+        (Path(folder) / "login-done.png").write_bytes(await chromium.picture())
+    assert (await mine.json())["done"]["subject"] == "carol"
+    assert await mine.end() == 0
+    assert introspect(real_oidc, await brokerd.get("app"))["sub"] == "carol"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -16,7 +15,8 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment, wall_time
 from brokerd.core.outcome import Token
 from brokerd.core.ports import Clock, Entropy, StoreError
-from brokerd.core.record import AccessToken, Record
+from brokerd.core.record import AccessToken
+from brokerd.core.revocation import Revocation, revocation
 from brokerd.core.secret import Secret
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
@@ -39,15 +39,6 @@ class Store(FlightStore, Protocol):
     async def adopt(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """What became of a revocation: whether it is durable, and what the provider knows (docs/protocol.md)."""
-
-    stored: bool
-    provider: str
-    detail: str
-
-
 class Broker:
     """Everything that can be done with grants. Exchanges run in `nursery`, the daemon's."""
 
@@ -67,6 +58,7 @@ class Broker:
         self.metrics = metrics
         self._clock = clock
         self._entropy = entropy
+        self._exchanger = exchanger
         self._watchers: dict[str, set[Callable[[str], None]]] = {}
 
     @property
@@ -189,20 +181,21 @@ class Broker:
 
     # -- revoking and giving
 
-    async def revoke(self, name: str, *, wait: float = 10.0) -> Revocation:
+    async def revoke(self, name: str, *, local: bool = False, wait: float = 10.0) -> Revocation:
         """Revocation is final and durable (law 10): from here on nothing is served; then it is written; then the
-        provider is told, as often as it takes. Waits for that for `wait` seconds at most."""
+        provider is told, as often as it takes. Waits for that for `wait` seconds at most. `local`: it is told nothing,
+        also not what an earlier revocation was to tell."""
         held = self.held(name)
         if held.blocked:  # it serves nothing, and whose record it is cannot be known
             raise self.failure(held)
         held.stopped = True
         try:
-            await held.change(self.store, lambda record: records.revoked(record, self._clock.now()))
+            await held.change(self.store, lambda record: records.revoked(record, self._clock.now(), local=local))
         finally:
             held.stopped = False
-        stored = not held.unstored
-        self.audit.said("revoked", grant=name, stored=stored)
-        supported = self._can_tell(held)
+        stored, doomed = not held.unstored, held.record.doomed
+        self.audit.said("revoked", grant=name, stored=stored, **({"local": True} if local else {}))
+        await self._exchanger.spare(held)
         self.flights.announce(held)
         with trio.move_on_after(wait):
             while held.record.doomed:
@@ -213,16 +206,7 @@ class Broker:
                 await held.flight.done.wait()
                 if held.record.untold:
                     break
-        return _revocation(held.record, stored, supported)
-
-    def _can_tell(self, held: HeldGrant) -> bool:
-        now = self._clock.now()
-        for token in held.record.doomed:
-            exchange = held.settings.provider.dialect.revoke(held.doomed_view(now), token)
-            if exchange is not None:
-                exchange.close()
-                return True
-        return not held.record.doomed
+        return revocation(doomed, held.record, self._clock.now(), stored=stored)
 
     async def import_token(self, name: str, refresh_token: Secret) -> int:
         """Give the grant a refresh token that was got elsewhere; the new generation. It is tried at once."""
@@ -334,14 +318,3 @@ def _check_min_ttl(held: HeldGrant, min_ttl: float) -> None:
     if token is not None and token.lifetime is not None and min_ttl > token.lifetime / 2:
         half = f"{token.lifetime / 2:g} s, half of the token's lifetime"
         raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most {half}, found {min_ttl:g}", held.name)
-
-
-def _revocation(record: Record, stored: bool, supported: bool) -> Revocation:
-    durable = "" if stored else "it could NOT be stored and ends with this daemon unless the disk comes back; "
-    if not supported:
-        words = "the provider has no revocation: tokens already handed out live until they expire"
-        return Revocation(stored, "unsupported", durable + words)
-    if record.doomed:
-        error = f" ({record.last_error})" if record.last_error else ""
-        return Revocation(stored, "pending", f"{durable}the provider will be told as often as it takes{error}")
-    return Revocation(stored, "told", f"{durable}the provider was told of every token that was alive")

@@ -54,7 +54,14 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The provider did what was asked and gave no tokens: a revocation."""
+    """The provider did what was asked and gave no tokens: a revocation, or its word that a token is active."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """The provider cannot do this, for this token or at all: asking again would change nothing."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +87,4 @@ class RetryLater:
     after: float | None = None
 
 
-Outcome = Issued | Done | Rejected | Misconfigured | RetryLater
+Outcome = Issued | Done | Unsupported | Rejected | Misconfigured | RetryLater

@@ -163,6 +163,8 @@ def _status(parser: ArgumentParser) -> None:
 def _revoke(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    words = "do not tell the provider, where it has no revocation or is gone: tokens live on there until they expire"
+    parser.add_argument("--local", dest="forget_only", action="store_true", help=words)
 
 
 def _watch(parser: ArgumentParser) -> None:

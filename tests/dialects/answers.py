@@ -14,7 +14,7 @@ import tomli
 from brokerd.config import BUILT_IN_RECIPES
 from brokerd.core.exchange import Exchange, Request, Response
 from brokerd.core.moment import Moment
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater
+from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Unsupported
 from brokerd.core.record import AccessToken, RefreshToken
 from brokerd.core.secret import Secret
 from brokerd.core.signing import Signer
@@ -89,6 +89,8 @@ def meaning(found: Outcome) -> str:
             return "issued"
         case Done():
             return "done"
+        case Unsupported():
+            return "unsupported"
         case Rejected():
             return "rejected"
         case Misconfigured():

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from brokerd.core.exchange import Answer, Discovery, Exchange, Request, Step, answered, discovered
 from brokerd.core.metadata import Metadata
-from brokerd.core.outcome import Done, Misconfigured
+from brokerd.core.outcome import Done, Misconfigured, Unsupported
 from brokerd.core.record import Doomed
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
@@ -113,7 +113,7 @@ class OAuth2(Dialect):
         """RFC 7009 §2.2: 200 also for a token that is dead already."""
         place = yield from self._place("revocation_endpoint", view)
         if place is None:
-            return Done()  # the server has no revocation, as its metadata says
+            return Unsupported("revocation: the issuer's metadata names no revocation endpoint")
         try:
             request = self._request(place, view, fields)
         except UnusableKey as error:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from brokerd.core.exchange import Request, Response
-from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
+from brokerd.core.outcome import (
+    Cause,
+    Done,
+    Issued,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    RetryLater,
+    Token,
+    Tokens,
+    Unsupported,
+)
 from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
 from brokerd.dialects import answer
@@ -57,6 +68,8 @@ def refusal(response: Response, what: str, errors: Errors, request: Request) -> 
             return Rejected(said)
         case answer_type if answer_type is Done:
             return Done()
+        case answer_type if answer_type is Unsupported:
+            return Unsupported(said)
         case _:
             return Misconfigured(said)
 
@@ -68,4 +81,4 @@ ISSUE_ERRORS: Errors = {
     "slow_down": RetryLater,
 }
 RENEW_ERRORS: Errors = {**ISSUE_ERRORS, "invalid_grant": Rejected}
-REVOKE_ERRORS: Errors = {**ISSUE_ERRORS, "unsupported_token_type": Done, "invalid_grant": Done}
+REVOKE_ERRORS: Errors = {**ISSUE_ERRORS, "unsupported_token_type": Unsupported, "invalid_grant": Done}

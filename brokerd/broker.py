@@ -13,11 +13,12 @@ from brokerd.core import record as records
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, wall_time
-from brokerd.core.outcome import Token
+from brokerd.core.outcome import Cause, Outcome, RetryLater, Token
 from brokerd.core.ports import Clock, Entropy, StoreError
-from brokerd.core.record import AccessToken
+from brokerd.core.record import AccessToken, usable
 from brokerd.core.revocation import Revocation, revocation
 from brokerd.core.secret import Secret
+from brokerd.core.verification import ACCESS, REFRESH, Verification, verification
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
 from brokerd.flights import Store as FlightStore
@@ -276,6 +277,27 @@ class Broker:
         return sorted(held.name for held in again)
 
     # -- looking
+
+    async def verify(self, name: str, *, wait: float = 10.0) -> Verification:
+        """Ask the provider whether it agrees that the grant's tokens are active, within `wait` seconds. Whatever it
+        says, nothing is changed by it."""
+        held = self.held(name)
+        found: dict[str, Outcome] = {}
+        with trio.move_on_after(wait) as scope:
+            async with self.flights.slot(held):
+                now = self._clock.now()
+                record, away = held.record, held.provider.breaker.wait(now)
+                tokens = {ACCESS: held.serves(now), REFRESH: record.refresh_token}
+                asked = {kind: token for kind, token in tokens.items() if token and usable(token, now)}
+                found = dict.fromkeys(asked, RetryLater(f"it did not answer within {wait:g} s", Cause.POSTPONED))
+                for kind, token in asked.items():
+                    if away > 0:
+                        found[kind] = RetryLater(f"it is away, and asked again in {away:.0f} s", Cause.POSTPONED)
+                    else:
+                        found[kind] = await self._exchanger.verify(held, token)
+        if scope.cancelled_caught and not found:
+            raise Failure(Code.UNAVAILABLE, f"{name}: an exchange is under way; ask again when it has ended", name, 1.0)
+        return verification(name, found)
 
     def watch(self, name: str, tell: Callable[[str], None]) -> None:
         """Have `tell` called with the name at every change of the grant, or of EVERY one. It must not block."""

@@ -22,7 +22,7 @@ from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens, Unsupported
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
-from brokerd.core.record import Doomed, Record, alive, usable
+from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken, alive, usable
 from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.held import GrantStore, HeldGrant
@@ -254,6 +254,19 @@ class Exchanger:
         await held.change(self._store, step, concludes=True)
         self._report(held, plan.operation, outcome)
         return True
+
+    async def verify(self, held: HeldGrant, token: AccessToken | RefreshToken) -> Outcome:
+        """Ask the provider whether the token is active. That does not use it up, and nothing is changed by it."""
+        try:
+            await self._credentials(held, again=False)
+        except SecretsUnreadable as error:
+            return Misconfigured(str(error))
+        exchange = held.settings.provider.dialect.verify(held.view(self._clock.now()), token)
+        if exchange is None:
+            return Unsupported("the provider has no introspection endpoint")
+        outcome = (await self._run(held, exchange)).outcome
+        self._report(held, Operation.VERIFY, outcome)
+        return outcome
 
     async def spare(self, held: HeldGrant) -> None:
         """Let live on, at once, what the provider has no way to be told of."""

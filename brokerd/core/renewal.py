@@ -20,6 +20,7 @@ class Operation(StrEnum):
     ISSUE = "issue"  # credentials -> tokens; also the rotation of a refresh token that is about to end
     RENEW = "renew"  # refresh token -> access token, perhaps with a new refresh token
     REVOKE = "revoke"
+    VERIFY = "verify"  # ask the provider whether tokens are active; nothing comes of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,9 @@ def _fetching(parser: ArgumentParser) -> None:
 def _status(parser: ArgumentParser) -> None:
     parser.add_argument("grants", metavar="GRANT", nargs="*", help="all that you may see, unless named")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
-    parser.add_argument("--watch", action="store_true", help="look again every second")
+    often = parser.add_mutually_exclusive_group()
+    often.add_argument("--watch", action="store_true", help="look again every second")
+    often.add_argument("--verify", action="store_true", help="ask the providers whether they agree (RFC 7662)")
 
 
 def _revoke(parser: ArgumentParser) -> None:

@@ -74,6 +74,7 @@ class Methods:
             "watch": (watching.watch, {"grants": names}, ("grants",)),
             "unwatch": (watching.unwatch, {"grants": names}, ("grants",)),
             "status": (looking.status, {"grants": names_of_any_number}, ()),
+            "verify": (looking.verify, {"grant": text, "wait": wait}, ("grant",)),
             "refresh": (changing.refresh, {"grant": text, "wait": wait}, ("grant",)),
             "revoke": (changing.revoke, {"grant": text, "local": boolean, "wait": wait}, ("grant",)),
             "forget": (changing.forget, {"grant": text}, ("grant",)),

@@ -47,6 +47,21 @@ def tokens(response: Response, what: str, errors: Errors, request: Request) -> O
     )
 
 
+def revoked(response: Response, request: Request) -> Outcome:
+    """RFC 7009 §2.2: 200 also for a token that is dead already."""
+    body = answer.json_object(response)
+    heard = not response.body.strip() if body is None else "error" not in body
+    return Done() if 200 <= response.status < 300 and heard else refusal(response, "revocation", REVOKE_ERRORS, request)
+
+
+def active(response: Response, request: Request) -> Outcome:
+    """RFC 7662 §2.2: not active is also what a server says of a token that this client may not ask about."""
+    found = (answer.json_object(response) or {}).get("active")
+    if 200 <= response.status < 300 and isinstance(found, bool):
+        return Done() if found else Rejected("introspection: the provider answered that it is not active")
+    return refusal(response, "introspection", ISSUE_ERRORS, request)
+
+
 def code(response: Response) -> str | None:
     """The error code of RFC 6749 §5.2, None where there is none."""
     found = (answer.json_object(response) or {}).get("error")

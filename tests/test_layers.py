@@ -55,6 +55,7 @@ LAYERS = (
     Layer("brokerd.metrics", (CORE,)),
     Layer("brokerd.config", (CORE, DIALECTS)),
     Layer("brokerd.provider", USE_CASES),
+    Layer("brokerd.adding", (CORE, DIALECTS, "brokerd.config")),
     Layer("brokerd.held", (*USE_CASES, "brokerd.provider")),
     Layer("brokerd.exchanger", (*USE_CASES, *HOLDING)),
     Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger")),

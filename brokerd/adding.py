@@ -83,19 +83,21 @@ def by_hand(place: Place, client_id: str) -> Client:
     return Client(client_id, "none", registration.logins(place.metadata)[0])
 
 
+def secret_files(folder: Path, name: str) -> dict[str, Path]:
+    """Where secrets of a client come to lie that a server may give it."""
+    return {what: folder / "secrets" / f"{name}.{what}" for what in ("client_secret", "registration")}
+
+
 def files(
     place: Place, client: Client, name: str, scope: Sequence[str], folder: Path, ca_file: str | None
 ) -> dict[Path, str]:
     """What is to be written beside the configuration file in `folder`; the drop-in is the last."""
-    secrets = folder / "secrets"
-    texts = {
-        secrets / f"{name}.{what}": f"{secret.reveal()}\n"
-        for what, secret in (("client_secret", client.secret), ("registration", client.access_token))
-        if secret is not None
-    }
+    paths = secret_files(folder, name)
+    secrets = {"client_secret": client.secret, "registration": client.access_token}
+    texts = {paths[what]: f"{secret.reveal()}\n" for what, secret in secrets.items() if secret is not None}
     credentials: dict[str, Any] = {"client_id": client.id}
     if client.secret is not None:
-        credentials["client_secret"] = {"file": str(secrets / f"{name}.client_secret")}
+        credentials["client_secret"] = {"file": str(paths["client_secret"])}
     provider = {"dialect": "oauth2", "issuer": place.metadata.issuer, "ca_file": ca_file}
     grant = {
         "provider": name,

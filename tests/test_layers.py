@@ -129,8 +129,8 @@ def faults_of(module: str, source: str) -> list[str]:
     faults = []
     for each in imports_of(source, package):
         ours = each.target.partition(".")[0] in PACKAGES
-        if layer.name == "brokerd.ctl" and not each.top_level:
-            continue  # anything else, only inside the command that needs it
+        if layer.name == "brokerd.ctl" and (each.for_types or not each.top_level):
+            continue  # anything else, only inside the command that needs it: its start costs nothing then
         if ours:
             allowed = layer.name in EVERYTHING_OF_OURS or within(each.target, (layer.name, *layer.ours))
         else:

@@ -2,9 +2,11 @@
 # the configuration, of which the daemon then learns. A failure leaves no file.
 from __future__ import annotations
 
+import time
+
 from brokerd_client import Broker, BrokerError, NoDaemon
 
-from brokerd.ctl.terminal import Failed, plain, write
+from brokerd.ctl.terminal import Failed, away, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def add(arguments: Namespace) -> int:
         return 0
     made = _written(texts, main, client)
     write(f"{plain(str(drop_in))}: written")
+    if client.secret_ends is not None:
+        write(f"the secret of its client expires {away(client.secret_ends - time.time())}")
     _reload(arguments.socket, name, made, client)
     if place.resource and place.resource.scopes and not arguments.scope:
         write(f"it names scopes, of which none is asked for: {plain(' '.join(place.resource.scopes))}")
@@ -79,9 +83,9 @@ async def _asked(arguments: Namespace, folder: Path, name: str) -> tuple[Place, 
 
 def _check_free(folder: Path, name: str) -> None:
     """Before a client is registered: what it would be written into must not be there."""
-    from brokerd.adding import CannotAdd
+    from brokerd.adding import CannotAdd, secret_files
 
-    for path in (folder / "conf.d" / f"{name}.toml", *(folder / "secrets").glob(f"{name}.*")):
+    for path in (folder / "conf.d" / f"{name}.toml", *secret_files(folder, name).values()):
         if path.exists():
             raise CannotAdd(f"{path} is there already and was left as it is; choose another name: --name NAME")
 

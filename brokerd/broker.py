@@ -323,6 +323,8 @@ class Broker:
             "issued_at": wall_time(token.issued, now) if token else None,
             "expires_at": self.expires_at(token) if token else None,
             "next_renewal_at": round(now.wall + max(0.0, at - now.boot), 2) if at is not None else None,
+            "scope": list(token.scope) if token and token.scope is not None else None,
+            "scope_dropped": _dropped(held, token),
             "refresh_expires_at": wall_time(refresh.expires, now) if refresh and refresh.expires else None,
             "generation": record.generation,
             "renewals": record.renewals,
@@ -333,6 +335,14 @@ class Broker:
             "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
         }
+
+
+def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:
+    """Which of the scopes that were asked for the provider left out. One that says nothing granted them all (RFC 6749
+    §5.1)."""
+    asked = held.settings.settings.get("scope")
+    granted = token.scope if token else None
+    return [] if granted is None or not isinstance(asked, list) else [each for each in asked if each not in granted]
 
 
 def _check_min_ttl(held: HeldGrant, min_ttl: float) -> None:

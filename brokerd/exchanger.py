@@ -224,11 +224,17 @@ class Exchanger:
                     if plan.early and tokens.refresh_token is None:  # this is no way to a new refresh token
                         return replace(changed, rotation_retry=now.after(refused_delay(1, jitter)))
                     return changed
+                case RetryLater(reason, Cause.SILENT, _) if sent and sent.until_changed and not plan.early:
+                    # It may be the password, or an account that is locked for longer each time it is sent (law 7).
+                    delay = refused_delay(record.failures + 1, jitter)
+                    return records.refused(record, reason, now, delay, sent.digest, now.after(delay))
                 case RetryLater(reason, cause, after) if not plan.early:
                     delay = retry_delay(record.failures + 1, after, jitter)
                     return records.failed(record, reason, now, delay, interrupted=spends and cause.touched, since=at)
                 case RetryLater(reason, cause, after):
-                    delay = retry_delay(record.rotation_failures + 1, after, jitter)
+                    failures = record.rotation_failures + 1
+                    silent = cause is Cause.SILENT and sent is not None and sent.until_changed
+                    delay = refused_delay(failures, jitter) if silent else retry_delay(failures, after, jitter)
                     touched, waits = spends and cause.touched, after is not None
                     return records.rotation_failed(
                         record, reason, now, delay, interrupted=touched, since=at, asked_to_wait=waits

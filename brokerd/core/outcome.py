@@ -38,6 +38,7 @@ class Cause(Enum):
     UNAVAILABLE = ("unavailable", True, True)  # 502, 503, 504
     FAILED = ("failed", True, False)  # any other 5xx
     STRANGE = ("strange", True, False)  # an answer that is not the provider's (law 12)
+    SILENT = ("silent", True, False)  # a refusal without a word: whose it is cannot be known (law 12)
 
     def __init__(self, label: str, touched: bool, down: bool) -> None:
         self.label = label

@@ -140,6 +140,8 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
         notes.append(f"an exchange is unanswered since {span(now - grant['interrupted'])}")
     if number := grant.get("pending_revocations"):
         notes.append(f"{number} still to be revoked at the provider")
+    if dropped := grant.get("scope_dropped"):
+        notes.append(plain(f"its provider did not grant the scope {' '.join(dropped)}"))
     if (ends := grant["refresh_expires_at"]) is not None:
         notes.append(f"refresh token expires {away(ends - now)}")
     if grant["last_error"]:

@@ -177,3 +177,8 @@ def test_status_verify_asks_about_each_grant_and_says_what_it_heard(daemon: Daem
     verified = [each["verified"] for each in json.loads(brokerctl("status", "--verify", "--json").stdout)["grants"]]
     assert [each["access_token"] for each in verified] == [True, None]
     assert brokerctl("status", "--verify", "--watch").returncode == 2
+
+
+def test_scopes_that_were_not_granted_are_a_note(daemon: Daemon, brokerctl: Run) -> None:
+    answer(daemon, {"scope": ["read"], "scope_dropped": ["write", "admin"]})
+    assert "its provider did not grant the scope write admin" in brokerctl("status").stdout

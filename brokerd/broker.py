@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -14,10 +13,12 @@ from brokerd.core import record as records
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, wall_time
-from brokerd.core.outcome import Token, Tokens
+from brokerd.core.outcome import Cause, Outcome, RetryLater, Token, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreError
-from brokerd.core.record import AccessToken, Record
+from brokerd.core.record import AccessToken, usable
+from brokerd.core.revocation import Revocation, revocation
 from brokerd.core.secret import Secret
+from brokerd.core.verification import ACCESS, REFRESH, Verification, verification
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
 from brokerd.flights import Store as FlightStore
@@ -40,15 +41,6 @@ class Store(FlightStore, Protocol):
     async def adopt(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """What became of a revocation: whether it is durable, and what the provider knows (docs/protocol.md)."""
-
-    stored: bool
-    provider: str
-    detail: str
-
-
 class Broker:
     """Everything that can be done with grants. Exchanges run in `nursery`, the daemon's."""
 
@@ -69,6 +61,7 @@ class Broker:
         self.metrics = metrics
         self._clock = clock
         self._entropy = entropy
+        self._exchanger = exchanger
         self._watchers: dict[str, set[Callable[[str], None]]] = {}
 
     @property
@@ -191,21 +184,22 @@ class Broker:
 
     # -- revoking and giving
 
-    async def revoke(self, name: str, *, wait: float = 10.0) -> Revocation:
+    async def revoke(self, name: str, *, local: bool = False, wait: float = 10.0) -> Revocation:
         """Revocation is final and durable (law 10): from here on nothing is served; then it is written; then the
-        provider is told, as often as it takes. Waits for that for `wait` seconds at most."""
+        provider is told, as often as it takes. Waits for that for `wait` seconds at most. `local`: it is told nothing,
+        also not what an earlier revocation was to tell."""
         held = self.held(name)
         if held.blocked:  # it serves nothing, and whose record it is cannot be known
             raise self.failure(held)
         held.stopped = True
         self.logins.end(name, "the grant was revoked meanwhile")
         try:
-            await held.change(self.store, lambda record: records.revoked(record, self._clock.now()))
+            await held.change(self.store, lambda record: records.revoked(record, self._clock.now(), local=local))
         finally:
             held.stopped = False
-        stored = not held.unstored
-        self.audit.said("revoked", grant=name, stored=stored)
-        supported = self._can_tell(held)
+        stored, doomed = not held.unstored, held.record.doomed
+        self.audit.said("revoked", grant=name, stored=stored, **({"local": True} if local else {}))
+        await self._exchanger.spare(held)
         self.flights.announce(held)
         with trio.move_on_after(wait):
             while held.record.doomed:
@@ -216,16 +210,7 @@ class Broker:
                 await held.flight.done.wait()
                 if held.record.untold:
                     break
-        return _revocation(held.record, stored, supported)
-
-    def _can_tell(self, held: HeldGrant) -> bool:
-        now = self._clock.now()
-        for token in held.record.doomed:
-            exchange = held.settings.provider.dialect.revoke(held.doomed_view(now), token)
-            if exchange is not None:
-                exchange.close()
-                return True
-        return not held.record.doomed
+        return revocation(doomed, held.record, self._clock.now(), stored=stored)
 
     async def import_token(self, name: str, refresh_token: Secret) -> int:
         """Give the grant a refresh token that was got elsewhere; the new generation. It is tried at once."""
@@ -297,6 +282,27 @@ class Broker:
 
     # -- looking
 
+    async def verify(self, name: str, *, wait: float = 10.0) -> Verification:
+        """Ask the provider whether it agrees that the grant's tokens are active, within `wait` seconds. Whatever it
+        says, nothing is changed by it."""
+        held = self.held(name)
+        found: dict[str, Outcome] = {}
+        with trio.move_on_after(wait) as scope:
+            async with self.flights.slot(held):
+                now = self._clock.now()
+                record, away = held.record, held.provider.breaker.wait(now)
+                tokens = {ACCESS: held.serves(now), REFRESH: record.refresh_token}
+                asked = {kind: token for kind, token in tokens.items() if token and usable(token, now)}
+                found = dict.fromkeys(asked, RetryLater(f"it did not answer within {wait:g} s", Cause.POSTPONED))
+                for kind, token in asked.items():
+                    if away > 0:
+                        found[kind] = RetryLater(f"it is away, and asked again in {away:.0f} s", Cause.POSTPONED)
+                    else:
+                        found[kind] = await self._exchanger.verify(held, token)
+        if scope.cancelled_caught and not found:
+            raise Failure(Code.UNAVAILABLE, f"{name}: an exchange is under way; ask again when it has ended", name, 1.0)
+        return verification(name, found)
+
     def watch(self, name: str, tell: Callable[[str], None]) -> None:
         """Have `tell` called with the name at every change of the grant, or of EVERY one. It must not block."""
         self._watchers.setdefault(name, set()).add(tell)
@@ -321,6 +327,8 @@ class Broker:
             "issued_at": wall_time(token.issued, now) if token else None,
             "expires_at": self.expires_at(token) if token else None,
             "next_renewal_at": round(now.wall + max(0.0, at - now.boot), 2) if at is not None else None,
+            "scope": list(token.scope) if token and token.scope is not None else None,
+            "scope_dropped": _dropped(held, token),
             "refresh_expires_at": wall_time(refresh.expires, now) if refresh and refresh.expires else None,
             "generation": record.generation,
             "renewals": record.renewals,
@@ -333,19 +341,16 @@ class Broker:
         }
 
 
+def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:
+    """Which of the scopes that were asked for the provider left out. One that says nothing granted them all (RFC 6749
+    §5.1)."""
+    asked = held.settings.settings.get("scope")
+    granted = token.scope if token else None
+    return [] if granted is None or not isinstance(asked, list) else [each for each in asked if each not in granted]
+
+
 def _check_min_ttl(held: HeldGrant, min_ttl: float) -> None:
     token = held.record.access_token
     if token is not None and token.lifetime is not None and min_ttl > token.lifetime / 2:
         half = f"{token.lifetime / 2:g} s, half of the token's lifetime"
         raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most {half}, found {min_ttl:g}", held.name)
-
-
-def _revocation(record: Record, stored: bool, supported: bool) -> Revocation:
-    durable = "" if stored else "it could NOT be stored and ends with this daemon unless the disk comes back; "
-    if not supported:
-        words = "the provider has no revocation: tokens already handed out live until they expire"
-        return Revocation(stored, "unsupported", durable + words)
-    if record.doomed:
-        error = f" ({record.last_error})" if record.last_error else ""
-        return Revocation(stored, "pending", f"{durable}the provider will be told as often as it takes{error}")
-    return Revocation(stored, "told", f"{durable}the provider was told of every token that was alive")

@@ -20,9 +20,9 @@ from brokerd.core.exchange import Exchange, Request
 from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment, seconds_until
-from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens
+from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens, Unsupported
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
-from brokerd.core.record import Doomed, Record, alive, usable
+from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken, alive, usable
 from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.held import GrantStore, HeldGrant
@@ -235,11 +235,17 @@ class Exchanger:
                     if plan.early and tokens.refresh_token is None:  # this is no way to a new refresh token
                         return replace(changed, rotation_retry=now.after(refused_delay(1, jitter)))
                     return changed
+                case RetryLater(reason, Cause.SILENT, _) if sent and sent.until_changed and not plan.early:
+                    # It may be the password, or an account that is locked for longer each time it is sent (law 7).
+                    delay = refused_delay(record.failures + 1, jitter)
+                    return records.refused(record, reason, now, delay, sent.digest, now.after(delay))
                 case RetryLater(reason, cause, after) if not plan.early:
                     delay = retry_delay(record.failures + 1, after, jitter)
                     return records.failed(record, reason, now, delay, interrupted=spends and cause.touched, since=at)
                 case RetryLater(reason, cause, after):
-                    delay = retry_delay(record.rotation_failures + 1, after, jitter)
+                    failures = record.rotation_failures + 1
+                    silent = cause is Cause.SILENT and sent is not None and sent.until_changed
+                    delay = refused_delay(failures, jitter) if silent else retry_delay(failures, after, jitter)
                     touched, waits = spends and cause.touched, after is not None
                     return records.rotation_failed(
                         record, reason, now, delay, interrupted=touched, since=at, asked_to_wait=waits
@@ -257,7 +263,7 @@ class Exchanger:
                     if sent.until_changed:
                         return records.refused(record, reason, now, RECHECK, sent.digest)
                     return records.refused(record, reason, now, delay, sent.digest, now.after(delay))
-                case Done():
+                case Done() | Unsupported():
                     raise AssertionError("an exchange for a token is never merely done")
 
         if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
@@ -266,19 +272,44 @@ class Exchanger:
         self._report(held, plan.operation, outcome)
         return True
 
+    async def verify(self, held: HeldGrant, token: AccessToken | RefreshToken) -> Outcome:
+        """Ask the provider whether the token is active. That does not use it up, and nothing is changed by it."""
+        try:
+            await self._credentials(held, again=False)
+        except SecretsUnreadable as error:
+            return Misconfigured(str(error))
+        exchange = held.settings.provider.dialect.verify(held.view(self._clock.now()), token)
+        if exchange is None:
+            return Unsupported("the provider has no introspection endpoint")
+        outcome = (await self._run(held, exchange)).outcome
+        self._report(held, Operation.VERIFY, outcome)
+        return outcome
+
+    async def spare(self, held: HeldGrant) -> None:
+        """Let live on, at once, what the provider has no way to be told of."""
+        for token in held.record.doomed:
+            if self._revocation(held, token) is None:
+                await self._tell(held, token)
+
+    def _revocation(self, held: HeldGrant, token: Doomed) -> Exchange | None:
+        return held.settings.provider.dialect.revoke(held.doomed_view(self._clock.now()), token)
+
     async def _tell(self, held: HeldGrant, token: Doomed) -> bool:
         """Tell of one token; whether the next one can follow."""
+        if token not in held.record.doomed:  # an operator wants it told no more
+            return True
         now = self._clock.now()
         if not usable(token.access_token or token.refresh_token, now):
             await held.change(self._store, lambda record: records.told(record, token))
             return True
+        outcome: Outcome = Unsupported("the provider has no revocation for this token")
         try:
-            await self._credentials(held, again=False)
+            if self._revocation(held, token) is not None:
+                await self._credentials(held, again=False)
+            if (exchange := self._revocation(held, token)) is not None:
+                outcome = (await self._run(held, exchange)).outcome
         except SecretsUnreadable as error:
-            outcome: Outcome = Misconfigured(str(error))
-        else:
-            exchange = held.settings.provider.dialect.revoke(held.doomed_view(now), token)
-            outcome = (await self._run(held, exchange)).outcome if exchange else Done()
+            outcome = Misconfigured(str(error))
         now, jitter = self._clock.now(), self._entropy.fraction()
         match outcome:
             case RetryLater(reason, _, after):
@@ -286,10 +317,10 @@ class Exchanger:
             case Misconfigured(reason) | Rejected(reason):
                 delay = refused_delay(held.record.untold + 1, jitter)
             case _:
-                await held.change(self._store, lambda record: records.told(record, token))
+                await held.change(self._store, lambda record: _told(record, token, outcome, now))
                 self._report(held, Operation.REVOKE, outcome)
                 return True
-        await held.change(self._store, lambda record: records.untold(record, reason, now, delay))
+        await held.change(self._store, lambda record: _untold(record, token, reason, now, delay))
         self._report(held, Operation.REVOKE, outcome)
         return False
 
@@ -350,6 +381,18 @@ def _still_refused(record: Record, plan: Plan, password: bytes, now: Moment) -> 
     return records.refused(records.begun(record), words, now, RECHECK, password)
 
 
+def _told(record: Record, token: Doomed, outcome: Outcome, now: Moment) -> Record | None:
+    """None where an operator wanted it told no more meanwhile: it counts as a survivor already."""
+    if token not in record.doomed:
+        return None
+    unsupported = isinstance(outcome, Unsupported)
+    return records.survived(record, token, now) if unsupported else records.told(record, token)
+
+
+def _untold(record: Record, token: Doomed, reason: str, now: Moment, delay: float) -> Record | None:
+    return records.untold(record, reason, now, delay) if token in record.doomed else None
+
+
 def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:
     changed = records.issued(record, tokens, at, jitter, asked)
     if tokens.access_token is None or alive(changed.access_token, now):
@@ -379,6 +422,7 @@ def _interrupted(since: Moment) -> str:
 NAMES: dict[type[Outcome], str] = {
     Issued: "issued",
     Done: "done",
+    Unsupported: "unsupported",
     Rejected: "rejected",
     Misconfigured: "misconfigured",
     RetryLater: "postponed",

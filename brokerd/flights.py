@@ -2,7 +2,8 @@
 # How an exchange goes is exchanger.py's matter, when one is due core/renewal.py's. It knows nobody's rights.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -96,7 +97,10 @@ class Flights:
         """Until the grant's exchange has ended, for `wait` seconds at most. One that is held back for longer than that
         is not waited for."""
         with trio.move_on_after(wait) as scope:
-            while held.flight is None:
+            while held.flight is None or held.flight.operation is Operation.VERIFY:
+                if held.flight is not None:
+                    await held.flight.done.wait()
+                    continue
                 plan = self._plan_for_caller(held)
                 if plan is None and held.serves(self._clock.now()) is None:
                     self.reschedule(held)  # it may have come to a dead end, and has to say so
@@ -153,11 +157,27 @@ class Flights:
             self._audit.bug("an exchange ended in a fault of brokerd's own", grant=held.name)
             await self._exchanger.fail(held, "a fault of brokerd's own; its log says more")
         finally:
-            held.flight = None
-            self._let_leave(held)
-            provider.busy -= 1
-            flight.done.set()
-            self._after_flight(held, provider)
+            self._land(held, flight, provider)
+
+    @asynccontextmanager
+    async def slot(self, held: HeldGrant) -> AsyncIterator[None]:
+        """The grant's place for its one exchange (law 1), for who only asks about it: what is due meanwhile comes
+        after. It is given back when who asked goes away."""
+        while held.flight is not None:
+            await held.flight.done.wait()
+        provider, held.flight = held.provider, (flight := Flight(Operation.VERIFY))
+        provider.take_place()
+        try:
+            yield
+        finally:
+            self._land(held, flight, provider)
+
+    def _land(self, held: HeldGrant, flight: Flight, provider: Provider) -> None:
+        held.flight = None
+        self._let_leave(held)
+        provider.busy -= 1
+        flight.done.set()
+        self._after_flight(held, provider)
 
     async def _exchange(self, held: HeldGrant, plan: Plan) -> None:
         """An exchange, and those that have to follow it at once; each is stored before the next begins."""

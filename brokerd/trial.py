@@ -13,7 +13,7 @@ from brokerd.config.grants import PUBLIC
 from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
 from brokerd.core.exchange import Exchange, Request, Response
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token
+from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Unsupported
 from brokerd.core.reason import reason
 from brokerd.core.record import Doomed, Record
 from brokerd.core.secret import MASK, Secret
@@ -217,6 +217,8 @@ def _read(outcome: Outcome) -> Iterator[str]:
             yield f"rejected: {words}"
         case Misconfigured(words):
             yield f"misconfigured: {words}"
+        case Unsupported(words):
+            yield f"not supported: {words}"
         case _:
             yield f"to be tried again later ({outcome.cause.label}): {outcome.reason}"
 

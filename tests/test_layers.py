@@ -55,6 +55,7 @@ LAYERS = (
     Layer("brokerd.metrics", (CORE,)),
     Layer("brokerd.config", (CORE, DIALECTS)),
     Layer("brokerd.provider", USE_CASES),
+    Layer("brokerd.adding", (CORE, DIALECTS, "brokerd.config")),
     Layer("brokerd.held", (*USE_CASES, "brokerd.provider")),
     Layer("brokerd.exchanger", (*USE_CASES, *HOLDING)),
     Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger")),
@@ -129,8 +130,8 @@ def faults_of(module: str, source: str) -> list[str]:
     faults = []
     for each in imports_of(source, package):
         ours = each.target.partition(".")[0] in PACKAGES
-        if layer.name == "brokerd.ctl" and not each.top_level:
-            continue  # anything else, only inside the command that needs it
+        if layer.name == "brokerd.ctl" and (each.for_types or not each.top_level):
+            continue  # anything else, only inside the command that needs it: its start costs nothing then
         if ours:
             allowed = layer.name in EVERYTHING_OF_OURS or within(each.target, (layer.name, *layer.ours))
         else:

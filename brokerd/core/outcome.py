@@ -39,6 +39,7 @@ class Cause(Enum):
     UNAVAILABLE = ("unavailable", True, True)  # 502, 503, 504
     FAILED = ("failed", True, False)  # any other 5xx
     STRANGE = ("strange", True, False)  # an answer that is not the provider's (law 12)
+    SILENT = ("silent", True, False)  # a refusal without a word: whose it is cannot be known (law 12)
 
     def __init__(self, label: str, touched: bool, down: bool) -> None:
         self.label = label
@@ -55,7 +56,14 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The provider did what was asked and gave no tokens: a revocation."""
+    """The provider did what was asked and gave no tokens: a revocation, or its word that a token is active."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """The provider cannot do this, for this token or at all: asking again would change nothing."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +89,4 @@ class RetryLater:
     after: float | None = None
 
 
-Outcome = Issued | Done | Rejected | Misconfigured | RetryLater
+Outcome = Issued | Done | Unsupported | Rejected | Misconfigured | RetryLater

@@ -2,6 +2,7 @@
 # It knows nothing of exchanges, stores or callers; when something is due is core/renewal.py's matter.
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from brokerd.core.grant import Event, State, move
@@ -55,6 +56,24 @@ class Doomed:
     access_token: AccessToken | None = None
     refresh_token: RefreshToken | None = None
 
+    @property
+    def kind(self) -> str:
+        """In words."""
+        return "access token" if self.access_token else "refresh token"
+
+    @property
+    def expires(self) -> Moment | None:
+        token = self.access_token or self.refresh_token
+        return token.expires if token else None
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A token of a revoked grant that its provider cannot or shall not be told of: it lives on there."""
+
+    kind: str  # in words
+    expires: Moment | None
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -62,7 +81,8 @@ class Record:
 
     `generation` rises with every change of the tokens, and every write names the one that it replaces.
     `outlived` are access tokens that were replaced and are still alive; `doomed` are tokens that the provider has to be
-    told of, not before `telling`, after `untold` tries in vain.
+    told of, not before `telling`, after `untold` tries in vain; `survivors` are those of which it is not told; `local`:
+    so an operator wants it.
     `retry` and `rotation_retry` are the moments before which no exchange, no early issue, may begin.
     `refused` is a digest of what the provider refused: it is not sent again before `refused_until`, and where that is
     None, a password's, not until its bytes change (law 7). `asked` is what the tokens were asked for: where the
@@ -79,6 +99,8 @@ class Record:
     doomed: tuple[Doomed, ...] = ()
     telling: Moment | None = None
     untold: int = 0
+    survivors: tuple[Survivor, ...] = ()
+    local: bool = False
     interrupted: Moment | None = None
     retry: Moment | None = None
     rotation_retry: Moment | None = None
@@ -122,6 +144,12 @@ def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | N
     if record.state is State.REVOKED or not alive(record.access_token, now, min_ttl):
         return None
     return record.access_token
+
+
+def survivors(record: Record, now: Moment) -> tuple[Survivor, ...]:
+    """Those that may still live. Where no clock can tell, a token may."""
+    left = {each: seconds_until(each.expires, now) if each.expires else math.inf for each in record.survivors}
+    return tuple(each for each in record.survivors if left[each] > 0 or left[each] == -math.inf)
 
 
 # -- events
@@ -273,8 +301,9 @@ def put_off(record: Record, now: Moment, delay: float) -> Record:
     return replace(record, retry=now.after(delay))
 
 
-def revoked(record: Record, now: Moment) -> Record:
-    """From here on nothing of the grant is served; its living tokens are doomed."""
+def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
+    """From here on nothing of the grant is served; its living tokens are doomed. `local`: the provider is told of none
+    of them, nor of what came to be doomed before."""
     doomed = record.doomed + tuple(Doomed(access_token=each) for each in _outlived(record, now))
     if usable(record.refresh_token, now):
         doomed += (Doomed(refresh_token=record.refresh_token),)
@@ -285,7 +314,9 @@ def revoked(record: Record, now: Moment) -> Record:
         access_token=None,
         refresh_token=None,
         outlived=(),
-        doomed=doomed,
+        doomed=() if local else doomed,
+        survivors=_survivors(record, now, doomed if local else ()),
+        local=local,
         telling=None,
         interrupted=None,
         retry=None,
@@ -296,14 +327,17 @@ def revoked(record: Record, now: Moment) -> Record:
 
 
 def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
-    """Tokens came that nobody is to have: the grant was revoked meanwhile, or they are somebody else's. They are
-    doomed."""
-    late = (
-        Doomed(access_token=_access(tokens, at, 0.0)) if tokens.access_token else None,
-        Doomed(refresh_token=_refresh(tokens.refresh_token, at, 0.0)) if tokens.refresh_token else None,
-    )
+    """Tokens came that nobody is to have: the grant was revoked meanwhile, or they are somebody else's. What becomes of
+    the others becomes of them."""
+    access, refresh = _access(tokens, at, 0.0), _refresh(tokens.refresh_token, at, 0.0)
+    late = (Doomed(access_token=access) if access else None, Doomed(refresh_token=refresh) if refresh else None)
+    doomed = tuple(filter(None, late))
     return replace(
-        record, generation=record.generation + 1, doomed=record.doomed + tuple(filter(None, late)), changed=at
+        record,
+        generation=record.generation + 1,
+        doomed=record.doomed + (() if record.local else doomed),
+        survivors=_survivors(record, at, doomed if record.local else ()),
+        changed=at,
     )
 
 
@@ -311,6 +345,11 @@ def told(record: Record, token: Doomed) -> Record:
     """The provider knows of this one, or need not any more."""
     rest = tuple(each for each in record.doomed if each != token)
     return replace(record, doomed=rest, telling=None, untold=0, last_error=None)
+
+
+def survived(record: Record, token: Doomed, now: Moment) -> Record:
+    """The provider has no way to be told of this one."""
+    return replace(told(record, token), survivors=_survivors(record, now, (token,)))
 
 
 def untold(record: Record, reason: str, now: Moment, delay: float) -> Record:
@@ -327,6 +366,8 @@ def granted(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: st
         state=move(record.state, Event.GRANTED, can_issue=True),
         access_token=_access(tokens, at, jitter),
         outlived=_outlived(record, at),
+        survivors=(),
+        local=False,
         refresh_token=_refresh(tokens.refresh_token, at, jitter),
         interrupted=None,
         retry=None,
@@ -356,6 +397,11 @@ def _outlived(record: Record, now: Moment, successor: Token | None = None) -> tu
     tokens = (*record.outlived, *((record.access_token,) if record.access_token else ()))
     others = (each for each in tokens if successor is None or each.value != successor.value)
     return tuple(each for each in others if usable(each, now))[-OUTLIVED_MOST:]
+
+
+def _survivors(record: Record, now: Moment, tokens: tuple[Doomed, ...]) -> tuple[Survivor, ...]:
+    """Those of the record, but for what is certainly over, and these tokens."""
+    return survivors(record, now) + tuple(Survivor(each.kind, each.expires) for each in tokens)
 
 
 def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:

@@ -21,6 +21,7 @@ class Operation(StrEnum):
     RENEW = "renew"  # refresh token -> access token, perhaps with a new refresh token
     REVOKE = "revoke"
     LOGIN = "login"  # a person -> tokens
+    VERIFY = "verify"  # ask the provider whether tokens are active; nothing comes of it
 
 
 @dataclass(frozen=True, slots=True)

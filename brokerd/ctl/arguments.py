@@ -157,12 +157,16 @@ def _fetching(parser: ArgumentParser) -> None:
 def _status(parser: ArgumentParser) -> None:
     parser.add_argument("grants", metavar="GRANT", nargs="*", help="all that you may see, unless named")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
-    parser.add_argument("--watch", action="store_true", help="look again every second")
+    often = parser.add_mutually_exclusive_group()
+    often.add_argument("--watch", action="store_true", help="look again every second")
+    often.add_argument("--verify", action="store_true", help="ask the providers whether they agree (RFC 7662)")
 
 
 def _revoke(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    words = "do not tell the provider, where it has no revocation or is gone: tokens live on there until they expire"
+    parser.add_argument("--local", dest="forget_only", action="store_true", help=words)
 
 
 def _login(parser: ArgumentParser) -> None:
@@ -179,6 +183,21 @@ def _watch(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--values", action="store_true", help="print the tokens themselves, one a line")
     form.add_argument("--json", action="store_true", help="print events as JSON, tokens included, one a line")
+
+
+def _add(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--resource", metavar="URL", help="what the tokens are for: an API, or an MCP server (RFC 9728)"
+    )
+    parser.add_argument("--issuer", metavar="URL", help="the authorization server, where no resource names it")
+    parser.add_argument("--name", metavar="NAME", help="of provider and grant; the URL's host unless named")
+    parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
+    parser.add_argument("--client-id", metavar="ID", help="a public client that was registered by hand")
+    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
+    parser.add_argument(
+        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="%(default)s unless named"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
 
 
 def _keygen(parser: ArgumentParser) -> None:
@@ -248,7 +267,7 @@ RECIPE_ACTIONS = {
     "check": "find the mistakes in a recipe, and say what it does",
     "try": "ask the real server once, and show what was sent, came and was read",
 }
-LOCAL = ("keygen", "recipe", "completion")  # need no daemon
+LOCAL = ("add", "keygen", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -263,6 +282,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
+    "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),

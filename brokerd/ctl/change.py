@@ -31,11 +31,11 @@ def revoke(broker: Broker, arguments: Namespace) -> int:
     if not arguments.yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise Failed(f"revoking {plain(grant)} cannot be undone and nobody can be asked here; add --yes")
-        if not ask(f"Revoke {plain(grant)}? It serves nothing more until a new refresh token is imported."):
+        untold = " Its provider is not told: its tokens live on there." if arguments.forget_only else ""
+        if not ask(f"Revoke {plain(grant)}? It serves nothing more until a new refresh token is imported.{untold}"):
             raise Failed(f"{plain(grant)} was not revoked")
-    done = broker.call("revoke", grant=grant)
-    stored = "stored" if done["stored"] else "NOT STORED"
-    write(f"{grant}: revoked; {stored}; provider: {plain(done['provider'])}, {plain(done['detail'])}")
+    done = broker.call("revoke", grant=grant, **({"local": True} if arguments.forget_only else {}))
+    write(f"{grant}: revoked; {'stored' if done['stored'] else 'NOT STORED'}; {plain(done['detail'])}")
     if not done["stored"]:
         raise Failed(f"{plain(grant)}: the revocation is not durable; mend the store and repeat it", NOT_DURABLE)
     return 0

@@ -34,10 +34,21 @@ def status(broker: Broker, arguments: Namespace) -> int:
         return _live(broker, params)
     while True:
         found = broker.call("status", **params)
+        if arguments.verify:
+            for grant in found["grants"]:
+                grant["verified"] = _verified(broker, grant["name"])
         write(_as_json(found) if arguments.json else _as_text(found))
         if not arguments.watch:
             return 0
         time.sleep(PAUSE)
+
+
+def _verified(broker: Broker, grant: str) -> dict[str, Any]:
+    """What the grant's provider says of its tokens. One that cannot be asked costs its own grants their answer only."""
+    try:
+        return dict(broker.call("verify", grant=grant))
+    except BrokerError as error:
+        return {"grant": grant, "access_token": None, "refresh_token": None, "detail": error.message}
 
 
 def _as_json(found: dict[str, Any]) -> str:
@@ -121,12 +132,16 @@ def _moment(at: float | None, now: float) -> str:
 def _notes(grant: dict[str, Any], now: float) -> list[str]:
     """What a person should know besides, the most important first."""
     notes = []
+    if verified := grant.get("verified"):
+        notes.append(plain(verified["detail"]))
     if grant["unstored"]:
         notes.append("the newest tokens are in memory only")
     if grant["interrupted"] is not None:
         notes.append(f"an exchange is unanswered since {span(now - grant['interrupted'])}")
     if number := grant.get("pending_revocations"):
         notes.append(f"{number} still to be revoked at the provider")
+    if dropped := grant.get("scope_dropped"):
+        notes.append(plain(f"its provider did not grant the scope {' '.join(dropped)}"))
     if (ends := grant["refresh_expires_at"]) is not None:
         notes.append(f"refresh token expires {away(ends - now)}")
     if grant["last_error"]:

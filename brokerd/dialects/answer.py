@@ -142,7 +142,8 @@ def strange(response: Response, what: str, secrets: tuple[Secret, ...]) -> Retry
     kind = reason((response.header("content-type") or "no content type").split(";")[0], secrets)[:60]
     size = f"{len(response.body)} bytes"
     detail = f"{what}: answered {response.status} with {kind}, {size}, not in the provider's form"
-    return RetryLater(detail, Cause.STRANGE, retry_after(response))
+    silent = 400 <= response.status < 500 and not response.body.strip()
+    return RetryLater(detail, Cause.SILENT if silent else Cause.STRANGE, retry_after(response))
 
 
 def _server_time(response: Response) -> float:
@@ -170,7 +171,7 @@ def _http_date(value: str | None) -> float | None:
 
 def _iso_8601(value: str) -> float | None:
     try:
-        found = datetime.fromisoformat(value.strip())
+        found = datetime.fromisoformat(value.strip().upper())  # t and z may be small (RFC 3339 §5.6)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

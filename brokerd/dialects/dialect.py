@@ -89,3 +89,8 @@ class Dialect(Protocol):
     def revoke(self, view: GrantView, token: Doomed) -> Exchange | None:
         """Tell the provider that the token is revoked; None where the provider has no way to be told."""
         ...
+
+    def verify(self, _view: GrantView, _token: AccessToken | RefreshToken) -> Exchange | None:
+        """Ask the provider whether the token is active: Done, or Rejected where it says that it is not. None where the
+        provider has no way to be asked."""
+        return None

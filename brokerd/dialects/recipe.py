@@ -107,7 +107,8 @@ class RecipeDialect(Dialect):
             return later
         if not 200 <= response.status < 300:
             return self._refusal(operation, response, request)
-        body = answer.json_object(response)
+        # Tokens in headers may come with no body at all.
+        body = answer.json_object(response) if response.body.strip() else {}
         tokens = None if body is None else _tokens(operation.answer, body, response)
         return answer.strange(response, operation.key, request.secrets) if tokens is None else Issued(tokens)
 

@@ -36,7 +36,8 @@ class Changing:
         self._rights.require(session, Action.REVOKE, grant, "revoke")
 
         async def later() -> object:
-            done = await self._broker.revoke(grant, wait=params.get("wait", WAIT))
+            local, wait = params.get("local", False), params.get("wait", WAIT)
+            done = await self._broker.revoke(grant, local=local, wait=wait)
             return {"grant": grant, "stored": done.stored, "provider": done.provider, "detail": done.detail}
 
         return later

@@ -1,4 +1,5 @@
-# hello and status: what there is, for who may see it. No secret is in an answer.
+# hello, status and verify: what there is, for who may see it, and what its provider says of it. No secret is in an
+# answer.
 from __future__ import annotations
 
 import os
@@ -11,6 +12,7 @@ from brokerd import __version__
 from brokerd.broker import Broker
 from brokerd.core.admission import LOOK
 from brokerd.core.policy import Action
+from brokerd.methods.parameters import WAIT
 from brokerd.methods.session import Later, Rights, Session
 
 PROTOCOL = 1
@@ -48,6 +50,22 @@ class Looking:
                 if number % TURN == 0:
                     await trio.lowlevel.checkpoint()
             return {"daemon": self._daemon(), "grants": shown}
+
+        return later
+
+    def verify(self, session: Session, params: dict[str, Any]) -> Later:
+        """A request to a provider is made for it: who may bring a renewal forward may ask."""
+        grant = params["grant"]
+        self._rights.require(session, Action.REFRESH, grant, "verify")
+
+        async def later() -> object:
+            done = await self._broker.verify(grant, wait=params.get("wait", WAIT))
+            return {
+                "grant": grant,
+                "access_token": done.access_token,
+                "refresh_token": done.refresh_token,
+                "detail": done.detail,
+            }
 
         return later
 

@@ -32,6 +32,11 @@ def count(what: str, value: object) -> None:
         raise _wrong(what, "a whole number, 0 or more")
 
 
+def boolean(what: str, value: object) -> None:
+    if type(value) is not bool:
+        raise _wrong(what, "true or false")
+
+
 def seconds(what: str, value: object) -> None:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
         raise _wrong(what, "a number of seconds, 0 or more")

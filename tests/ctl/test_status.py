@@ -161,3 +161,24 @@ def read_until(terminal: int, words: bytes) -> bytes:
         except OSError:  # EIO: nobody has it open any more
             break
     return screen
+
+
+def test_status_verify_asks_about_each_grant_and_says_what_it_heard(daemon: Daemon, brokerctl: Run) -> None:
+    def verify(params: dict[str, Any]) -> dict[str, Any]:
+        if params["grant"] == "b":
+            raise UnknownGrant("no grant 'b' that you may use", grant="b")
+        return {**params, "access_token": True, "refresh_token": None, "detail": "access token: active"}
+
+    answer(daemon, {}, {"name": "b"})
+    daemon.answers["verify"] = verify
+    lines = brokerctl("status", "--verify").stdout.splitlines()
+    assert "access token: active" in lines[1]
+    assert "no grant 'b' that you may use" in lines[2]
+    verified = [each["verified"] for each in json.loads(brokerctl("status", "--verify", "--json").stdout)["grants"]]
+    assert [each["access_token"] for each in verified] == [True, None]
+    assert brokerctl("status", "--verify", "--watch").returncode == 2
+
+
+def test_scopes_that_were_not_granted_are_a_note(daemon: Daemon, brokerctl: Run) -> None:
+    answer(daemon, {"scope": ["read"], "scope_dropped": ["write", "admin"]})
+    assert "its provider did not grant the scope write admin" in brokerctl("status").stdout

@@ -14,7 +14,7 @@ import tomli
 from brokerd.config import BUILT_IN_RECIPES
 from brokerd.core.exchange import Exchange, Request, Response
 from brokerd.core.moment import Moment
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater
+from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Unsupported
 from brokerd.core.record import AccessToken, RefreshToken
 from brokerd.core.secret import Secret
 from brokerd.core.signing import Signer
@@ -89,6 +89,8 @@ def meaning(found: Outcome) -> str:
             return "issued"
         case Done():
             return "done"
+        case Unsupported():
+            return "unsupported"
         case Rejected():
             return "rejected"
         case Misconfigured():
@@ -214,8 +216,8 @@ FOREIGN: dict[str, tuple[Response, str]] = {
     "a redirect with tokens": (answer(302, TOKENS_IN_A_BODY), "strange"),
     "not modified": (answer(304), "strange"),
     "nothing in a 200": (answer(200), "strange"),
-    "nothing in a 400": (answer(400), "strange"),
-    "nothing in a 401": (answer(401), "strange"),
+    "nothing in a 400": (answer(400), "silent"),
+    "nothing in a 401": (answer(401), "silent"),
     "blanks": (answer(200, b" \r\n"), "strange"),
     "json that breaks off": (answer(200, b'{"access_token": "test-only-garb'), "strange"),
     "an error that breaks off": (answer(400, b'{"error": "invalid_grant", "detail": "us'), "strange"),

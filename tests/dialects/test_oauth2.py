@@ -155,7 +155,7 @@ CODES: dict[str, tuple[str, str, str]] = {  # code → what it means for an issu
     "invalid_scope": (MENDS, MENDS, MENDS),
     "invalid_target": (MENDS, MENDS, MENDS),
     "access_denied": (MENDS, MENDS, MENDS),
-    "unsupported_token_type": (MENDS, MENDS, "done"),
+    "unsupported_token_type": (MENDS, MENDS, "unsupported"),
     "temporarily_unavailable": (WAITS, WAITS, WAITS),
     "server_error": (WAITS, WAITS, WAITS),
     "slow_down": (WAITS, WAITS, WAITS),

@@ -451,7 +451,8 @@ def test_a_row_of_the_document_means(row: str) -> None:
 @pytest.mark.parametrize("row", [row for row, (_, _, means) in ROWS.items() if means in ("rejected", "misconfigured")])
 def test_a_row_without_the_words_of_the_provider_is_not_the_providers(row: str) -> None:
     start, heard, _ = ROWS[row]
-    for body in (b"", b"{}", b"[]", b'"no"', b"<html>"):
+    assert meaning(outcome(start(), answer(heard.status, b""))) == "silent"
+    for body in (b"{}", b"[]", b'"no"', b"<html>"):
         assert meaning(outcome(start(), answer(heard.status, body))) == "strange"
 
 

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from brokerd.core.exchange import Exchange, Request, Response
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater
+from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Unsupported
 from brokerd.core.record import Doomed
 from brokerd.core.signing import Signer
 from brokerd.dialects.dialect import Dialect, GrantView
@@ -153,7 +153,7 @@ def judge(found: Outcome, heard: Response, secrets: Sequence[str], *, revoking: 
         case Done():
             assert revoking, "an exchange for tokens that brought none"
             return
-        case Rejected() | Misconfigured():
+        case Rejected() | Misconfigured() | Unsupported():
             assert heard.status not in (407, 408, 425, 429), "killed by a status that means later"
             assert heard.status < 500, "killed by a failure of the provider"
             assert own is not None or by_header or not heard.body.strip(), "killed by what is no JSON object"

@@ -129,8 +129,9 @@ def bearer(request: Request) -> str | None:
     return token if scheme.lower() == "bearer" and token else None
 
 
-def basic(request: Request) -> tuple[str, str] | None:
-    """Client id and secret of `Authorization: Basic`, both form-decoded (RFC 6749 §2.3.1), or None if unreadable."""
+def basic(request: Request, *, encoded_first: bool = True) -> tuple[str, str] | None:
+    """Client id and secret of `Authorization: Basic`, both form-decoded (RFC 6749 §2.3.1) unless `encoded_first` is
+    false, or None if unreadable."""
     scheme, _, encoded = (request.header("authorization") or "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -139,6 +140,8 @@ def basic(request: Request) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     name, colon, secret = pair.partition(":")
+    if not encoded_first:
+        return name, secret
     if not colon or not FORM_TEXT.fullmatch(pair) or ":" in secret or BAD_ESCAPE.search(pair):
         return None
     try:

@@ -59,6 +59,9 @@ class Settings(provider.Settings):
     users: dict[str, str] = field(default_factory=lambda: {OAUTH2_USER: OAUTH2_PASSWORD})
     expires_in: ExpiresIn = "number"
     token_type: str = "Bearer"  # clients have to take any case (RFC 6749 §5.1)
+    basic_encoded: bool = True  # else the secret in Basic is taken as it is, as servers do that decode nothing
+    scopes_dropped: frozenset[str] = frozenset()  # silently not granted
+    wrong_password: str = "invalid_grant"  # the error code of one
     scope_in_answer: bool = True
     omit_refresh_token: bool = False  # refresh answers leave the refresh token out: the old one stays good
     refresh_for_client_credentials: bool = False  # against RFC 6749 §4.4.3, as some servers do
@@ -154,7 +157,7 @@ class OAuth2(Provider[Settings]):
         who = given["username"]
         if self.settings.users.get(who) != given["password"]:
             self.wrong_credentials()
-            raise Refusal(400, "the user name or the password is wrong", "invalid_grant")
+            raise Refusal(400, "the user name or the password is wrong", self.settings.wrong_password)
         self.counts.issued += 1
         family = self.ledger.family()
         refresh = self._new_refresh(family, who, client, scopes, targets)
@@ -205,7 +208,7 @@ class OAuth2(Provider[Settings]):
         if header is not None:
             if "client_secret" in given:
                 raise Malformed("expected one way of client authentication, found two")
-            presented, method = body.basic(request), "client_secret_basic"
+            presented, method = body.basic(request, encoded_first=self.settings.basic_encoded), "client_secret_basic"
             if presented is not None and given.get("client_id", presented[0]) != presented[0]:
                 raise Malformed("two clients are named", field="client_id")
         else:
@@ -229,6 +232,7 @@ class OAuth2(Provider[Settings]):
         refresh: Token | None,
     ) -> Response:
         settings = self.settings
+        scopes = tuple(each for each in scopes if each not in settings.scopes_dropped)
         seconds = whole(settings.access_lifetime)
         access = self.issue_access(family, who, client.id, scopes, settings.now() + seconds, targets)
         answer: dict[str, object] = {

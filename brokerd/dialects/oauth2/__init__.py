@@ -18,8 +18,8 @@ from brokerd.core.exchange import (
     discovered,
 )
 from brokerd.core.metadata import Metadata
-from brokerd.core.outcome import Done, Misconfigured
-from brokerd.core.record import Doomed
+from brokerd.core.outcome import Misconfigured, Outcome, Unsupported
+from brokerd.core.record import AccessToken, Doomed, RefreshToken
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
 from brokerd.core.signing import UnusableKey
@@ -30,16 +30,17 @@ from brokerd.dialects.oauth2 import browser, client_auth, device, discovery, gra
 from brokerd.dialects.oauth2.answers import (
     ISSUE_ERRORS,
     RENEW_ERRORS,
-    REVOKE_ERRORS,
     Errors,
     Heard,
+    active,
     code,
-    refusal,
+    revoked,
     tokens,
 )
 from brokerd.dialects.oauth2.client_auth import ClientAssertion
 from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
 
+Read = Callable[[Response, Request], Outcome]
 DPOP_PRESENT = "Authorization: DPoP {access_token}"
 
 
@@ -86,7 +87,8 @@ class OAuth2(Dialect):
             raise ConfigError(words, key="client_assertion.audience")
 
     def identity(self, view: GrantView) -> tuple[str, ...]:
-        explicit = sorted({_origin(url) for url in (self.token_url, self.revocation_url) if url})
+        sent_tokens = (self.token_url, self.revocation_url, self.introspection_url)
+        explicit = sorted({_origin(url) for url in sent_tokens if url})
         who = tuple(f"{n}={view.credentials[n].reveal()}" for n in ("client_id", "username") if n in view.credentials)
         issuer = (f"issuer={self.issuer}",) if self.issuer else ()
         return ("oauth2", *explicit, *issuer, *who, *_asserted(view), str(view.settings["grant_type"]))
@@ -132,25 +134,25 @@ class OAuth2(Dialect):
         doomed = token.refresh_token or token.access_token
         assert doomed is not None
         hint = "refresh_token" if token.refresh_token else "access_token"
-        return self._revoke(view, {"token": doomed.value.reveal(), "token_type_hint": hint})
+        return self._about(view, doomed.value, hint, "revocation", revoked)
 
-    def _revoke(self, view: GrantView, fields: dict[str, str]) -> Exchange:
-        """RFC 7009 §2.2: 200 also for a token that is dead already."""
-        place = yield from self._place("revocation_endpoint", view)
+    def verify(self, view: GrantView, token: AccessToken | RefreshToken) -> Exchange | None:
+        if self.introspection_url is None and self.issuer is None:
+            return None
+        hint = "refresh_token" if isinstance(token, RefreshToken) else "access_token"
+        return self._about(view, token.value, hint, "introspection", active)
+
+    def _about(self, view: GrantView, token: Secret, hint: str, what: str, read: Read) -> Exchange:
+        """A request about one token: RFC 7009 §2.1 and RFC 7662 §2.1 send the same fields."""
+        place = yield from self._place(f"{what}_endpoint", view)
         if place is None:
-            return Done()  # the server has no revocation, as its metadata says
+            return Unsupported(f"{what}: the issuer's metadata names no {what} endpoint")
         try:
-            request = self._request(place, view, fields)
+            request = self._request(place, view, {"token": token.reveal(), "token_type_hint": hint})
         except UnusableKey as error:
             return Misconfigured(f"client_auth: {error}")
         response = yield from answered(request)
-        if later := answer.later(response, "revocation"):
-            return later
-        body = answer.json_object(response)
-        heard = not response.body.strip() if body is None else "error" not in body
-        if 200 <= response.status < 300 and heard:
-            return Done()
-        return refusal(response, "revocation", REVOKE_ERRORS, request)
+        return answer.later(response, what) or read(response, request)
 
     def _ask(
         self,

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from brokerd.core.exchange import Request, Response, Unanswered
-from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
+from brokerd.core.outcome import (
+    Cause,
+    Done,
+    Issued,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    RetryLater,
+    Token,
+    Tokens,
+    Unsupported,
+)
 from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
 from brokerd.dialects import answer
@@ -45,6 +56,21 @@ def tokens(response: Response, what: str, errors: Errors, request: Request) -> O
     )
 
 
+def revoked(response: Response, request: Request) -> Outcome:
+    """RFC 7009 §2.2: 200 also for a token that is dead already."""
+    body = answer.json_object(response)
+    heard = not response.body.strip() if body is None else "error" not in body
+    return Done() if 200 <= response.status < 300 and heard else refusal(response, "revocation", REVOKE_ERRORS, request)
+
+
+def active(response: Response, request: Request) -> Outcome:
+    """RFC 7662 §2.2: not active is also what a server says of a token that this client may not ask about."""
+    found = (answer.json_object(response) or {}).get("active")
+    if 200 <= response.status < 300 and isinstance(found, bool):
+        return Done() if found else Rejected("introspection: the provider answered that it is not active")
+    return refusal(response, "introspection", ISSUE_ERRORS, request)
+
+
 def code(response: Response) -> str | None:
     """The error code of RFC 6749 §5.2, None where there is none."""
     found = (answer.json_object(response) or {}).get("error")
@@ -66,6 +92,8 @@ def refusal(response: Response, what: str, errors: Errors, request: Request) -> 
             return Rejected(said)
         case answer_type if answer_type is Done:
             return Done()
+        case answer_type if answer_type is Unsupported:
+            return Unsupported(said)
         case _:
             return Misconfigured(said)
 
@@ -84,4 +112,4 @@ LOGIN_ERRORS: Errors = {
     "invalid_grant": Rejected,
 }
 RENEW_ERRORS: Errors = {**ISSUE_ERRORS, "invalid_grant": Rejected}
-REVOKE_ERRORS: Errors = {**ISSUE_ERRORS, "unsupported_token_type": Done, "invalid_grant": Done}
+REVOKE_ERRORS: Errors = {**ISSUE_ERRORS, "unsupported_token_type": Unsupported, "invalid_grant": Done}

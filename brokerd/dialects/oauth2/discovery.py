@@ -60,8 +60,8 @@ def _read(issuer: str, known: Metadata | None, response: Response) -> Metadata |
         fetched=response.sent_at,
         endpoints=endpoints,
         aliases=aliases,
-        auth_methods=_names(body, "token_endpoint_auth_methods_supported") or ("client_secret_basic",),
-        signing_algorithms=_names(body, "token_endpoint_auth_signing_alg_values_supported"),
+        auth_methods=names(body, "token_endpoint_auth_methods_supported") or ("client_secret_basic",),
+        signing_algorithms=names(body, "token_endpoint_auth_signing_alg_values_supported"),
         names_issuer=body.get("authorization_response_iss_parameter_supported") is True,
         origins=known.origins if known and known.origins else origins(endpoints, aliases),
         public=response.public,
@@ -100,6 +100,6 @@ def is_safe(issuer: str, url: str) -> bool:
     return (parts.scheme == "https" or plain) and named and not parts.fragment and url.isascii() and url.isprintable()
 
 
-def _names(body: dict[str, object], key: str) -> tuple[str, ...]:
+def names(body: dict[str, object], key: str) -> tuple[str, ...]:
     found = body.get(key)
     return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()

@@ -9,6 +9,7 @@ import * as https from 'node:https';
 import * as path from 'node:path';
 import { Provider, errors } from 'oidc-provider';
 import { JWT_BEARER, TOKEN_EXCHANGE, register } from './grants.mjs';
+import { paths, protectedResources } from './resources.mjs';
 
 const env = process.env;
 const PORT = Number(env.PORT ?? 0);
@@ -113,6 +114,7 @@ const configuration = {
     deviceFlow: { enabled: true, charset: 'base-20', mask: '****-****' },
     revocation: { enabled: true, allowedPolicy: ownOrResourceServer },
     introspection: { enabled: true, allowedPolicy: ownOrResourceServer },
+    registration: { enabled: true }, // everybody may (RFC 7591 §3), as MCP servers want it
     dPoP: { enabled: true, nonceSecret: crypto.randomBytes(32), requireNonce: (ctx) => ctx.oidc.client?.clientId === 'cc-dpop-nonce' },
     pushedAuthorizationRequests: { enabled: true },
     resourceIndicators: {
@@ -150,12 +152,14 @@ const listening = () => {
   provider.on('grant.revoked', (ctx) => log('grant.revoked', ctx.oidc?.client?.clientId));
   provider.on('server_error', (ctx, e) => log('server_error', e.stack));
   register(provider, [url, `${url}/token`], [EC_JWK, RSA_JWK]);
+  for (const each of paths) RESOURCES[`${url}${each}`] = { ...RESOURCES['urn:api:opaque'], audience: `${url}${each}` };
+  const answerAsResource = protectedResources(url);
   const answer = provider.callback();
   server.on('request', (request, response) => {
     if (SKEW) response.setHeader('Date', new Date().toUTCString()); // node's own header does not go through our Date
     if (request.url.startsWith('/.well-known/')) log('discovery', request.url);
     if (request.url === '/healthz') response.end('ok\n');
-    else answer(request, response);
+    else if (!answerAsResource(request, response)) answer(request, response);
   });
   const clients = Object.fromEntries(Object.entries(CLIENTS).map(([name, c]) => [name,
     { id: c.client_id, secret: c.client_secret ?? null, auth: c.token_endpoint_auth_method, scope: c.scope ?? '' }]));

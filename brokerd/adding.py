@@ -1,0 +1,175 @@
+# From the URL of a protected resource, or of an issuer, to a provider and a grant for it: who gives tokens for it is
+# asked, a client is registered, and what belongs into the configuration is said. It writes nothing.
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from brokerd.config import Configuration
+from brokerd.config.tables import NAME
+from brokerd.core.exchange import Request
+from brokerd.core.metadata import Metadata
+from brokerd.core.outcome import Done, Issued
+from brokerd.core.ports import Http, TransportError
+from brokerd.core.reason import reason
+from brokerd.dialects.oauth2 import discovery, registration, resource
+from brokerd.dialects.oauth2.registration import Client
+from brokerd.dialects.oauth2.resource import Resource
+
+
+class CannotAdd(Exception):
+    """It cannot be added; the text says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where tokens come from: the authorization server, and the resource that they are for, if one was named."""
+
+    metadata: Metadata
+    resource: Resource | None
+
+
+def name_for(url: str, configuration: Configuration, chosen: str | None) -> str:
+    """The name of provider and grant: the one that was chosen, else the URL's host. Raises CannotAdd."""
+    name = chosen or re.sub(r"[^A-Za-z0-9._-]+", "-", urlsplit(url).hostname or "").strip("-.")
+    if not NAME.fullmatch(name):
+        raise CannotAdd("expected a name of letters, digits, dots, dashes and underscores; choose one: --name NAME")
+    for kind in ("providers", "grants"):
+        if name in getattr(configuration, kind):
+            raise CannotAdd(f"{name} is there already, among the {kind}; choose another one: --name NAME")
+    return name
+
+
+async def look(http: Http, url: str | None, issuer: str | None) -> Place:
+    """Who gives tokens for the resource at `url`. `issuer`: the one to be taken of several, or where no resource says
+    one. Raises CannotAdd."""
+    guide = _Guide(http)
+    found: Resource | None = None
+    if url is not None:
+        answered = await guide.follow(resource.learn(url))
+        assert isinstance(answered, Resource)
+        found = answered
+        if issuer is None:
+            issuer = _only(found.servers)
+        elif found.servers and issuer not in found.servers:
+            raise CannotAdd(f"{reason(issuer)} is none of the resource's own: {_listed(found.servers)}")
+    assert issuer is not None, "neither a resource nor an issuer was named"
+    metadata = await guide.follow(discovery.learn(issuer, None))
+    assert isinstance(metadata, Metadata)
+    if not registration.logins(metadata):
+        raise CannotAdd(f"{reason(issuer)} has no login by a person, neither by device code nor in a browser")
+    return Place(metadata, found)
+
+
+async def register(http: Http, place: Place, name: str, scope: Sequence[str]) -> Client:
+    """A client of our own there. Raises CannotAdd."""
+    if "registration_endpoint" not in place.metadata.endpoints:
+        words = "registers no clients by itself: have one registered by hand, as a native application with the redirect"
+        uri = registration.REDIRECT_URI
+        raise CannotAdd(f"{reason(place.metadata.issuer)} {words} URI {uri}, and name it: --client-id ID")
+    guide = _Guide(http, public=place.metadata.public)
+    client = await guide.follow(registration.register(place.metadata, name, scope))
+    assert isinstance(client, Client)
+    return client
+
+
+def by_hand(place: Place, client_id: str) -> Client:
+    """The client that somebody registered by hand: a public one."""
+    return Client(client_id, "none", registration.logins(place.metadata)[0])
+
+
+def secret_files(folder: Path, name: str) -> dict[str, Path]:
+    """Where secrets of a client come to lie that a server may give it."""
+    return {what: folder / "secrets" / f"{name}.{what}" for what in ("client_secret", "registration")}
+
+
+def files(
+    place: Place, client: Client, name: str, scope: Sequence[str], folder: Path, ca_file: str | None
+) -> dict[Path, str]:
+    """What is to be written beside the configuration file in `folder`; the drop-in is the last."""
+    paths = secret_files(folder, name)
+    secrets = {"client_secret": client.secret, "registration": client.access_token}
+    texts = {paths[what]: f"{secret.reveal()}\n" for what, secret in secrets.items() if secret is not None}
+    credentials: dict[str, Any] = {"client_id": client.id}
+    if client.secret is not None:
+        credentials["client_secret"] = {"file": str(paths["client_secret"])}
+    provider = {"dialect": "oauth2", "issuer": place.metadata.issuer, "ca_file": ca_file}
+    grant = {
+        "provider": name,
+        "grant_type": client.grant_type,
+        "client_auth": client.auth_method,
+        "credentials": credentials,
+        "scope": list(scope),
+        "resource": place.resource.identifier if place.resource else None,
+    }
+    lines = ["# By brokerctl add. Who may have its tokens is said by rules:", *_rule(name, "# "), ""]
+    if client.access_token is not None:
+        lines += [f"# Its registration is changed at {reason(client.access_url or 'the server')} (RFC 7592)", ""]
+    lines += [f"[providers.{_toml(name)}]", *_pairs(provider), ""]
+    lines += [f"[grants.{_toml(name)}]", *_pairs(grant)]
+    return {**texts, folder / "conf.d" / f"{name}.toml": "\n".join(lines) + "\n"}
+
+
+def _rule(name: str, before: str) -> list[str]:
+    return [f"{before}[[allow]]", f"{before}grants = [{_toml(name)}]", f'{before}caller = {{ user = "…" }}']
+
+
+class _Guide:
+    """Runs questions and answers to their end. Once a public server has answered, whatever it names must be public."""
+
+    def __init__(self, http: Http, *, public: bool = False) -> None:
+        self._http = http
+        self._public = public
+
+    async def follow(self, questions: Generator[Any, Any, Any]) -> object:
+        """What they found. Raises CannotAdd for any outcome that is none."""
+        try:
+            step = next(questions)
+            while True:
+                assert isinstance(step, Request), "nothing but requests is asked here"
+                response = await self._http.send(replace(step, guarded=step.guarded or self._public))
+                self._public = self._public or response.public
+                step = questions.send(response)
+        except StopIteration as stop:
+            found: object = stop.value
+        except TransportError as error:
+            raise CannotAdd(error.reason) from None
+        finally:
+            questions.close()
+        if (words := getattr(found, "reason", None)) is not None:
+            raise CannotAdd(words)
+        assert not isinstance(found, Issued | Done)
+        return found
+
+
+def _only(servers: Sequence[str]) -> str:
+    if not servers:
+        raise CannotAdd("the resource names no authorization server; name it: --issuer URL")
+    if len(servers) > 1:
+        raise CannotAdd(
+            f"the resource names several authorization servers; choose one: --issuer URL: {_listed(servers)}"
+        )
+    return servers[0]
+
+
+def _listed(servers: Sequence[str]) -> str:
+    return ", ".join(map(reason, servers)) or "it names none"
+
+
+def _pairs(table: dict[str, Any]) -> list[str]:
+    return [f"{key} = {_toml(value)}" for key, value in table.items() if value not in (None, [])]
+
+
+def _toml(value: object) -> str:
+    """As TOML writes it; a name in quotes is a key as well."""
+    match value:
+        case dict():
+            return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

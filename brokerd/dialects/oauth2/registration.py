@@ -1,0 +1,97 @@
+# Registering a client with a server that lets everybody do so (RFC 7591): what is sent, and what of its answer is
+# believed.
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from json import dumps
+
+from brokerd.core.exchange import Answer, Request, Response, Step, answered
+from brokerd.core.metadata import Metadata
+from brokerd.core.outcome import Misconfigured, Outcome
+from brokerd.core.secret import Secret
+from brokerd.dialects import answer
+from brokerd.dialects.oauth2.answers import ISSUE_ERRORS, refusal
+from brokerd.dialects.oauth2.discovery import names
+from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
+
+REDIRECT_URI = "http://127.0.0.1/callback"  # any port of it (RFC 8252 §7.3)
+METHODS = ("none", "client_secret_basic", "client_secret_post")  # best first: a secret that is not there cannot leak
+LOGINS = ("device_code", "authorization_code")  # of grant types; best first: a server has no browser
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client as its server knows it. `secret_ends`: Unix seconds, None where it does not; `access_token`: for whoever
+    wants to change the registration, at `access_url` (RFC 7592)."""
+
+    id: str
+    auth_method: str
+    grant_type: str
+    secret: Secret | None = None
+    secret_ends: float | None = None
+    access_token: Secret | None = None
+    access_url: str | None = None
+
+
+Registration = Generator[Step, Answer, "Client | Outcome"]
+
+
+def logins(metadata: Metadata) -> tuple[str, ...]:
+    """The grant types of a login by a person that the server has endpoints for."""
+    places = {"device_code": "device_authorization_endpoint", "authorization_code": "authorization_endpoint"}
+    return tuple(each for each in LOGINS if places[each] in metadata.endpoints)
+
+
+def register(metadata: Metadata, name: str, scope: Sequence[str]) -> Registration:
+    """A native application with that name (RFC 8252), for all logins that the server has."""
+    wanted: dict[str, object] = {
+        "client_name": name,
+        "application_type": "native",
+        "redirect_uris": [REDIRECT_URI],
+        "grant_types": [*(GRANT_TYPES[each].wire for each in logins(metadata)), "refresh_token"],
+        "response_types": ["code"] if "authorization_code" in logins(metadata) else [],
+        "token_endpoint_auth_method": next((each for each in METHODS if each in metadata.auth_methods), METHODS[1]),
+    }
+    if scope:
+        wanted["scope"] = " ".join(scope)
+    head = (("Accept", "application/json"), ("Content-Type", "application/json"))
+    url = metadata.endpoints["registration_endpoint"]
+    request = Request("POST", url, head, dumps(wanted).encode(), guarded=metadata.guarded)
+    response = yield from answered(request)
+    if later := answer.later(response, "registration"):
+        return later
+    body = answer.json_object(response)
+    if not 200 <= response.status < 300 or body is None or "client_id" not in body:
+        return refusal(response, "registration", ISSUE_ERRORS, request)
+    return _read(body, str(wanted["token_endpoint_auth_method"]), logins(metadata), response)
+
+
+def _read(body: dict[str, object], asked: str, offered: tuple[str, ...], response: Response) -> Client | Outcome:
+    """RFC 7591 §3.2.1: the server may have registered something else than was asked for, and says so."""
+    method = body.get("token_endpoint_auth_method", asked)
+    secret, own = _text(body.get("client_secret")), _text(body.get("registration_access_token"))
+    client_id = _text(body.get("client_id"))
+    if client_id is None:
+        return answer.strange(response, "registration", ())
+    if method not in METHODS or (method != "none" and secret is None):
+        return Misconfigured("registration: the server wants the client to show who it is in a way that needs more")
+    granted = names(body, "grant_types") or tuple(GRANT_TYPES[each].wire for each in offered)
+    login = next((each for each in offered if GRANT_TYPES[each].wire in granted), None)
+    if login is None:
+        return Misconfigured("registration: the server lets the client log nobody in")
+    return Client(
+        id=client_id,
+        auth_method=str(method),
+        grant_type=login,
+        secret=Secret(secret) if secret and method != "none" else None,
+        secret_ends=answer.number(body.get("client_secret_expires_at")) or None,
+        access_token=Secret(own) if own else None,
+        access_url=_text(body.get("registration_client_uri")),
+    )
+
+
+def _text(value: object) -> str | None:
+    """Visible ASCII and blanks (RFC 6749 appendix A.1, A.2), without blanks around it."""
+    fits = isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+    return value if isinstance(value, str) and fits and 0 < len(value) <= answer.LONGEST_TOKEN else None

@@ -1,0 +1,107 @@
+# brokerctl add at npm's oidc-provider, with a daemon: from the URL of a resource to files, a registered client and a
+# grant that waits for its login, and then has it.
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomli
+import trio
+
+from tests.ctl.conftest import program
+from tests.daemon.harness import Brokerd
+from tests.realservers import LOGIN_SCOPE, Client, OidcProvider, device_login, introspect
+
+pytestmark = pytest.mark.real
+
+
+async def add(brokerd: Brokerd, server: OidcProvider, *words: str) -> subprocess.CompletedProcess[str]:
+    given = ["--config", str(brokerd.config), "--ca-file", str(server.ca_file), *words]
+    environment = {**os.environ, "BROKERD_SOCKET": str(brokerd.socket)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*program(), "add", *given], env=environment, capture_output=True, text=True, timeout=30)
+
+    return await trio.to_thread.run_sync(run)
+
+
+def files(brokerd: Brokerd) -> set[str]:
+    return {str(path.relative_to(brokerd.etc)) for path in brokerd.etc.rglob("*") if path.is_file()}
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/api"])
+async def test_one_command_leads_from_a_url_to_a_login(brokerd: Brokerd, real_oidc: OidcProvider, path: str) -> None:
+    brokerd.configure({}, {})
+    await brokerd.start()
+    url = f"{real_oidc.url}{path}"
+    scope = [word for each in LOGIN_SCOPE.split() for word in ("--scope", each)]
+    done = await add(brokerd, real_oidc, "--resource", url, "--name", "tools", *scope)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "brokerd knows of it" in done.stdout
+    assert "next: brokerctl login tools" in done.stdout
+    assert files(brokerd) == {"brokerd.toml", "key", "conf.d/tools.toml", "secrets/tools.registration"}
+    assert mode(brokerd.etc / "secrets" / "tools.registration") == 0o600 | (mode(brokerd.config) & 0o640)
+    assert mode(brokerd.etc / "secrets") & 0o007 == 0
+    table = tomli.loads((brokerd.etc / "conf.d" / "tools.toml").read_text())
+    grant = table["grants"]["tools"]
+    assert table["providers"]["tools"]["issuer"] == real_oidc.issuer
+    assert (grant["resource"], grant["grant_type"], grant["client_auth"]) == (url, "device_code", "none")
+    assert (await brokerd.status("tools"))["state"] == "needs_login"
+    # The client is one with which a person can log in.
+    client = Client(grant["credentials"]["client_id"], None, "none", " ".join(grant["scope"]))
+    known = dataclasses.replace(real_oidc, clients={"new": client})
+    token = await trio.to_thread.run_sync(lambda: device_login(known, "new"))
+    await brokerd.call("import", grant="tools", refresh_token=token)
+    claims = introspect(real_oidc, await brokerd.get("tools"))
+    assert (claims["active"], claims["client_id"]) == (True, client.id)
+
+
+async def test_a_plain_server_is_added_by_its_issuer(brokerd: Brokerd, real_oidc: OidcProvider) -> None:
+    brokerd.configure({}, {})
+    done = await add(brokerd, real_oidc, "--issuer", real_oidc.issuer, "--client-id", "dev-public")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "brokerd does not run" in done.stdout
+    assert files(brokerd) == {"brokerd.toml", "key", "conf.d/localhost.toml"}
+    await brokerd.start()
+    assert (await brokerd.status("localhost"))["state"] == "needs_login"
+    token = await trio.to_thread.run_sync(device_login, real_oidc, "dev-public")
+    await brokerd.call("import", grant="localhost", refresh_token=token)
+    assert await brokerd.get("localhost")
+
+
+async def test_a_dry_run_registers_and_writes_nothing(brokerd: Brokerd, real_oidc: OidcProvider) -> None:
+    brokerd.configure({}, {})
+    before = files(brokerd)
+    done = await add(brokerd, real_oidc, "--resource", f"{real_oidc.url}/mcp", "--dry-run")
+    assert done.returncode == 0
+    assert f'resource = "{real_oidc.url}/mcp"' in done.stdout
+    assert "the one that is registered" in done.stdout
+    assert files(brokerd) == before
+
+
+async def test_what_is_there_is_never_written_over(brokerd: Brokerd, real_oidc: OidcProvider) -> None:
+    brokerd.configure({}, {})
+    secret = brokerd.write("test-only-mine", "secrets/tools.client_secret")
+    before = files(brokerd)
+    done = await add(brokerd, real_oidc, "--resource", f"{real_oidc.url}/mcp", "--name", "tools")
+    assert done.returncode == 2
+    assert "is there already" in done.stderr
+    assert files(brokerd) == before
+    assert secret.read_text() == "test-only-mine"
+
+
+async def test_a_configuration_that_would_be_wrong_is_left_as_it_was(brokerd: Brokerd, real_oidc: OidcProvider) -> None:
+    brokerd.configure({}, {})
+    before = files(brokerd)
+    done = await add(brokerd, real_oidc, "--resource", f"{real_oidc.url}/mcp", "--name", "tools", "--client-id", "")
+    assert done.returncode == 2
+    assert "empty secret" in done.stderr
+    assert files(brokerd) == before
+    assert not (brokerd.etc / "conf.d").exists()

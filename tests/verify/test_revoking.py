@@ -1,0 +1,154 @@
+# What a revocation says (law 10): of which tokens the provider was told, of which it cannot be, and until when these
+# live; and a revocation that stays here, where the provider is gone or has none.
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from brokerd.core import record as records
+from brokerd.core.grant import State
+from brokerd.core.moment import Moment
+from brokerd.core.outcome import Token, Tokens
+from brokerd.core.record import AccessToken, Record, RefreshToken
+from brokerd.core.revocation import revocation
+from brokerd.core.secret import Secret
+from tests.daemon.harness import FIVE, Api, Brokerd, Serving, at
+from tests.oauth2.test_real import by_issuer, grant
+from tests.providers import OAuth2
+from tests.realservers import OidcProvider
+
+NOW = Moment(1_700_000_000.0, 1_000.0, "boot")
+ACCESS = AccessToken(Secret("test-only-access"), "Bearer", NOW, 600.0, 0.5)
+REFRESH = RefreshToken(Secret("test-only-refresh"), NOW, None, 0.5)
+FULL = Record("app", access_token=ACCESS, refresh_token=REFRESH)
+UNTIL = r"lives on there until 20\d\d-\d\d-\d\d \d\d:\d\d UTC"
+
+
+async def revoked(brokerd: Brokerd, **params: object) -> tuple[str, str]:
+    done = await brokerd.call("revoke", grant="app", **params)
+    assert done["stored"] is True
+    return done["provider"], done["detail"]
+
+
+@pytest.mark.parametrize(("kind", "other"), [("access", "refresh"), ("refresh", "access")])
+async def test_it_is_said_which_tokens_the_provider_cannot_be_told_of(
+    brokerd: Brokerd, serving: Serving, kind: str, other: str
+) -> None:
+    provider = await serving(OAuth2())
+    provider.settings.revocable = frozenset({f"{kind}_token"})
+    provider.settings.revocation_cascades = False
+    brokerd.configure({"app": FIVE["oauth2-password"]}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await brokerd.get("app")
+    word, detail = await revoked(brokerd)
+    assert word == "partly"
+    until = UNTIL if other == "access" else "lives on there until the provider ends it"
+    said = f"the provider was told of the {kind} token; the provider cannot be told of the {other} token, which {until}"
+    assert re.fullmatch(said, detail), detail
+    assert provider.counts.revoked == 1
+    assert (await brokerd.status("app"))["pending_revocations"] == 0
+    await brokerd.restart()
+    assert (await revoked(brokerd))[0] == "unsupported"  # what lives on there is still known
+    assert provider.counts.revoked == 1
+
+
+async def test_without_a_revocation_url_it_is_unsupported_also_while_the_provider_is_away(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(OAuth2())
+    table = {key: value for key, value in at(provider).items() if key != "revocation_url"}
+    brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": table})
+    await brokerd.start()
+    await brokerd.get("app")
+    provider.down = True
+    word, detail = await revoked(brokerd)
+    assert word == "unsupported"
+    assert re.fullmatch(f"the provider cannot be told of the access token, which {UNTIL}", detail), detail
+
+
+@pytest.mark.real
+async def test_a_real_server_that_revokes_no_jwts_is_told_of_the_others_alone(
+    brokerd: Brokerd, real_oidc: OidcProvider
+) -> None:
+    secret = {"client_secret": real_oidc.clients["cc-basic"].secret}
+    jwt = grant("cc-basic", credentials=secret, resource="https://api.test/jwt")
+    brokerd.configure({"app": jwt}, {"op": by_issuer(real_oidc)})
+    await brokerd.start()
+    await brokerd.get("app")
+    word, detail = await revoked(brokerd)
+    assert word == "unsupported"
+    assert re.fullmatch(f"the provider cannot be told of the access token, which {UNTIL}", detail), detail
+
+
+async def test_a_local_revocation_tells_the_provider_nothing(brokerd: Brokerd, serving: Serving, api: Api) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure({"app": FIVE["oauth2-password"]}, {"oauth2": at(provider)})
+    await brokerd.start()
+    value = await brokerd.get("app")
+    word, detail = await revoked(brokerd, local=True)
+    assert word == "local"
+    assert detail.startswith("the provider was not told of the refresh token and the access token, which live on there")
+    sent = provider.count()
+    await brokerd.restart()
+    assert (await brokerd.error("get", grant="app"))["code"] == "revoked"
+    assert (await brokerd.status("app"))["pending_revocations"] == 0
+    assert (provider.counts.revoked, provider.count()) == (0, sent)
+    assert (await api.me(provider, value))[0] == 200
+
+
+async def test_a_local_revocation_ends_the_telling_of_an_earlier_one(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure({"app": FIVE["oauth2-password"]}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await brokerd.get("app")
+    with provider.hold("revoke") as gate:
+        async with brokerd.caller() as caller:
+            number = await caller.send("revoke", grant="app")
+            await gate.reached()  # the provider is just being told
+            assert (await revoked(brokerd, local=True, wait=0))[0] == "local"
+            provider.fail_with(503, operation="revoke")
+            gate.release()
+            await caller.answer(number)
+    assert (await brokerd.status("app"))["pending_revocations"] == 0
+    assert (await brokerd.status("app"))["last_error"] is None
+    assert provider.count("revoke") == 1
+
+
+def test_what_comes_late_after_a_local_revocation_stays_untold() -> None:
+    gone = records.revoked(FULL, NOW, local=True)
+    tokens = Tokens(Token(Secret("test-only-late"), 900.0), Token(Secret("test-only-late-too"), 900.0))
+    late = records.came_late(gone, tokens, NOW)
+    assert (late.state, late.doomed, len(late.survivors)) == (State.REVOKED, (), 4)
+
+
+def test_a_new_login_forgets_what_lives_on() -> None:
+    gone = records.revoked(FULL, NOW, local=True)
+    again = records.granted(gone, Token(Secret("test-only-new")), NOW, 0.5)
+    assert (again.survivors, again.local) == ((), False)
+
+
+def test_what_has_expired_there_is_spoken_of_no_more() -> None:
+    gone = records.revoked(Record("app", access_token=ACCESS), NOW, local=True)
+    assert revocation((), gone, NOW.after(599), stored=True).provider == "local"
+    assert len(records.survivors(gone, NOW.after(599))) == 1
+    assert records.survivors(gone, NOW.after(601)) == ()
+    unsure = Moment(NOW.wall + 601, 5.0, "another boot", trusted=False)
+    assert len(records.survivors(gone, unsure)) == 1
+
+
+def test_the_words_name_what_is_told_pending_and_alive() -> None:
+    before = records.revoked(FULL, NOW)
+    access, refresh = before.doomed
+    told = revocation(before.doomed, records.told(records.told(before, access), refresh), NOW, stored=True)
+    assert (told.provider, told.detail) == ("told", "the provider was told of the refresh token and the access token")
+    half = records.untold(records.survived(before, access, NOW), "503", NOW, 2.0)
+    pending = revocation(before.doomed, half, NOW, stored=False)
+    assert pending.provider == "pending"
+    assert pending.detail == (
+        "it could NOT be stored and ends with this daemon unless the disk comes back; the provider is still to be told"
+        " of the refresh token, as often as it takes (503); the provider cannot be told of the access token, which"
+        " lives on there until 2023-11-14 22:23 UTC"
+    )
+    nothing = revocation((), records.revoked(Record("app"), NOW), NOW, stored=True)
+    assert (nothing.provider, nothing.detail) == ("told", "no token of it was alive at the provider")

@@ -124,7 +124,7 @@ def test_what_comes_late_after_a_local_revocation_stays_untold() -> None:
 
 def test_a_new_login_forgets_what_lives_on() -> None:
     gone = records.revoked(FULL, NOW, local=True)
-    again = records.granted(gone, Token(Secret("test-only-new")), NOW, 0.5)
+    again = records.granted(gone, Tokens(refresh_token=Token(Secret("test-only-new"))), NOW, 0.5, "")
     assert (again.survivors, again.local) == ((), False)
 
 

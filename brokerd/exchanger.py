@@ -22,6 +22,7 @@ from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import (
+    NAMES,
     Cause,
     Declined,
     Done,
@@ -291,7 +292,7 @@ class Exchanger:
         if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
             held.provider.refused.add(sent.digest)
         await held.change(self._store, step, concludes=True)
-        _note(held, plan, outcome, now, sent)
+        held.note(plan.wanted, outcome, now, password=sent is not None and sent.until_changed)
         self._report(held, plan.operation, outcome, plan.wanted)
         return True
 
@@ -430,18 +431,6 @@ def _exchange(held: HeldGrant, plan: Plan, now: Moment) -> Exchange:
     return dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
 
 
-def _note(held: HeldGrant, plan: Plan, outcome: Outcome, now: Moment, sent: Sent | None) -> None:
-    """What outlives the exchange in memory only: a variant that is not to be had for a while, and a password that may
-    have been what was refused (law 7)."""
-    if plan.wanted is None:
-        held.variety.doubted = held.variety.doubted and not isinstance(outcome, Issued)
-    elif isinstance(outcome, Declined):
-        held.variety.refuse(plan.wanted, outcome.reason, now)
-        held.variety.doubted = held.variety.doubted or (sent is not None and sent.until_changed)
-    elif isinstance(outcome, Issued) and held.serves_variant(plan.wanted, now) is None:
-        held.variety.refuse(plan.wanted, "the provider issued a token that had already expired", now)
-
-
 def _digest(credentials: dict[str, Secret]) -> bytes:
     """What a refused password is known again by, whoever of the provider's grants has it."""
     found = hashlib.sha256()
@@ -453,14 +442,3 @@ def _digest(credentials: dict[str, Secret]) -> bytes:
 def _interrupted(since: Moment) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(since.wall))
     return f"an exchange was interrupted at {when} UTC and may have used it up"
-
-
-NAMES: dict[type[Outcome], str] = {
-    Issued: "issued",
-    Done: "done",
-    Unsupported: "unsupported",
-    Rejected: "rejected",
-    Misconfigured: "misconfigured",
-    Declined: "declined",
-    RetryLater: "postponed",
-}

@@ -12,6 +12,7 @@ from brokerd.config import GrantSettings
 from brokerd.core import variants
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.outcome import Declined, Issued, Outcome
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
 from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller, variants_due
@@ -144,6 +145,17 @@ class HeldGrant:
         if token is None or token.expires is None:
             return delay
         return min(delay, seconds_until(token.expires, now) / 2)
+
+    def note(self, wanted: Wanted | None, outcome: Outcome, now: Moment, *, password: bool) -> None:
+        """What outlives an exchange in memory only: a variant that is not to be had for a while, and a `password` that
+        may have been what was refused (law 7)."""
+        if wanted is None:
+            self.variety.doubted = self.variety.doubted and not isinstance(outcome, Issued)
+        elif isinstance(outcome, Declined):
+            self.variety.refuse(wanted, outcome.reason, now)
+            self.variety.doubted = self.variety.doubted or password
+        elif isinstance(outcome, Issued) and self.serves_variant(wanted, now) is None:
+            self.variety.refuse(wanted, "the provider issued a token that had already expired", now)
 
     def view(self, now: Moment, wanted: Wanted | None = None) -> GrantView:
         """What the dialect may see: living tokens only, so that a dead one is never sent (law 3)."""

@@ -97,3 +97,14 @@ class RetryLater:
 
 
 Outcome = Issued | Done | Unsupported | Rejected | Misconfigured | Declined | RetryLater
+
+# What each is called in metrics and logs.
+NAMES: dict[type[Outcome], str] = {
+    Issued: "issued",
+    Done: "done",
+    Unsupported: "unsupported",
+    Rejected: "rejected",
+    Misconfigured: "misconfigured",
+    Declined: "declined",
+    RetryLater: "postponed",
+}

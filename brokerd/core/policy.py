@@ -2,9 +2,12 @@
 # described (edge/peer.py), rules as values that the configuration described (config.py).
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+
+from brokerd.core.wanted import Wanted
 
 OVERFLOW_ID = 65_534  # what the kernel shows for an id that has no mapping here: it is nobody, and matches nothing
 
@@ -52,11 +55,30 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Callers that match any of `callers` may do `actions` with the grants that match any of `grants`."""
+    """Callers that match any of `callers` may do `actions` with the grants that match any of `grants`. To get means the
+    grant's own token; with `scope`, `audience` or `resource` it means the variants that they describe, and not that."""
 
     grants: tuple[str, ...]
     callers: tuple[Selector, ...]
     actions: frozenset[Action] = frozenset({Action.GET})
+    scope: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+
+    @property
+    def is_of_variants(self) -> bool:
+        return bool(self.scope or self.audience or self.resource)
+
+    def admits(self, wanted: Wanted, granted: tuple[str, ...] | None) -> bool:
+        """Whether it describes the variant: it names exactly what the rule names, within that. What the provider
+        `granted` has to lie within it too: it may be more than was asked for."""
+        scope = (*wanted.scope, *(granted or ())) if wanted.scope else ()
+        audience, resource = (() if each is None else (each,) for each in (wanted.audience, wanted.resource))
+        said = ((scope, self.scope), (audience, self.audience), (resource, self.resource))
+        return self.is_of_variants and all(
+            bool(asked) == bool(patterns) and all(_matches(each, patterns) for each in asked)
+            for asked, patterns in said
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +93,25 @@ class Policy:
         object.__setattr__(self, "_trusted", frozenset({0, self.owner}))
 
     def allows(self, caller: Caller, action: Action, grant: str) -> bool:
-        """Whether the caller may do it with that grant."""
+        """Whether the caller may do it with that grant; to get is to get its own token."""
+        own = action is Action.GET
+        return self._any(caller, action, grant, lambda rule: not (own and rule.is_of_variants))
+
+    def allows_variant(
+        self, caller: Caller, grant: str, wanted: Wanted, granted: tuple[str, ...] | None = None
+    ) -> bool:
+        """Whether the caller may get that variant; `granted`: the scope that the provider said it has."""
+        return self._any(caller, Action.GET, grant, lambda rule: rule.admits(wanted, granted))
+
+    def _any(self, caller: Caller, action: Action, grant: str, allows: Callable[[Rule], bool]) -> bool:
         if caller.uid == OVERFLOW_ID:
             return False
         if caller.uid in self._trusted:
             return True
         return any(
             _covers(rule.actions, action)
-            and any(fnmatchcase(grant, pattern) for pattern in rule.grants)
+            and _matches(grant, rule.grants)
+            and allows(rule)
             and any(selector.matches(caller) for selector in rule.callers)
             for rule in self.rules
         )
@@ -93,6 +126,10 @@ class Policy:
             and any(selector.matches(caller) for selector in rule.callers)
             for rule in self.rules
         )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _covers(actions: frozenset[Action], action: Action) -> bool:

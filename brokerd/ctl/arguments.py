@@ -152,6 +152,7 @@ def _fetching(parser: ArgumentParser) -> None:
     parser.add_argument("--wait", metavar="N", type=_seconds, help="wait N seconds for the provider if need be (10)")
     parser.add_argument("--scope", metavar="S", action="append", help="a token for this scope; may be repeated")
     parser.add_argument("--audience", metavar="A", help="a token for this audience")
+    parser.add_argument("--resource", metavar="R", help="a token for this resource, a URI")
 
 
 def _status(parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 # brokerd only what it serves, sends, stores and says of itself.
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.record import AccessToken, Record
 from brokerd.core.renewal import Operation
+from brokerd.core.wanted import Wanted
 from brokerd.held import HeldGrant
 from tests.simulation.providers import DEADLINE, Provider, Reply
 from tests.simulation.schedule import GRANTS, REFRESHING
@@ -42,7 +43,7 @@ class Seen:
     """What is known of one grant. Times are the true ones."""
 
     in_flight: list[tuple[str, HeldGrant | None]] = field(default_factory=list)
-    left: deque[float] = field(default_factory=deque)
+    left: defaultdict[str | None, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     stirred: deque[float] = field(default_factory=deque)  # acts of people and crashes, which excuse a request
     not_before: float = -inf  # Retry-After
     dead: dict[str, HeldGrant | None] = field(default_factory=dict)  # replaced or rejected, as this one heard
@@ -71,7 +72,7 @@ class Laws:
         self.seen = {grant: Seen() for grant in world.schedule.setup.grants}
         self.durable: dict[str, Record] = {}
         self.ever_durable: set[str] = set()  # token values
-        self._due: dict[tuple[object, ...], float] = {}
+        self._due: dict[tuple[int, str, int, str], float] = {}
 
     def hold(self, law: str, holds: bool, what: str) -> None:
         self.checked[law] += 1
@@ -81,7 +82,9 @@ class Laws:
 
     # -- what is served
 
-    def served(self, life: Life, grant: str, token: AccessToken, min_ttl: float = 0.0) -> None:
+    def served(
+        self, life: Life, grant: str, token: AccessToken, min_ttl: float = 0.0, wanted: Wanted | None = None
+    ) -> None:
         seen, held, value = self.seen[grant], life.broker.grants.get(grant), token.value.reveal()
         self.hold("law 14: a grant that vanished serves nothing", held is not None, f"{grant}: {value}")
         truth = self.world.provider_of(grant).access[value]
@@ -98,6 +101,8 @@ class Laws:
             left >= min_ttl - EPSILON,
             f"{grant}: {value} lives {left:.2f} s, wanted {min_ttl:g}",
         )
+        right = _is_own(truth.scope) if wanted is None else (truth.scope,) == wanted.scope
+        self.hold(VARIANTS, right, f"{grant}: {value} was got for {truth.scope}, wanted {wanted}")
         self.hold("law 15: a grant serves its own tokens", truth.grant == grant, f"{grant}: {value} of {truth.grant}")
         self.hold("law 10: nothing revoked is served", not seen.revoked, f"{grant}: {value} after its revocation")
         self.hold(
@@ -148,9 +153,10 @@ class Laws:
         """brokerd told people something."""
         self.hold("law 11: no secret is said", "test-only-" not in text, text)
 
-    def decided(self, life: Life, provider: Provider, grant: str, token: str | None) -> None:
+    def decided(self, life: Life, provider: Provider, grant: str, fields: dict[str, str]) -> None:
         """brokerd has decided to send a request, whether it can leave or not."""
         seen, now = self.seen[grant], self.world.clock.true()
+        token, scope = fields.get("refresh_token"), fields.get("scope")
         if token is not None:
             self._spends(life, provider, grant, token)
         held = self.world.life and self.world.life.broker.grants.get(grant)
@@ -162,16 +168,17 @@ class Laws:
             now >= seen.not_before - EPSILON,
             f"{grant}: {seen.not_before - now:.2f} s too early",
         )
-        seen.left.append(now)
-        while seen.left[0] < now - WINDOW:
-            seen.left.popleft()
+        left = seen.left[None if _is_own(scope) else scope]
+        left.append(now)
+        while left[0] < now - WINDOW:
+            left.popleft()
         while seen.stirred and seen.stirred[0] < now - 1.5 * WINDOW:
             seen.stirred.popleft()
         setup = self.world.provider_of(grant).setup
         lifetime, kept = setup.lifetime, not setup.rotates and setup.refresh_lifetime is not None
         most = 12 + WINDOW / (lifetime / 3) + WINDOW / (0.6 * lifetime) + 8 * len(seen.stirred)
         law = "law 6: a refresh token that is never replaced causes no loop" if kept else "law 6: requests are bounded"
-        self.hold(law, len(seen.left) <= most, f"{grant}: {len(seen.left)} in a minute")
+        self.hold(law, len(left) <= most, f"{grant}: {len(left)} in a minute for {scope}")
 
     def _spends(self, life: Life, provider: Provider, grant: str, token: str) -> None:
         seen, clock = self.seen[grant], self.world.clock
@@ -269,7 +276,7 @@ class Laws:
         self.by_hand(grant)
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
         seen.known.clear()
-        for token in (record.access_token, record.refresh_token):
+        for token in (record.access_token, record.refresh_token, *_variants(record)):
             if token is not None:
                 seen.dooming.add(token.value.reveal())
 
@@ -299,7 +306,7 @@ class Laws:
         before, self.durable = self.durable, life.store.records()
         for grant, record in self.durable.items():
             seen, provider = self.seen[grant], self.world.provider_of(grant)
-            for token in (record.access_token, record.refresh_token):
+            for token in (record.access_token, record.refresh_token, *_variants(record)):
                 if token is not None:
                     self.ever_durable.add(token.value.reveal())
             refresh = record.refresh_token
@@ -370,6 +377,9 @@ class Laws:
         for grant, held in list(life.broker.grants.items()):
             if (token := life.broker.cached(grant)) is not None:
                 self.served(life, grant, token)
+            for each in held.record.variants:
+                if (token := held.serves_variant(each.wanted, now)) is not None:
+                    self.served(life, grant, token, wanted=each.wanted)
             if held.flight is None and not held.blocked:
                 self._marks(life, grant, held)
                 self._steady(life, grant, held, now)
@@ -397,7 +407,8 @@ class Laws:
         if plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
             return
         due = now.boot + plan.delay
-        before = self._due.setdefault((life.number, grant, record.generation, record.asked, plan.operation), due)
+        renewal = f"{plan.operation} {plan.wanted} of {record.asked}"
+        before = self._due.setdefault((life.number, grant, record.generation, renewal), due)
         self.hold(
             "law 6: jitter is drawn once",
             abs(due - before) < 1.0,
@@ -409,6 +420,15 @@ def _same(record: Record, before: Record | None) -> bool:
     return before is not None and record.generation == before.generation
 
 
+def _is_own(scope: str | None) -> bool:
+    """Whether it is what a grant asks its own tokens for, not a variant."""
+    return scope is None or " " in scope
+
+
+def _variants(record: Record) -> tuple[AccessToken, ...]:
+    return tuple(each.access_token for each in record.variants)
+
+
 def _refresh_token(record: Record | None) -> str | None:
     return record.refresh_token.value.reveal() if record is not None and record.refresh_token is not None else None
 
@@ -417,4 +437,5 @@ AHEAD = "law 6: a token that can be had is there before it is asked for"
 UNDATED = "law 8: what an untrusted clock dated is not believed in another boot"
 REFUSED_EARLY = "law 7: a password that was refused ahead of need is remembered"
 BEGUN = "law 4: the state is looked at again once the credentials are read"
+VARIANTS = "law 1: a variant is what was asked for, and never the grant's own token"
 RETURNED = "law 1: a grant that vanished and returned is still one grant"

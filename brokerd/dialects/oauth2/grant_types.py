@@ -95,7 +95,7 @@ def check(name: str, credentials: frozenset[str], settings: Mapping[str, object]
             raise ConfigError(words, key="credentials.subject_token")
     elif "subject" in settings:
         raise ConfigError('only grant_type = "token_exchange" has this', key="subject")
-    for key in ("redirect_uri", "authorization_params"):
+    for key in ("redirect_uri", "authorization_params", "pushed_request"):
         if key in settings and name != "authorization_code":
             raise ConfigError('only grant_type = "authorization_code" has this', key=key)
 

@@ -193,4 +193,13 @@ def test_what_was_refused_and_sent_again_since_holds_a_grant_back_no_more() -> N
     assert broken_by(schedule(*events, horizon=300.0)) is None
 
 
+def test_a_conflict_whose_record_cannot_be_read_because_the_disk_went_away_is_no_fault_of_our_own() -> None:
+    events = [IMPORT]
+    for n in range(100, 900, 40):  # a commit that fails lies on the disk at times; then the disk goes between two more
+        fails = at(n - 1, "disk", kind="fails", after=2, writes=4)
+        again = at(n + 7, "disk", kind="fails", after=1, writes=1)
+        events += [fails, at(n, "refresh", grant="app"), again]
+    assert broken_by(schedule(*events)) is None
+
+
 GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}

@@ -112,10 +112,9 @@ class Exchanger:
         self, held: HeldGrant, plan: Plan, generation: int, used: dict[str, Secret], subjects: Subjects | None
     ) -> Outcome | None:
         """The exchange with these credentials, unless what it would send was refused before (law 7)."""
-        gone = held.stopped or held.record.generation != generation or held.record.state is State.REVOKED
-        if gone or held.credentials is not used:
-            return None  # while the credentials were read, the grant went another way
         now = self._clock.now()
+        if held.credentials is not used or not _stands(plan, held, generation, now):
+            return None  # while the credentials were read, the grant went another way
         sent = self._sent(held, plan, now)
         if held.insisted:
             held.insisted = False
@@ -137,10 +136,12 @@ class Exchanger:
         else:
             held.variety.begin(now)
         with trio.CancelScope() as scope:
-            ended = await self._converse(held, plan, scope, subjects)
+            ended = await self._converse(held, plan, now, scope, subjects)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
-                sent = self._sent(held, plan, now)
-                ended = await self._converse(held, plan, scope, subjects)
+                now = self._clock.now()
+                if _stands(plan, held, generation, now):
+                    sent = self._sent(held, plan, now)
+                    ended = await self._converse(held, plan, now, scope, subjects)
             believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, sent, spends=spends)
         return ended.outcome if believed else None
 
@@ -180,7 +181,7 @@ class Exchanger:
         return Sent(found.digest(), until_changed=False)
 
     async def _converse(
-        self, held: HeldGrant, plan: Plan, scope: trio.CancelScope, subjects: Subjects | None
+        self, held: HeldGrant, plan: Plan, now: Moment, scope: trio.CancelScope, subjects: Subjects | None
     ) -> Conversation:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
@@ -192,7 +193,7 @@ class Exchanger:
                 raise StoreUnavailable("the grant was revoked or given a new token meanwhile")
 
         generation = held.record.generation
-        return await self._run(held, _exchange(held, plan, self._clock.now()), journal, subjects)
+        return await self._run(held, _exchange(held, plan, now), journal, subjects)
 
     async def _run(
         self,
@@ -387,6 +388,17 @@ class Exchanger:
             return await self._credentials(held, again=True) != used
         except SecretsUnreadable:
             return False
+
+
+def _stands(plan: Plan, held: HeldGrant, generation: int, now: Moment) -> bool:
+    """Whether the plan can still be carried out: the grant was neither revoked nor given a new token since, and what
+    would be sent lives (a machine may have been suspended)."""
+    if held.stopped or held.record.generation != generation or held.record.state is State.REVOKED:
+        return False
+    ability = held.ability(now)
+    if plan.operation is Operation.RENEW:
+        return ability.renew and usable(held.record.refresh_token, now)
+    return ability.issue
 
 
 def _begun(record: Record) -> Record:

@@ -291,8 +291,7 @@ class Flights:
         """Set when the refresher is to look at the grant next."""
         now, spread = self._clock.now(), self._spread.pop(held.name, 0.0)
         plan = held.plan(now, for_caller=False)
-        not_its_own = plan is None or plan.operation is Operation.REVOKE or plan.wanted is not None
-        if not_its_own and held.flight is None and not held.blocked:
+        if plan is None or plan.operation is Operation.REVOKE or plan.wanted is not None:
             self._note_dead_end(held, now)
         plan = self._allowed(held, plan, now)
         at = None if plan is None or held.flight is not None else now.boot + (plan.delay or held.bounded(spread, now))
@@ -306,6 +305,8 @@ class Flights:
     def _note_dead_end(self, held: HeldGrant, now: Moment) -> None:
         """A grant that has nothing left to get a token with needs a login, and says so before its token ends."""
         record = held.record
+        if held.flight is not None or held.blocked or held.stopped:  # nothing is planned, whatever is left
+            return
         if record.state not in (State.READY, State.RETRYING) or held.plan(now, for_caller=True) is not None:
             return
         words = "its refresh token has expired" if record.refresh_token else "it has no refresh token yet"

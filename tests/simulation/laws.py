@@ -58,8 +58,12 @@ class Seen:
     epoch: int = 0  # rises with each import and revocation
     family: int = 0  # of the last import that was said to have happened
     imported_by: HeldGrant | None = None
-    dooming: set[str] = field(default_factory=set)  # tokens held when it was asked to be revoked
+    holding: set[str] = field(default_factory=set)  # tokens held when it was last asked to be revoked
+    dooming: set[str] = field(default_factory=set)  # those of revocations before that one
     doomed: set[str] = field(default_factory=set)  # those of a revocation that is durable
+
+    def to_be_dead(self) -> set[str]:
+        return self.doomed | self.dooming | self.holding
 
 
 class Laws:
@@ -276,9 +280,8 @@ class Laws:
         self.by_hand(grant)
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
         seen.known.clear()
-        for token in (record.access_token, record.refresh_token, *_variants(record)):
-            if token is not None:
-                seen.dooming.add(token.value.reveal())
+        seen.dooming |= seen.holding
+        seen.holding = _tokens(record)
 
     def importing(self, grant: str, token: str) -> None:
         seen = self.seen[grant]
@@ -306,17 +309,18 @@ class Laws:
         before, self.durable = self.durable, life.store.records()
         for grant, record in self.durable.items():
             seen, provider = self.seen[grant], self.world.provider_of(grant)
-            for token in (record.access_token, record.refresh_token, *_variants(record)):
-                if token is not None:
-                    self.ever_durable.add(token.value.reveal())
-            refresh = record.refresh_token
+            same = _same(record, before.get(grant))
+            self.ever_durable |= _tokens(record)
+            refresh = _refresh_token(record)
             if record.state is State.REVOKED:
                 seen.known.clear()
-                seen.doomed |= seen.dooming
-            elif refresh is not None and (value := refresh.value.reveal()) in seen.imports - seen.dead.keys():
-                seen.known.add(value)  # an import counts from here on, whether its caller is still there or not
-            if refresh is not None and GRANTS[grant] == REFRESHING and not _same(record, before.get(grant)):
-                family = provider.refresh[refresh.value.reveal()].family
+                seen.doomed |= seen.dooming | seen.holding
+            elif refresh in seen.imports - seen.dead.keys() and not same:
+                # An import counts from here on, whether its caller is still there or not. One that still lies here
+                # while a newer one is in memory only counts no more.
+                seen.known.add(refresh)
+            if refresh is not None and GRANTS[grant] == REFRESHING and not same:
+                family = provider.refresh[refresh].family
                 other = seen.imported_by not in (None, life.broker.grants.get(grant))
                 self.hold(
                     RETURNED if other else "law 4: an outcome of an older generation moves nothing",
@@ -345,6 +349,8 @@ class Laws:
             if lost := {token for token in seen.known if token != held}:
                 seen.known -= lost
                 seen.unheard = seen.unheard or (bool(lost - seen.imports) and held in seen.touched)
+            if held in seen.imports - seen.dead.keys():
+                seen.known.add(held)  # a newer import may have been in memory only
             if record is None or record.refused is None:
                 seen.refused.clear()
             if record is None or not self._remembers(record, seen.not_before):
@@ -353,7 +359,7 @@ class Laws:
                 seen.revoked = "stored"
             elif seen.revoked == "asked":
                 seen.revoked = ""
-            seen.dooming.clear()
+            seen.holding, seen.dooming = set(), set()
             if seen.family and held is not None:
                 seen.family = min(seen.family, self.world.provider_of(grant).refresh[held].family)
             elif held is None:
@@ -380,6 +386,8 @@ class Laws:
             for each in held.record.variants:
                 if (token := held.serves_variant(each.wanted, now)) is not None:
                     self.served(life, grant, token, wanted=each.wanted)
+            if self.seen[grant].revoked == "asked" and held.record.state is not State.REVOKED:
+                self.seen[grant].holding = _tokens(held.record)  # what was being written when it was asked comes first
             if held.flight is None and not held.blocked:
                 self._marks(life, grant, held)
                 self._steady(life, grant, held, now)
@@ -425,8 +433,9 @@ def _is_own(scope: str | None) -> bool:
     return scope is None or " " in scope
 
 
-def _variants(record: Record) -> tuple[AccessToken, ...]:
-    return tuple(each.access_token for each in record.variants)
+def _tokens(record: Record) -> set[str]:
+    held = (record.access_token, record.refresh_token, *(each.access_token for each in record.variants))
+    return {token.value.reveal() for token in held if token is not None}
 
 
 def _refresh_token(record: Record | None) -> str | None:

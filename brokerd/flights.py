@@ -311,6 +311,7 @@ class Flights:
             return
         words = "its refresh token has expired" if record.refresh_token else "it has no refresh token yet"
         held.record = records.lacks_login(record, words)
+        self._changed(held.name)
 
     async def _mend(self) -> None:
         """Store what is in memory only, as soon as the store can be written again (law 2)."""

@@ -198,7 +198,9 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="%(default)s unless named"
     )
-    parser.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
+    then = parser.add_mutually_exclusive_group()
+    then.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
+    then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
 def _keygen(parser: ArgumentParser) -> None:

@@ -123,7 +123,7 @@ def test_a_revocation_dooms_every_variant_and_a_login_forgets_them() -> None:
     gone = revoked(kept, NOW)
     assert not gone.variants
     assert {Doomed(each) for each in values} <= set(gone.doomed)
-    again = granted(kept, tokens().access_token, NOW, 0.5)  # type: ignore[arg-type]
+    again = granted(kept, tokens("own-2", "refresh-2"), NOW, 0.5, "all")
     assert not again.variants
     assert values <= set(again.outlived)
 

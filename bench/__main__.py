@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench import processes
 from bench.crowd import ALLOWED, KINDS
+from bench.evidence import evidence
 from bench.fetches import fetches, starts, table
 from bench.grants import GRANT, cost, one
 from bench.pressure import pressure
@@ -20,6 +21,7 @@ from bench.processes import Daemon, Failed
 from brokerd import __version__
 
 BARE_LEAST = 0.7  # of the bare server's gets per second
+EVIDENCE_LEAST = 0.6  # of the gets per second without an audit log
 PYTHON_MOST = 3.0  # times `python -c pass`
 PRESSURE_MOST = 5.0  # times the p99 while nothing else happens
 MEMORY_MOST = 150.0  # MB
@@ -76,6 +78,7 @@ def run(
         yield from about_fetches(daemon, folder, rounds, seconds)
         yield from about_starts(daemon, starts)
         yield from about_pressure(daemon, rounds, seconds)
+    yield from about_evidence(folder, one(urls), rounds, seconds)
     yield from about_many(folder / "many", urls, grants)
 
 
@@ -91,6 +94,15 @@ def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> 
     for row in rows:
         ratio = row.ratio("per_second")
         yield ratio >= BARE_LEAST, f"get, {row.name}: {ratio:.2f} of the bare server's speed; {BARE_LEAST:g} or better"
+
+
+def about_evidence(folder: Path, grants: str, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    rows = list(evidence(folder, grants, GRANT, rounds, seconds))
+    say(table(rows, "with an audit log", "without"), "")
+    for row in rows:
+        ratio = row.ratio("per_second")
+        words = f"get with an audit log, {row.name}: {ratio:.2f} of the speed without; {EVIDENCE_LEAST:g} or better"
+        yield ratio >= EVIDENCE_LEAST, words
 
 
 def about_starts(daemon: Daemon, times: int) -> Iterator[tuple[bool, str]]:

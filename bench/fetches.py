@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.load import Load
-from bench.processes import BIN, Daemon, bare, computed, generator, timed
+from bench.processes import BIN, Daemon, Generator, bare, computed, generator, timed
 
 LOADS = (  # in words, clients at once, whether each get has a connection of its own
     ("kept connection, 1 client", 1, False),
@@ -55,31 +55,32 @@ def fetches(daemon: Daemon, grant: str, folder: Path, rounds: int, seconds: floa
     path = str(folder / "bare")
     turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _, _ in LOADS}
     with bare(path, daemon.call("get", grant=grant)) as yardstick, generator() as load:
-
-        def turn(pid: int, path: str, clients: int, fresh: bool) -> Turn:
-            before = computed(pid)
-            found = load.measure(Load(path, grant, clients, fresh, seconds))
-            return Turn(found.per_second, found.p50, found.p99, (computed(pid) - before) / found.answers, found.busy)
-
         for number in range(rounds):
             for name, clients, fresh in LOADS:
-                ours = partial(turn, daemon.process.pid, daemon.socket, clients, fresh)
-                theirs = partial(turn, yardstick.pid, path, clients, fresh)
-                turns[name].append(_both(ours, theirs, swapped=bool(number % 2)))
+                ours = partial(measured, load, daemon.process.pid, daemon.socket, grant, clients, fresh, seconds)
+                theirs = partial(measured, load, yardstick.pid, path, grant, clients, fresh, seconds)
+                turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
     return [Row(name, *zip(*pairs, strict=True)) for name, pairs in turns.items()]
+
+
+def measured(load: Generator, pid: int, path: str, grant: str, clients: int, fresh: bool, seconds: float) -> Turn:
+    """One turn at the server with that pid and socket."""
+    before = computed(pid)
+    found = load.measure(Load(path, grant, clients, fresh, seconds))
+    return Turn(found.per_second, found.p50, found.p99, (computed(pid) - before) / found.answers, found.busy)
 
 
 def starts(daemon: Daemon, grant: str, times: int) -> list[tuple[float, float]]:
     """Seconds of the whole processes `brokerctl get` and `python -c pass`, pair by pair. Raises Failed."""
     get = (str(BIN / "brokerctl"), "--socket", daemon.socket, "get", grant)
     nothing = (sys.executable, "-c", "pass")
-    return [_both(partial(timed, get), partial(timed, nothing), swapped=bool(n % 2)) for n in range(times)]
+    return [both(partial(timed, get), partial(timed, nothing), swapped=bool(n % 2)) for n in range(times)]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], subject: str = "brokerd", yardstick: str = "bare trio server") -> str:
     """For people: the middle one of each measurement's turns."""
     heads = ("req/s", "p50 µs", "p99 µs", "CPU µs")
-    lines = [f"{'':28}{'brokerd':>32}   {'bare trio server':>32}   {'brokerd / bare':>24}"]
+    lines = [f"{'':28}{subject:>32}   {yardstick:>32}   {'first / second':>24}"]
     lines.append(f"{'get':28}" + "   ".join(["".join(f"{head:>8}" for head in heads)] * 2 + [RATIO_HEADS]))
     for row in rows:
         ratios = "".join(f"{row.ratio(field):6.2f}" for field in FIELDS)
@@ -95,7 +96,8 @@ def _middle(turns: Sequence[Turn]) -> str:
     return "".join(f"{cell:8,.0f}" for cell in cells)
 
 
-def _both(subject: Callable[[], T], yardstick: Callable[[], T], *, swapped: bool) -> tuple[T, T]:
+def both(subject: Callable[[], T], yardstick: Callable[[], T], *, swapped: bool) -> tuple[T, T]:
+    """Both of a pair, one after the other."""
     if swapped:
         last = yardstick()
         return subject(), last

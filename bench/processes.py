@@ -85,7 +85,7 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def brokerd(folder: Path, grants: str) -> Iterator[Daemon]:
+def brokerd(folder: Path, grants: str, audit: str = "serve") -> Iterator[Daemon]:
     """The real daemon on `folder`, whose state it finds there again; `grants`: the configuration beyond [daemon].
     Everybody may connect."""
     config, path, log = folder / "brokerd.toml", folder / "s", folder / "log"
@@ -95,7 +95,7 @@ def brokerd(folder: Path, grants: str) -> Iterator[Daemon]:
     config.touch(mode=0o600)
     config.write_text(
         f'[daemon]\nsocket = "{path}"\nsocket_mode = "0666"\nstate_dir = "{folder}/state"\n'
-        f'key = {{ file = "{key}" }}\n{grants}'
+        f'key = {{ file = "{key}" }}\naudit = "{audit}"\n{grants}'
     )
     began = time.perf_counter()
     with process(str(BIN / "brokerd"), "--config", str(config), "--log-level", "warning", log=log) as started:

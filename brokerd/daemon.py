@@ -27,6 +27,7 @@ from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportErro
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
 from brokerd.edge import descriptors, keys, listen, log, systemd
+from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
@@ -34,6 +35,7 @@ from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
+from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
 from brokerd.methods import NOT_ADOPTED, Methods
 from brokerd.metrics import Metrics
@@ -105,7 +107,7 @@ def check_configuration(path: str) -> str:
                 with _as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
                     read_secret(source)
     if configuration.daemon.key.command is None:
-        _read_key(configuration)
+        read_key(configuration)
     counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
     words = ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
     return f"{path}: the configuration is right: {words}"
@@ -120,7 +122,11 @@ async def run(path: str) -> None:
     with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration) as listener:
         async with trio.open_nursery() as writing:
             writing.start_soon(store.run)
-            await Daemon(path, store).run(configuration, listener)
+            trail = await _trail(configuration.daemon, store)
+            audit = Audit(trail=trail, required=configuration.daemon.audit == "stop")
+            if trail is not None:
+                writing.start_soon(trail.run)
+            await Daemon(path, store, audit, trail).run(configuration, listener)
             writing.cancel_scope.cancel()
 
 
@@ -130,10 +136,12 @@ class Daemon:
 
     path: str
     store: Store
+    audit: Audit
+    trail: Trail | None
 
     def __post_init__(self) -> None:
         self.clock, self.entropy = SystemClock(), SystemEntropy()
-        self.audit, self.metrics = Audit(), Metrics()
+        self.metrics = Metrics()
         self.providers: dict[str, Provider] = {}
         self.settings: DaemonSettings
         self.broker: Broker
@@ -147,6 +155,10 @@ class Daemon:
             self.audit.said("a new store was begun", path=str(self.store.path))
         if not self.store.adopted:
             self.audit.warned(NOT_ADOPTED, path=str(self.store.path))
+        self.audit.said("starting", version=__version__, pid=os.getpid())
+        if self.trail is not None:
+            self.trail.noticed = self._note_audit_trouble
+            await self.trail.write()  # whether it can be written is known before anybody is served
         async with trio.open_nursery() as flights:
             exchanger = Exchanger(self.store, self.clock, self.entropy, read_secrets, self.audit, self.metrics)
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
@@ -178,6 +190,8 @@ class Daemon:
             flights.cancel_scope.cancel()
         self.broker.flights.tell_what_is_lost()
         self.audit.said("stopped")
+        if self.trail is not None:
+            await self.trail.write(everything=True)
 
     def _note_trouble(self) -> None:
         """The log learns when the disk fails, and when it is back."""
@@ -185,6 +199,13 @@ class Daemon:
             self.audit.warned("the store cannot be written", reason=self.store.trouble)
         else:
             self.audit.said("the store can be written again")
+
+    def _note_audit_trouble(self) -> None:
+        why, _ = self.audit.trouble
+        if why is None:
+            self.audit.said("the audit log can be written again")
+        else:
+            self.audit.warned("THE AUDIT LOG CANNOT BE WRITTEN", reason=why, then=self.settings.audit)
 
     async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -276,11 +297,16 @@ _secrets = trio.CapacityLimiter(8)
 # -- what the daemon stands on
 
 
-def _state_dir(configuration: Configuration) -> Path:
-    """The state directory, made where it is not there and closed to others."""
-    folder = Path(
+def state_path(configuration: Configuration) -> Path:
+    """Where the state directory is, or is to be."""
+    return Path(
         configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
     )
+
+
+def _state_dir(configuration: Configuration) -> Path:
+    """The state directory, made where it is not there and closed to others."""
+    folder = state_path(configuration)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = folder.stat().st_mode
@@ -294,7 +320,7 @@ def _state_dir(configuration: Configuration) -> Path:
 
 async def opened_store(configuration: Configuration) -> Store:
     """The store in the state directory, which is ours alone from now on."""
-    kek = await in_thread(functools.partial(_read_key, configuration))
+    kek = await in_thread(functools.partial(read_key, configuration))
     folder = await in_thread(functools.partial(_state_dir, configuration))
     try:
         return await in_thread(functools.partial(Store, folder, kek, machine_id(), SystemEntropy()))
@@ -303,7 +329,19 @@ async def opened_store(configuration: Configuration) -> Store:
         raise CannotStart(str(error), EXIT_UNAVAILABLE if unavailable else EXIT_CONFIGURATION) from None
 
 
-def _read_key(configuration: Configuration) -> bytes:
+async def _trail(settings: DaemonSettings, store: Store) -> Trail | None:
+    """The audit log, unless there is to be none."""
+    if settings.audit == "off":
+        return None
+    try:
+        memory = await in_thread(store.audit_memory)
+    except StoreUnavailable as error:
+        raise CannotStart(str(error), EXIT_UNAVAILABLE) from None
+    return Trail(store.path.parent / FOLDER, memory, settings.audit_size * 1024 * 1024, store.remember_audit)
+
+
+def read_key(configuration: Configuration) -> bytes:
+    """The key of [daemon] key. Raises ConfigError."""
     source = configuration.daemon.key
     with _as_config_error(configuration.path, "daemon.key"):
         if source.file is not None and not Path(source.file).exists():

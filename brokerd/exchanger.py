@@ -362,6 +362,7 @@ class Exchanger:
             name,
             state=str(record.state),
             generation=record.generation,
+            token=record.access_token if isinstance(outcome, Issued) and not wanted else None,
             **({"interrupted": True} if record.interrupted else {}),
             **({"unstored": True} if held.unstored else {}),
             **({"remedy": held.remedy} if held.remedy else {}),

@@ -13,7 +13,7 @@ import trio
 from brokerd_client.errors import ProtocolError
 from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
 
-from brokerd.audit import Audit
+from brokerd.audit import Audit, acting
 from brokerd.core.admission import DENIAL, RETRY_AFTER, WARN_AGAIN, Account, Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Caller
@@ -80,7 +80,7 @@ class Server:
         except Failure as failure:
             self._metrics.refusals.inc()
             if account.worth_a_word(now):
-                self._audit.warned("a connection was refused", reason=failure.message, uid=uid)
+                self._audit.rejected("a connection was refused", reason=failure.message, uid=uid)
             with sock, contextlib.suppress(OSError):
                 sock.send(pack_error(None, failure.as_map()))
         else:
@@ -123,7 +123,7 @@ class Server:
     def bad_input(self, account: Account, caller: Caller, error: ProtocolError) -> None:
         account.charge(DENIAL, trio.current_time())
         self._metrics.protocol_errors.inc()
-        self._audit.warned("bad input on a connection", reason=str(error), pid=caller.pid, uid=caller.uid)
+        self._audit.rejected("bad input on a connection", caller, reason=str(error))
 
 
 class Connection:
@@ -143,6 +143,7 @@ class Connection:
     async def serve(self, caller: Caller) -> None:
         """Until the client closes, sends what is no message, or leaves something undone for too long."""
         self._session = session = Session(caller, self._account, self._notify)
+        acting.set(caller)
         reader, sock, account = self._reader, self._sock, self._account
         deadline = math.inf  # of an unfinished message; bytes that trickle in do not move it
         while True:

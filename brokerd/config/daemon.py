@@ -19,7 +19,8 @@ LIMITS = (
     "max_connections_per_user",
     "max_waiting_per_user",
     "max_rate_per_user",
-)  # as in Limits  # as in Limits
+)  # as in Limits
+AUDIT = ("serve", "stop", "off")
 
 
 class KeyFile(SourceFile):
@@ -36,6 +37,8 @@ class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
     max_connections_per_user: int | None = None
     max_waiting_per_user: int = 4_096
     max_rate_per_user: float = 5_000.0
+    audit: str = "serve"
+    audit_size: int = 64
 
 
 def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
@@ -58,9 +61,22 @@ def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
         for key in LIMITS:
             if (number := getattr(table, key)) is not None and number < 1:
                 raise expected("a number of 1 or more", number, key=key)
+        if table.audit not in AUDIT:
+            raise expected(f"one of {', '.join(AUDIT)}", table.audit, key="audit")
+        if table.audit_size < 1:
+            raise expected("a number of MiB, 1 or more", table.audit_size, key="audit_size")
         limits = Limits(*(getattr(table, key) for key in LIMITS))
         key_source = DEFAULT_KEY if table.key is None else _key(table.key)
-        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group, limits)
+        return DaemonSettings(
+            socket=table.socket,
+            state_dir=table.state_dir,
+            key=key_source,
+            socket_mode=int(mode, 8),
+            socket_group=table.socket_group,
+            limits=limits,
+            audit=table.audit,
+            audit_size=table.audit_size,
+        )
 
 
 def _key(raw: dict[str, Any]) -> SecretSource:

@@ -23,6 +23,8 @@ class DaemonSettings:
     socket_mode: int = 0o660
     socket_group: str | None = None
     limits: Limits = field(default_factory=Limits)
+    audit: str = "serve"  # what happens when the audit log cannot be written; "off": there is none
+    audit_size: int = 64  # MiB of all its files together
 
 
 @dataclass(frozen=True, slots=True)

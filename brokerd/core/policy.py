@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -126,6 +126,14 @@ class Policy:
             and any(selector.matches(caller) for selector in rule.callers)
             for rule in self.rules
         )
+
+    def ground(self, caller: Caller, action: Action, grant: str) -> str:
+        """By what the caller may do it: the first rule that says so, by its place among all, or because he is who he
+        is. Empty: he may not."""
+        if replace(self, rules=()).allows(caller, action, grant):
+            return "root" if caller.uid == 0 else "the daemon's own user"
+        saying = (n for n, rule in enumerate(self.rules) if replace(self, rules=(rule,)).allows(caller, action, grant))
+        return next((f"allow[{number}]" for number in saying), "")
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from brokerd.ctl.terminal import Failed, plain
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
@@ -207,13 +207,19 @@ def _keygen(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="must not be there yet")
 
 
-def _recipe(parser: ArgumentParser) -> None:
+def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[str, ArgumentParser]]:
+    """A command's own commands: each with its parser, which is still to be filled."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True, prog=parser.prog)
-    for name, words in RECIPE_ACTIONS.items():
+    for name, words in known.items():
         action = actions.add_parser(
             name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
         )
         action.set_defaults(parser=action)
+        yield name, action
+
+
+def _recipe(parser: ArgumentParser) -> None:
+    for name, action in _actions(parser, RECIPE_ACTIONS):
         if name != "list":
             action.add_argument("recipe", metavar="RECIPE", help="a file that ends in .toml, or a name of the list")
         if name == "try":
@@ -230,8 +236,32 @@ def _try(parser: ArgumentParser) -> None:
     parser.add_argument("--operation", choices=("issue", "renew", "revoke"), default="issue", help="(issue)")
 
 
+def _audit(parser: ArgumentParser) -> None:
+    for name, action in _actions(parser, AUDIT_ACTIONS):
+        action.add_argument("--config", metavar="FILE", help="the daemon's configuration file")
+        if name == "tail":
+            _tail(action)
+
+
+def _tail(parser: ArgumentParser) -> None:
+    parser.add_argument("-n", dest="number", metavar="N", type=_number, default=20, help="how many (20)")
+    parser.add_argument("--follow", action="store_true", help="go on with those that come")
+    parser.add_argument("--grant", metavar="GRANT", help="about this grant only")
+    parser.add_argument("--caller", metavar="USER|UID|PID", help="of this caller only")
+    parser.add_argument("--json", action="store_true", help="print the lines as they lie there")
+
+
 def _completion(parser: ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, nargs="?", default="bash")
+
+
+def _number(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise ValueError
+    return number
+
+
+_number.__name__ = "number"  # argparse's word for it
 
 
 def _seconds(text: str) -> float:
@@ -270,7 +300,11 @@ RECIPE_ACTIONS = {
     "check": "find the mistakes in a recipe, and say what it does",
     "try": "ask the real server once, and show what was sent, came and was read",
 }
-LOCAL = ("add", "keygen", "recipe", "completion")  # need no daemon
+AUDIT_ACTIONS = {
+    "verify": "say whether anybody changed, removed or reordered a line",
+    "tail": "print the newest entries",
+}
+LOCAL = ("add", "audit", "keygen", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -286,6 +320,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
+    "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),

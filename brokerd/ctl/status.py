@@ -108,10 +108,11 @@ def _picture(found: dict[str, Any], now: float) -> Any:
     parts.append(Text(plain(running), style="dim"))
     if daemon["locked"]:
         parts.append(Text("the keys are locked", style="red"))
-    if daemon.get("store"):
-        since = daemon.get("store_since")
-        when = f" (failing since {span(now - since)})" if since is not None else ""
-        parts.append(Text(f"store: {plain(daemon['store'])}{when}", style="red"))
+    for name, words in (("store", "store"), ("audit", "audit log")):
+        if daemon.get(name):
+            since = daemon.get(f"{name}_since")
+            when = f" (failing since {span(now - since)})" if since is not None else ""
+            parts.append(Text(f"{words}: {plain(daemon[name])}{when}", style="red"))
     return Group(*parts)
 
 

@@ -226,6 +226,17 @@ class Database:
         self._connection.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?)", (provider, sealed))
 
 
+def glance(folder: Path) -> tuple[dict[str, str], list[tuple[int, bytes]]]:
+    """The table `meta` and the wrapped data keys, by a connection that only reads: also beside a running daemon.
+    Raises sqlite3.Error."""
+    uri = f"file:{quote(str(folder / FILE))}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        return (
+            dict(connection.execute("SELECT key, value FROM meta")),
+            connection.execute("SELECT id, wrapped FROM data_key").fetchall(),
+        )
+
+
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE data_key (id INTEGER PRIMARY KEY, wrapped BLOB NOT NULL, seals INTEGER NOT NULL);

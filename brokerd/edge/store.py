@@ -8,7 +8,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from brokerd.core.breaker import Breaker
+from brokerd.core.chain import Head, Memory
 from brokerd.core.envelope import KEY_BYTES, SEALS_PER_KEY, Bound, EnvelopeError, Keyring, unwrap, wrap
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
@@ -25,6 +26,7 @@ from brokerd.core.record import Record, reopened
 from brokerd.core.secret import Secret
 from brokerd.edge.database import FILE, Database, Row
 from brokerd.edge.lock import Lock
+from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, as_text, audit_memory, bound
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
@@ -153,6 +155,17 @@ class Store:
                 found[provider] = msgspec.msgpack.decode(plain, type=Metadata)
         return found
 
+    def audit_memory(self) -> Memory:
+        """The audit log's key, made where there is none, and its heads. Raises StoreUnavailable."""
+        found = audit_memory(self._database.meta, self._keyring, self._store_id)
+        if found is None:
+            found = Memory(self._entropy.bytes(KEY_BYTES), {})
+            try:
+                self._put_sealed(self._database, AUDIT_KEY, found.key)
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"{self.path}: the key of the audit log cannot be written: {error}") from None
+        return found
+
     @property
     def path(self) -> Path:
         return self._database.path
@@ -234,6 +247,15 @@ class Store:
 
     def _bound_metadata(self, provider: str) -> Bound:
         return Bound(self._store_id, provider, 0, "metadata")
+
+    async def remember_audit(self, heads: Mapping[str, Head]) -> None:
+        """How far the audit log goes: so a cut is noticed. Raises StoreUnavailable."""
+        plain = msgspec.msgpack.encode(heads)
+        await self._do(lambda database: self._put_sealed(database, AUDIT_HEADS, plain))
+
+    def _put_sealed(self, database: Database, name: str, plain: bytes) -> None:
+        found = self._seal(database, plain, bound(self._store_id, name))
+        database.set_meta(name, as_text(found))
 
     async def adopt(self) -> None:
         """This machine and this file are the store's from now on."""

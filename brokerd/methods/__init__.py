@@ -35,6 +35,7 @@ from brokerd.metrics import Metrics
 from brokerd.reload import Changes
 
 LARGE = frozenset({"status"})  # methods whose answers may have megabytes
+CHANGING = frozenset({"refresh", "revoke", "import", "forget", "adopt", "trust", "reload", "login"})
 Handler = Callable[[Session, dict[str, Any]], object]
 __all__ = [
     "LARGE",
@@ -66,7 +67,7 @@ class Methods:
         self._rights = rights = Rights(broker, audit, metrics)
         fetching = Fetching(broker, rights, audit, metrics)
         self._watching = watching = Watching(broker, rights, fetching, nursery)
-        looking, changing = Looking(broker, rights), Changing(broker, rights, reload)
+        looking, changing = Looking(broker, rights, audit), Changing(broker, rights, reload)
         self._logging_in = logging_in = LoggingIn(broker, rights)
         step = {"login": text, "step": count, "wait": wait}
         get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
@@ -115,7 +116,17 @@ class Methods:
         for name in required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
-        return handler(session, params)
+        found = handler(session, params)
+        return self._told(session, method, params, found) if method in CHANGING and callable(found) else found
+
+    def _told(self, session: Session, method: str, params: dict[str, Any], work: Later) -> Later:
+        """The audit log learns of what was asked for in vain; what came of the rest is told where it is done."""
+
+        async def later() -> object:
+            with self.audit.asked(method, params.get("grant"), session.caller):
+                return await work()
+
+        return later
 
     def end(self, session: Session) -> None:
         """The connection is gone: nothing is pushed to it any more, and nobody logs in."""

@@ -7,7 +7,7 @@ import trio
 
 from brokerd.audit import Audit
 from brokerd.broker import Broker
-from brokerd.core.failure import Failure
+from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Action
 from brokerd.core.record import AccessToken
 from brokerd.core.wanted import Wanted
@@ -34,7 +34,7 @@ class Fetching:
             self._rights.require(session, Action.GET, grant, "get")
         min_ttl, refused = params.get("min_ttl", 0.0), params.get("refused")
         token = self._broker.cached(grant, min_ttl, refused)
-        if token is None:
+        if token is None or self._audit.forbids:
             return lambda: self._fetch(session, grant, min_ttl, params.get("wait", WAIT), refused)
         self._metrics.gets_cached.inc()
         return self.as_map(session, grant, token)
@@ -52,7 +52,9 @@ class Fetching:
 
         async def later() -> dict[str, object]:
             wait = params.get("wait", WAIT)
-            return served(await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted))
+            with self._audit.asked("get", grant, session.caller):
+                token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted)
+            return served(token)
 
         token = self._broker.cached(grant, min_ttl, refused, wanted)
         if token is None:
@@ -61,14 +63,31 @@ class Fetching:
         return served(token)
 
     async def _fetch(
-        self, session: Session, grant: str, min_ttl: float, wait: float, refused: str | None = None
+        self,
+        session: Session,
+        grant: str,
+        min_ttl: float,
+        wait: float,
+        refused: str | None = None,
+        method: str = "get",
     ) -> dict[str, object]:
-        token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
-        return self.as_map(session, grant, token)
+        with self._audit.asked(method, grant, session.caller):
+            token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
+            return self.as_map(session, grant, token, method)
+
+    def forbidden(self) -> Failure | None:
+        """Why no token may be served now, though there may be one: nobody would know of it."""
+        if (why := self._audit.forbids) is None:
+            return None
+        words = f'the audit log cannot be written, and without it nothing is served ([daemon] audit = "stop"): {why}'
+        return Failure(Code.UNAVAILABLE, words, retry_after=5.0)
 
     def as_map(
-        self, session: Session, grant: str, token: AccessToken, *, variant: str | None = None
+        self, session: Session, grant: str, token: AccessToken, method: str = "get", *, variant: str | None = None
     ) -> dict[str, object]:
+        """The one place where a token is given out. Raises Failure."""
+        if (failure := self.forbidden()) is not None:
+            raise failure
         found: dict[str, object] = {
             "grant": grant,
             "value": token.value.reveal(),
@@ -78,7 +97,7 @@ class Fetching:
         present = self._broker.grants[grant].settings.provider.dialect.present(token.token_type)
         if present is not DEFAULT_PRESENT:
             found["present"] = present
-        self._audit.fetched(grant, session.caller, variant)
+        self._audit.fetched(grant, session.caller, token, session.told, self._rights.ground, method, variant)
         return found
 
     def get_many(self, session: Session, params: dict[str, Any]) -> Later:
@@ -89,7 +108,7 @@ class Fetching:
         async def one(index: int, grant: str) -> None:
             try:
                 self._rights.require(session, Action.GET, grant, "get_many")
-                found[index] = {"token": await self._fetch(session, grant, min_ttl, wait)}
+                found[index] = {"token": await self._fetch(session, grant, min_ttl, wait, method="get_many")}
             except Failure as failure:
                 found[index] = {"error": failure.as_map()}
 
@@ -107,9 +126,11 @@ class Fetching:
         self._rights.require(session, Action.GET, grant, "proof")
 
         async def later() -> object:
-            token, proof = await self._broker.proof(
-                grant, params["http_method"], params["url"], nonce=params.get("nonce"), wait=params.get("wait", WAIT)
-            )
-            return {**self.as_map(session, grant, token), "proof": proof.reveal()}
+            nonce, wait = params.get("nonce"), params.get("wait", WAIT)
+            with self._audit.asked("proof", grant, session.caller):
+                token, proof = await self._broker.proof(
+                    grant, params["http_method"], params["url"], nonce=nonce, wait=wait
+                )
+                return {**self.as_map(session, grant, token, "proof"), "proof": proof.reveal()}
 
         return later

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from brokerd import __version__
+from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.core.admission import LOOK
 from brokerd.core.policy import Action
@@ -23,9 +24,10 @@ NOT_ADOPTED = "the store was restored or copied to this machine: nothing is spen
 
 
 class Looking:
-    def __init__(self, broker: Broker, rights: Rights) -> None:
+    def __init__(self, broker: Broker, rights: Rights, audit: Audit) -> None:
         self._broker = broker
         self._rights = rights
+        self._audit = audit
         self._started_at = round(time.time(), 2)
 
     def hello(self, _session: Session, _params: dict[str, Any]) -> dict[str, object]:
@@ -70,6 +72,7 @@ class Looking:
         return later
 
     def _daemon(self) -> dict[str, object]:
+        audit, audit_since = self._audit.trouble
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -77,6 +80,8 @@ class Looking:
             "locked": False,
             "store": self._store_trouble(),
             "store_since": self._broker.store.since,
+            "audit": audit,
+            "audit_since": audit_since,
             "tasks": trio.lowlevel.current_statistics().tasks_living,
         }
 

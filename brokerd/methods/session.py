@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import trio
 
-from brokerd.audit import Audit
+from brokerd.audit import Audit, Told
 from brokerd.broker import Broker
 from brokerd.core.admission import DENIAL, Account
 from brokerd.core.failure import Code, Failure, unknown
@@ -30,6 +30,7 @@ class Session:
     may_get: dict[str, bool] = field(default_factory=dict)
     watching: dict[str, Callable[[str], None]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    told: Told = field(default_factory=dict)
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
     logins: set[str] = field(default_factory=set)
@@ -62,22 +63,25 @@ class Rights:
             self._refuse(session, "get", grant, f"its provider answered {wanted} with more than you may get: {more}")
 
     def _refuse(self, session: Session, method: str, grant: str, words: str) -> NoReturn:
-        self._deny(session, method, grant)
+        self._deny(session, method, grant, words)
         if grant in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, grant):
             raise Failure(Code.DENIED, f"{grant}: {words}; see [[allow]] in the configuration", grant)
         raise unknown(grant)
 
     def require_administration(self, session: Session, method: str) -> None:
         if not self.policy.allows_administration(session.caller):
-            self._deny(session, method, "*")
+            self._deny(session, method, "*", "no rule allows admin")
             words = f'{method}: only root, the daemon\'s user, and rules with grants = ["*"] and the action admin may'
             raise Failure(Code.DENIED, words)
 
-    def _deny(self, session: Session, method: str, grant: str) -> None:
+    def _deny(self, session: Session, method: str, grant: str, reason: str) -> None:
         self._metrics.denials.inc()
         session.account.charge(DENIAL, trio.current_time())
-        caller = session.caller
-        self._audit.denied(method, grant[:128], pid=caller.pid, uid=caller.uid, user=caller.user)
+        self._audit.denied(method, grant[:128], session.caller, reason)
+
+    def ground(self, caller: Caller, grant: str) -> str:
+        """By what the caller may get it, for the audit log."""
+        return self.policy.ground(caller, Action.GET, grant)
 
     def may_get(self, session: Session, grant: str) -> bool:
         if session.rules is not self.policy:

@@ -69,9 +69,10 @@ class Watching:
         if held is None or not self._rights.policy.allows(session.caller, Action.GET, grant):
             return "gone", {"grant": grant, **_without_grant(unknown(grant))}
         token = self._broker.cached(grant)
-        if token is not None:
-            return "token", self._fetching.as_map(session, grant, token)
-        return "gone", {"grant": grant, **_without_grant(self._broker.failure(held))}
+        failure = self._fetching.forbidden()
+        if token is not None and failure is None:
+            return "token", self._fetching.as_map(session, grant, token, "watch")
+        return "gone", {"grant": grant, **_without_grant(failure or self._broker.failure(held))}
 
     def end(self, session: Session) -> None:
         """The connection is gone: nothing is pushed to it any more."""

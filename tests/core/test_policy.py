@@ -223,3 +223,18 @@ def test_an_action_that_includes_get_is_bounded_as_well() -> None:
     assert not rules.allows(PORTAL_CALLER, Action.GET, "reports")
     assert rules.allows(PORTAL_CALLER, Action.REVOKE, "reports")
     assert rules.allows_administration(PORTAL_CALLER)
+
+
+def test_the_ground_of_a_permission_is_the_first_rule_that_gives_it() -> None:
+    portal = Caller(pid=1, uid=1000, gids=frozenset({1000}), user="portal")
+    rules = (
+        Rule(("other",), (Selector(user="portal"),)),
+        Rule(("a*",), (Selector(user="portal"),), frozenset({Action.STATUS})),
+        Rule(("a*",), (Selector(uid=1), Selector(uid=1000))),
+        Rule(("*",), (Selector(user="portal"),)),
+    )
+    policy = Policy(rules, owner=500)
+    assert policy.ground(portal, Action.GET, "app") == "allow[2]"
+    assert policy.ground(portal, Action.REVOKE, "app") == ""
+    assert policy.ground(Caller(1, 0, frozenset()), Action.GET, "app") == "root"
+    assert policy.ground(Caller(1, 500, frozenset()), Action.GET, "app") == "the daemon's own user"

@@ -26,7 +26,7 @@ async def test_an_idle_daemon_ends_at_once_and_leaves_nothing_behind(brokerd: Br
         assert trio.current_time() - start < 3
         await caller.closed()
     assert not brokerd.socket.exists()
-    assert sorted(brokerd.bytes_of_state()) == ["brokerd.db", "lock"]
+    assert sorted(brokerd.bytes_of_state()) == ["audit-0001.jsonl", "brokerd.db", "lock"]
     assert "event=stopped" in brokerd.log
     assert "ResourceWarning" not in brokerd.log, "something was left open"
     await brokerd.start()

@@ -88,14 +88,15 @@ async def test_a_store_that_is_gone_at_the_start_is_not_replaced_by_an_empty_one
     status, said = await brokerd.refuses_to_start()
     assert (status, said.count("\n")) == (UNAVAILABLE, 1)
     assert f"brokerd.db is gone; put it back; or delete {brokerd.state}/lock to begin with nothing" in said
-    assert sorted(brokerd.bytes_of_state()) == ["lock"]
+    assert sorted(brokerd.bytes_of_state()) == ["audit-0001.jsonl", "lock"]
     away.rename(brokerd.state / "brokerd.db")
     await brokerd.start()
     assert (await daemon(brokerd))["store"] is None
     assert (await brokerd.error("get", grant="issues"))["code"] == "revoked"
     assert await brokerd.stop() == 0
-    for file in brokerd.state.iterdir():
+    for file in brokerd.state.rglob("*.*"):
         file.unlink()
+    (brokerd.state / "lock").unlink()
     await brokerd.start()
     assert 'event="a new store was begun"' in brokerd.log
     assert await brokerd.get("spends")

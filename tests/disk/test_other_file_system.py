@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import trio
 
@@ -54,8 +55,12 @@ async def test_an_older_store_that_is_mounted_in_the_place_is_not_touched(
     shutil.copytree(brokerd.state, older)
     await brokerd.call("refresh", grant="spends")
     run("mount", "--bind", older, brokerd.state)
-    before = {path.name: path.read_bytes() for path in older.iterdir()}
+    before = files(older)
     await in_trouble(brokerd, provider, WORDS)
-    assert {path.name: path.read_bytes() for path in older.iterdir()} == before
+    assert files(older) == before
     disk.unmount()
     await works_again(brokerd, provider)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

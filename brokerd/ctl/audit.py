@@ -1,0 +1,184 @@
+# The commands that read the audit log where it lies, for root and the daemon's user, with or without a daemon: verify
+# says whether anybody changed it, tail shows it to people.
+from __future__ import annotations
+
+from brokerd.ctl.terminal import Failed, plain, write
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
+FOUND = 1  # the exit code where something is wrong
+ATTEMPTS, PAUSE = 5, 0.5  # a log that is written meanwhile is read again so often, after so many seconds
+LOOK = 0.5  # seconds between looks with --follow
+NOT_SHOWN = {"seal", "file begins"}
+FIRST = ("time", "event", "grant", "outcome", "who", "reason", "count")  # have their place in a line for people
+CHAIN = {"seq", "prev", "first", "last"}  # are shown with --json alone
+
+
+def audit(arguments: Namespace) -> int:
+    """Verify or tail."""
+    from brokerd.core.typed import ConfigError
+
+    try:
+        code: int = {"verify": verify, "tail": tail}[arguments.action](arguments)
+    except ConfigError as error:
+        raise Failed(plain(str(error))) from None
+    except PermissionError as error:
+        words = f"{plain(str(error.filename))} is not yours to read; be root or the user that brokerd runs as"
+        raise Failed(words) from None
+    return code
+
+
+def verify(arguments: Namespace) -> int:
+    """Print everything that is wrong with the log; 1 where there is anything."""
+    from time import sleep
+
+    from brokerd.daemon import read_key, state_path
+    from brokerd.edge.audit_file import SERIES
+
+    configuration = _configuration(arguments)
+    folder = state_path(configuration)
+    kek = read_key(configuration)
+    for _ in range(ATTEMPTS):
+        before = _sizes(folder)
+        lines, findings = _verified(folder, kek)
+        if not findings or _sizes(folder) == before:
+            break
+        sleep(PAUSE)
+    for finding in findings:
+        write(plain(str(finding)))
+    counts = ", ".join(f"{lines[name]:,} lines in {name}" for name in SERIES)
+    write(f"{counts}: {f'{len(findings)} findings' if findings else 'unchanged since they were written'}")
+    return FOUND if findings else 0
+
+
+def tail(arguments: Namespace) -> int:
+    """Print the newest entries, and with --follow those that come."""
+    from heapq import nlargest
+    from time import sleep
+
+    from brokerd.daemon import state_path
+
+    folder = state_path(_configuration(arguments))
+    places: dict[str, tuple[int, int]] = {}
+    wanted = (each for each in _entries(folder, places) if _is_wanted(each, arguments))
+    newest = nlargest(arguments.number, wanted, _time)
+    while True:
+        for entry in sorted(newest, key=_time):
+            write(_as_json(entry) if arguments.json else plain(_words(entry)))
+        if not arguments.follow:
+            return 0
+        sleep(LOOK)
+        newest = [each for each in _entries(folder, places) if _is_wanted(each, arguments)]
+
+
+def _configuration(arguments: Namespace) -> Any:
+    from brokerd.config import DEFAULT_CONFIG, load
+
+    return load(arguments.config or DEFAULT_CONFIG)
+
+
+def _sizes(folder: Path) -> list[tuple[str, int]]:
+    return [(path.name, path.stat().st_size) for _, _, path in _files(folder)]
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """Series, number and path of every file, oldest first. Raises Failed."""
+    from brokerd.edge.audit_file import FOLDER, SERIES, numbered
+
+    for name in SERIES:
+        try:
+            yield from ((name, number, path) for number, path in numbered(folder / FOLDER, name))
+        except (FileNotFoundError, NotADirectoryError):
+            words = f"there is no audit log in {plain(str(folder))}; name the configuration with --config FILE"
+            raise Failed(words) from None
+
+
+def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
+    """How many lines each series has, and all that is wrong. Raises Failed."""
+    from contextlib import suppress
+
+    from brokerd.core.chain import Head
+    from brokerd.core.chain import verify as verified
+    from brokerd.core.ports import StoreError
+    from brokerd.edge.audit_file import SERIES
+    from brokerd.edge.sealed import look
+
+    try:
+        memory = look(folder, kek)  # first: what is written meanwhile is more than it remembers, never less
+    except StoreError as error:
+        raise Failed(f"{plain(str(error))}; without it nothing can be verified") from None
+
+    def contents(series: str) -> Iterator[tuple[int, str, bytes]]:
+        for name, number, path in _files(folder):
+            if name == series:
+                with suppress(FileNotFoundError):  # it made room meanwhile
+                    yield number, path.name, path.read_bytes()
+
+    lines: dict[str, int] = {}
+    findings: list[Any] = []
+    for name in SERIES:
+        head = memory.heads.get(name, Head())
+        lines[name], found = verified(contents(name), name, memory.key, head)
+        findings += found
+    return lines, findings
+
+
+def _entries(folder: Path, places: dict[str, tuple[int, int]]) -> Iterator[Mapping[str, Any]]:
+    """The entries behind `places` (by series: file number and offset), which move on."""
+    from brokerd.core.chain import read
+
+    for name, number, path in _files(folder):
+        file, offset = places.get(name, (0, 0))
+        if number < file:
+            continue
+        with path.open("rb") as opened:
+            opened.seek(offset if number == file else 0)
+            whole = opened.read().rpartition(b"\n")[0]
+            places[name] = (number, (offset if number == file else 0) + len(whole) + bool(whole))
+        for line in whole.split(b"\n"):
+            entry = read(line)
+            if entry is not None and entry.get("event") not in NOT_SHOWN:
+                yield entry
+
+
+def _time(entry: Mapping[str, Any]) -> tuple[float, int]:
+    return float(entry.get("time") or 0), entry["seq"]
+
+
+def _is_wanted(entry: Mapping[str, Any], arguments: Namespace) -> bool:
+    who = entry.get("who", {})
+    callers = (str(who.get("pid")), str(who.get("uid")), who.get("user"))
+    return arguments.grant in (None, entry.get("grant")) and (arguments.caller is None or arguments.caller in callers)
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    """An entry as a line for people: when, what, about which grant, how it ended, who, and the rest."""
+    from datetime import datetime
+
+    at = datetime.fromtimestamp(entry.get("time", 0)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    who = dict(entry.get("who", {}))
+    name, pid = who.pop("user", None) or f"uid {who.get('uid')}", who.pop("pid", None)
+    person = f"by {name}{f' (pid {pid})' if pid else ''}" if who else ""
+    count = f"{entry['count']} times" if "count" in entry else ""
+    rest = {**entry, **_flat({key: who[key] for key in who if key not in ("uid", "gids", "groups")})}
+    others = [f"{key}={value}" for key, value in rest.items() if key not in FIRST and key not in CHAIN]
+    words = (at, entry.get("event"), entry.get("grant"), entry.get("outcome"), count, person, entry.get("reason"))
+    return "  ".join(str(word) for word in (*words, *others) if word)
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value) if isinstance(value, dict) else {key: value}
+    return found
+
+
+def _as_json(entry: Mapping[str, Any]) -> str:
+    from json import dumps
+
+    return dumps(entry, ensure_ascii=False)

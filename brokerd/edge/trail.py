@@ -1,0 +1,162 @@
+# The audit log as the daemon writes it: entries counted and gathered, written in groups with one sync for each, in a
+# thread of its own (law 13). What happens is brokerd/audit.py's to say; the files are edge/audit_file.py's.
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from pathlib import Path
+
+import trio
+
+from brokerd.core.chain import Head, Memory, mark
+from brokerd.core.ports import StoreError
+from brokerd.core.tally import WINDOW, Counted, Tally
+from brokerd.edge.audit_file import SERIES, Entry, Series
+
+GROUP = 1.0  # seconds between groups, at least
+AGAIN = 2.0  # seconds between attempts while the disk does not take it
+REMEMBERED = 10.0  # seconds between writes of the heads to the store, at least
+WAITING = 20_000  # entries of a series that wait for a disk; what is more is counted and lost
+SHARE = {"audit": 3 / 4, "denied": 1 / 4}  # of the room
+# Different entries of one user within a minute that have a line each; those beyond it have one together, without these.
+LINES = {"audit": 256, "denied": 64}
+VARIOUS = {"audit": {"who"}, "denied": {"who", "grant", "reason"}}
+_thread = trio.CapacityLimiter(1)
+
+
+class Trail:
+    """Writes the audit log in `folder`. `trouble`: why it cannot be written, for status; `since`: Unix seconds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        memory: Memory,
+        most: int,
+        remember: Callable[[Mapping[str, Head]], Awaitable[None]],
+        runner: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
+    ) -> None:
+        """`most`: bytes of all files together. `remember` keeps the heads in the store. `runner` runs the synchronous
+        work: a thread, or on virtual time the task itself."""
+        self._runner = runner or _in_thread
+        self.trouble: str | None = None
+        self.since: float | None = None
+        self.noticed: Callable[[], None] = lambda: None  # is called when `trouble` has changed
+        self._key, self._remember = memory.key, remember
+        self._remembered = dict(memory.heads)
+        self._remembered_at = -math.inf
+        self._series = {
+            name: Series(folder, name, memory.key, int(most * SHARE[name]), memory.heads.get(name, Head()))
+            for name in SERIES
+        }
+        self._pending: dict[str, list[Entry]] = {name: [] for name in SERIES}
+        self._lost: dict[str, int] = dict.fromkeys(SERIES, 0)
+        self._tally = Tally()
+        self._marks: dict[int, tuple[object, str]] = {}  # of tokens by their id; the object keeps its id its own
+        self._marks_end = 0.0
+        self._wake = trio.Event()
+        self._writing = trio.Lock()
+
+    def again(self, counted: Counted) -> None:
+        """Count what is open. The way of nearly every get."""
+        counted.count(time.time())
+
+    def note(self, series: str, entry: Entry, who: Hashable = None, more: Callable[[], Entry] | None = None) -> Counted:
+        """Have a line written with the next group, or counted if an equal one was noted within the minute. `who`: the
+        user that brought it about; `more`: fields that are worth working out for a line only."""
+        now, key = time.time(), repr(entry)
+        if (counted := self._tally.again(key, now)) is not None:
+            return counted
+        if who is not None and self._tally.different((series, who)) >= LINES[series]:
+            entry = {name: value for name, value in entry.items() if name not in VARIOUS[series]}
+            entry |= {"who": {"uid": who}, "various": True}
+            key = repr(entry)
+            if (counted := self._tally.again(key, now)) is not None:
+                return counted
+        entry = {"time": round(now, 3), **entry, **(more() if more else {})}
+        counted = Counted(series, entry, (series, who), now)
+        self._tally.begin(key, counted)
+        self._put(series, entry)
+        return counted
+
+    def mark(self, token: object, value: str) -> str:
+        """What identifies a token in the log; worked out once for each."""
+        known = self._marks.get(id(token))
+        if known is None:
+            known = self._marks[id(token)] = (token, mark(value, self._key))
+        return known[1]
+
+    def _put(self, series: str, entry: Entry) -> None:
+        pending = self._pending[series]
+        if len(pending) < WAITING:
+            pending.append(entry)
+        else:
+            self._lost[series] += 1
+        self._wake.set()
+
+    # -- writing
+
+    async def run(self) -> None:
+        """Write what is there, a group at a time, until cancelled."""
+        while True:
+            with trio.move_on_after(REMEMBERED):
+                await self._wake.wait()
+            await self.write()
+            await trio.sleep(AGAIN if self.trouble else GROUP)
+
+    async def write(self, *, everything: bool = False) -> None:
+        """Write what is waiting, now; with `everything`, what is being counted too. Does not fail: see `trouble`."""
+        async with self._writing:
+            self._wake = trio.Event()
+            self._end_minutes(math.inf if everything else time.time())
+            before = self.trouble
+            with trio.CancelScope(shield=True):
+                await self._runner(self._write)
+                if self.trouble != before:
+                    self.noticed()
+                if everything or trio.current_time() >= self._remembered_at + REMEMBERED:
+                    await self._tell_store()
+            if any(self._pending.values()):
+                self._wake.set()
+
+    def _end_minutes(self, now: float) -> None:
+        for counted in self._tally.ended(now):
+            if (rest := counted.rest()) is not None:
+                self._put(counted.series, rest)
+        if now >= self._marks_end:
+            self._marks.clear()
+            self._marks_end = now + WINDOW
+
+    def _write(self) -> None:
+        """In the thread."""
+        for name, series in self._series.items():
+            pending = self._pending[name]
+            if not pending:
+                continue
+            now = round(time.time(), 3)
+            lost = self._lost[name]
+            if lost:
+                pending.append({"time": now, "event": "entries were lost: the disk did not take them", "count": lost})
+                self._lost[name] -= lost
+            try:
+                series.write(pending, now)
+            except OSError as error:
+                words = f"{error.filename or name}: {error.strerror or error}"
+                self.trouble = words
+                self.since = self.since or round(time.time(), 2)
+                return
+        self.trouble = self.since = None
+
+    async def _tell_store(self) -> None:
+        heads = {name: series.head for name, series in self._series.items()}
+        if heads == self._remembered:
+            return
+        self._remembered_at = trio.current_time()
+        with contextlib.suppress(StoreError):  # a disk that is away knows it later
+            await self._remember(heads)
+            self._remembered = heads
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    await trio.to_thread.run_sync(work, limiter=_thread)

@@ -1,0 +1,146 @@
+# Groups, counting and marks, without a daemon: what is written when, on virtual time where somebody waits.
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from brokerd.audit import Audit, acting
+from brokerd.core.chain import Head, Memory
+from brokerd.core.moment import Moment
+from brokerd.core.policy import Caller
+from brokerd.core.ports import StoreUnavailable
+from brokerd.core.record import AccessToken
+from brokerd.core.secret import Secret
+from brokerd.edge.trail import LINES, Trail
+
+PORTAL = Caller(pid=7, uid=1000, gids=frozenset({1000}), user="portal")
+
+
+class Remembering:
+    """The store, which may be away."""
+
+    def __init__(self) -> None:
+        self.heads: list[Mapping[str, Head]] = []
+        self.broken = False
+
+    async def __call__(self, heads: Mapping[str, Head]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.broken:
+            raise StoreUnavailable("the disk is away")
+        self.heads.append(dict(heads))
+
+
+async def at_once(work: Callable[[], None]) -> None:
+    await trio.lowlevel.checkpoint()
+    work()
+
+
+def made(folder: Path, remember: Remembering | None = None) -> Trail:
+    return Trail(folder / "audit", Memory(b"k" * 32, {}), 1024 * 1024, remember or Remembering(), at_once)
+
+
+def token(value: str) -> AccessToken:
+    return AccessToken(Secret(value), "Bearer", Moment(0.0, 0.0, "boot"), 60.0, 0.5)
+
+
+def lines(folder: Path, series: str = "audit") -> list[dict[str, Any]]:
+    content = (folder / "audit" / f"{series}-0001.jsonl").read_bytes().splitlines()
+    return [each for each in map(json.loads, content) if each["event"] not in ("seal", "file begins")]
+
+
+async def test_fetches_are_counted_by_caller_grant_and_token(tmp_path: Path) -> None:
+    trail = made(tmp_path)
+    audit = Audit(trail=trail)
+    one, other, told, elsewhere = token("test-only-1"), token("test-only-2"), {}, {}
+    twin = Caller(pid=7, uid=1000, gids=frozenset({1000}), user="portal")  # another connection of the same process
+    for _ in range(3):
+        audit.fetched("app", PORTAL, one, told, lambda *_: "allow[0]")
+        audit.fetched("app", twin, one, elsewhere, lambda *_: "allow[0]")
+    audit.fetched("app", PORTAL, other, told, lambda *_: "allow[0]")
+    audit.fetched("app", PORTAL, other, told, lambda *_: "allow[0]", "watch")
+    await trail.write(everything=True)
+    found = [(each["event"], each.get("count", 1), each["allowed_by"]) for each in lines(tmp_path)]
+    assert found == [("get", 1, "allow[0]"), ("get", 1, "allow[0]"), ("watch", 1, "allow[0]"), ("get", 5, "allow[0]")]
+    assert len({each["token"] for each in lines(tmp_path)}) == 2
+    assert "test-only" not in (tmp_path / "audit" / "audit-0001.jsonl").read_text()
+
+
+async def test_one_users_flood_has_few_lines_and_pushes_nobody_else_out(tmp_path: Path) -> None:
+    trail = made(tmp_path)
+    audit = Audit(trail=trail)
+    for number in range(1_000):
+        audit.denied("get", f"made-up-{number}", PORTAL, "no rule allows get")
+    audit.denied("get", "app", Caller(8, 2000, frozenset({2000})), "no rule allows get")
+    await trail.write(everything=True)
+    found = lines(tmp_path, "denied")
+    assert len(found) == LINES["denied"] + 1 + 1 + 1
+    assert sum(each.get("count", 1) for each in found) == 1_001
+    assert [each["grant"] for each in found if each["who"]["uid"] == 2000] == ["app"]
+
+
+async def test_whoever_a_task_acts_for_is_named_in_what_it_says(tmp_path: Path) -> None:
+    trail = made(tmp_path)
+    audit = Audit(trail=trail)
+
+    async def for_portal() -> None:
+        acting.set(PORTAL)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(renew)
+
+    async def renew() -> None:
+        audit.exchanged("app", "corp", "renew", "issued", token=token("test-only-1"), generation=2)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(for_portal)
+    audit.said("ready")
+    await trail.write()
+    renewed, ready = lines(tmp_path)
+    assert (renewed["who"]["user"], renewed["generation"], len(renewed["token"])) == ("portal", 2, 16)
+    assert "who" not in ready
+
+
+async def test_groups_are_at_least_a_second_apart_and_the_store_is_told_every_ten(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    remember = Remembering()
+    trail = made(tmp_path, remember)
+    seals = lambda: (tmp_path / "audit" / "audit-0001.jsonl").read_text().count('"seal"')  # noqa: E731
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trail.run)
+        for number in range(200):
+            trail.note("audit", {"event": f"event {number}"})
+            await trio.sleep(0.1)
+        await trio.sleep(2)
+        assert seals() <= 22
+        assert len(lines(tmp_path)) == 200
+        assert 2 <= len(remember.heads) <= 3
+        remember.broken = True
+        trail.note("audit", {"event": "while the store is away"})
+        await trio.sleep(30)
+        remember.broken = False
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert remember.heads[-1]["audit"].seq == 1 + 201 + seals()
+
+
+async def test_what_no_disk_takes_waits_and_what_is_too_much_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("brokerd.edge.trail.WAITING", 10)
+    trail = made(tmp_path)
+    changes: list[str | None] = []
+    trail.noticed = lambda: changes.append(trail.trouble)
+    (tmp_path / "audit").touch()
+    for number in range(15):
+        trail.note("audit", {"event": f"event {number}"})
+        await trail.write()
+    assert trail.trouble is not None
+    assert trail.since is not None
+    (tmp_path / "audit").unlink()
+    await trail.write()
+    assert (trail.trouble, trail.since, len(changes)) == (None, None, 2)
+    assert [each["event"] for each in lines(tmp_path)][:10] == [f"event {number}" for number in range(10)]
+    assert sum(each.get("count", 0) for each in lines(tmp_path)) == 5

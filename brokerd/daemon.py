@@ -26,7 +26,7 @@ from brokerd.core.policy import Policy
 from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportError
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
-from brokerd.edge import descriptors, keys, listen, log, systemd
+from brokerd.edge import descriptors, environment, keys, listen, log, place, process, systemd
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
@@ -62,6 +62,7 @@ class CannotStart(Exception):
 def main() -> None:
     """The command `brokerd`."""
     arguments = parser().parse_args()
+    process.harden()
     try:
         if arguments.check:
             print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
@@ -116,7 +117,7 @@ def check_configuration(path: str) -> str:
 
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
-    configuration = await in_thread(functools.partial(load, path))
+    configuration = await in_thread(functools.partial(_loaded, path))
     with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration) as listener:
         async with trio.open_nursery() as writing:
             writing.start_soon(store.run)
@@ -143,6 +144,7 @@ class Daemon:
     async def run(self, configuration: Configuration, listener: socket.socket) -> None:
         self.settings = configuration.daemon
         self.store.noticed = self._note_trouble
+        self._say_how_safe()
         if self.store.is_new:
             self.audit.said("a new store was begun", path=str(self.store.path))
         if not self.store.adopted:
@@ -179,6 +181,12 @@ class Daemon:
         self.broker.flights.tell_what_is_lost()
         self.audit.said("stopped")
 
+    def _say_how_safe(self) -> None:
+        if not process.lock_memory():
+            self.audit.said("memory is not locked and may be swapped out", remedy="LimitMEMLOCK=infinity in its unit")
+        if os.geteuid() == 0:
+            self.audit.warned("brokerd runs as root, which it never needs", remedy="User=brokerd in its unit")
+
     def _note_trouble(self) -> None:
         """The log learns when the disk fails, and when it is back."""
         if self.store.trouble:
@@ -197,7 +205,7 @@ class Daemon:
         """Read the configuration again, all or nothing (law 14). Raises Failure."""
         systemd.notify("RELOADING=1")
         try:
-            configuration = await in_thread(functools.partial(load, self.path))
+            configuration = await in_thread(functools.partial(_loaded, self.path))
             changes = await self._bring_in(configuration, None)
         except (ConfigError, StoreError) as error:
             self.audit.warned("the configuration was not reloaded; nothing has changed", reason=str(error))
@@ -276,6 +284,17 @@ _secrets = trio.CapacityLimiter(8)
 # -- what the daemon stands on
 
 
+def _loaded(path: str) -> Configuration:
+    """The configuration, and none of its secrets in the environment any more. Blocking. Raises ConfigError."""
+    configuration = load(path)
+    grants = configuration.grants.values()
+    for source in (configuration.daemon.key, *(each for grant in grants for each in grant.credentials.values())):
+        if source.env is not None:
+            with contextlib.suppress(UnicodeError):  # who reads it says so
+                environment.take(source.env)
+    return configuration
+
+
 def _state_dir(configuration: Configuration) -> Path:
     """The state directory, made where it is not there and closed to others."""
     folder = Path(
@@ -283,13 +302,17 @@ def _state_dir(configuration: Configuration) -> Path:
     )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
+        faults = place.faults_of_state(folder)
     except OSError as error:
         words = f"state_dir: {folder}: {error.strerror}; make it, or set another: [daemon] state_dir"
         raise CannotStart(words, EXIT_UNAVAILABLE if error.errno in AWAY else EXIT_CONFIGURATION) from None
-    if mode & 0o077:
-        raise CannotStart(f"{folder} can be opened by others than its owner; chmod 700 {folder}")
+    _refuse(faults)
     return folder
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise CannotStart("; ".join(faults))
 
 
 async def opened_store(configuration: Configuration) -> Store:
@@ -328,6 +351,8 @@ def _listening(configuration: Configuration) -> Iterator[socket.socket]:
     path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
     try:
         passed = listen.from_systemd(os.environ)
+        if passed is None:
+            _refuse(place.faults_of_socket(path.parent))
         listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)
     except listen.CannotListen as error:
         raise CannotStart(str(error)) from None

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 OTHERS = 0o077
-STORE = ("brokerd.db", "brokerd.db-wal", "brokerd.db-shm", "lock")
+STORE = ("brokerd.db", "lock")  # SQLite gives its log the mode of its database
 
 
 def faults_of_state(folder: Path) -> list[str]:

@@ -201,6 +201,16 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
 
 
+def _unlock(parser: ArgumentParser) -> None:
+    parser.add_argument("--new", action="store_true", help="choose the passphrase of a store that has none yet")
+
+
+def _key(parser: ArgumentParser) -> None:
+    parser.add_argument("what", choices=("rotate",), help="to the key that [daemon] key names by now")
+    parser.add_argument("--full", action="store_true", help="seal everything anew under a new data key as well")
+    parser.add_argument("--passphrase", action="store_true", help="to a passphrase that you choose now")
+
+
 def _keygen(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="must not be there yet")
 
@@ -284,6 +294,9 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
+    "lock": ("drop keys and tokens from memory; serve nothing until unlock", _nothing, _later("keys", "lock")),
+    "unlock": ("get the key again, or give the passphrase; serve", _unlock, _later("keys", "unlock")),
+    "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),

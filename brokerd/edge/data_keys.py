@@ -13,15 +13,11 @@ from brokerd.core.envelope import (
     unwrap,
     wrap,
 )
-from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
+from brokerd.core.ports import Entropy, StoreError, StoreUnavailable, WrongKey
 from brokerd.edge.database import Database
 
 RESERVED = 2**16  # seals that are counted ahead, so that the count is written seldom
 RETIRED, PASSPHRASE = "retired_key", "passphrase"  # in the table meta
-
-
-class WrongKey(StoreError):
-    """The key is not the one that wraps the data keys. Nothing was changed."""
 
 
 class DataKeys:
@@ -32,7 +28,9 @@ class DataKeys:
         self.store = ""  # the store's id
         self._entropy = entropy
         self._kek: bytes | None = None
+        self.passphrase = ""  # how the key is derived of one, if it is
         self._coming: bytes | None = None  # what this transaction rewraps under
+        self._coming_passphrase = ""
         self._doubted: bytes | None = None  # the same of one that failed; a failed commit may have come to lie there
         self._ring = Keyring(entropy)
         self._seals_left = 0
@@ -44,7 +42,7 @@ class DataKeys:
 
     def attach(self, database: Database) -> None:
         """A database was opened, at the start or once more. Raises StoreError."""
-        self.store = database.meta("store") or ""
+        self.store, self.passphrase = database.meta("store") or "", database.meta(PASSPHRASE) or ""
         self._seals_left, self._added, self._coming = 0, [], None
         if self._kek is None:
             return
@@ -55,24 +53,30 @@ class DataKeys:
                 raise
             self.open(database, self._doubted)
 
-    def open(self, database: Database, kek: bytes) -> None:
-        """Unwrap the data keys; a store without any gets its first. Raises WrongKey, StoreError."""
+    def open(self, database: Database, kek: bytes, passphrase: str = "") -> None:
+        """Unwrap the data keys; a store without any gets its first. `passphrase`: how the key is derived of one, if it
+        is. Raises WrongKey, StoreError."""
         ring, there = Keyring(self._entropy), database.data_keys()
         for key_id, wrapped, _ in there:
             try:
                 ring.add(key_id, unwrap(wrapped, kek, self.store, key_id))
-            except EnvelopeError:
-                remedy = "configure the key that it was made with ([daemon] key)"
-                if database.meta(RETIRED) == name_of_kek(kek, self.store):
-                    error = EnvelopeError("the key was replaced by another one (brokerctl key rotate)")
-                    remedy = "configure the one that it was replaced by ([daemon] key)"
-                raise WrongKey(f"{database.path}: {error}; nothing was changed; {remedy}") from None
+            except EnvelopeError as error:
+                raise self._wrong(database, kek, str(error)) from None
         if not there and database.rows():
             words = "its data keys are gone, and with them all records; restore a copy of the state directory"
             raise StoreError(f"{database.path}: {words}")
         self._kek, self._ring = kek, ring
         if not there:
             self._add(database, 1)
+            database.set_meta(PASSPHRASE, passphrase)
+            self.passphrase = passphrase
+
+    def _wrong(self, database: Database, kek: bytes, why: str) -> WrongKey:
+        remedy = "configure the key that it was made with ([daemon] key)"
+        if database.meta(RETIRED) == name_of_kek(kek, self.store):
+            why = "the key was replaced by another one (brokerctl key rotate)"
+            remedy = "configure the one that it was replaced by ([daemon] key)"
+        return WrongKey(f"{database.path}: {why}; nothing was changed; {remedy}")
 
     def close(self) -> None:
         """Let go of every key."""
@@ -83,6 +87,7 @@ class DataKeys:
         self._added = []
         if self._coming is not None:
             self._kek, self._coming, self._doubted = self._coming, None, None
+            self.passphrase = self._coming_passphrase
 
     def rolled_back(self) -> None:
         """The disk did not take it: nothing may be sealed under what was added."""
@@ -91,6 +96,7 @@ class DataKeys:
         self._added, self._seals_left = [], 0
         self._doubted, self._coming = self._coming or self._doubted, None
         if not self._ring.current:
+            self.passphrase = ""
             self.close()
 
     # -- sealing
@@ -119,7 +125,7 @@ class DataKeys:
 
     # -- rotation
 
-    def rewrap(self, database: Database, kek: bytes, passphrase: str | None) -> None:
+    def rewrap(self, database: Database, kek: bytes, passphrase: str) -> None:
         """Wrap the data keys under another key-encryption key; `passphrase`: how that one is derived, if it is. The old
         one is remembered by name, to be told from any other wrong one."""
         self._require_open()
@@ -128,8 +134,8 @@ class DataKeys:
             key = unwrap(wrapped, self._kek, self.store, key_id)
             database.set_wrapped(key_id, wrap(key, kek, self.store, key_id, self._entropy))
         database.set_meta(RETIRED, name_of_kek(self._kek, self.store))
-        database.set_meta(PASSPHRASE, passphrase or "")
-        self._coming = kek
+        database.set_meta(PASSPHRASE, passphrase)
+        self._coming, self._coming_passphrase = kek, passphrase
 
     def is_in_use(self, kek: bytes) -> bool:
         return kek == self._kek

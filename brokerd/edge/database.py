@@ -160,11 +160,12 @@ class Database:
     def delete_data_key(self, key_id: int) -> None:
         self._connection.execute("DELETE FROM data_key WHERE id = ?", (key_id,))
 
-    def headers(self) -> list[bytes | str]:
-        """The first bytes of whatever is sealed, each once: they say under which data key."""
+    def headers(self) -> list[bytes]:
+        """The first bytes of whatever is sealed, each once, also where it was made text: they say under which data
+        key."""
         found = self._connection.execute(
-            f"SELECT substr(sealed, 1, {HEADER_BYTES}) FROM record"  # noqa: S608 - a number of our own
-            f" UNION SELECT substr(sealed, 1, {HEADER_BYTES}) FROM metadata"
+            f"SELECT substr(CAST(sealed AS BLOB), 1, {HEADER_BYTES}) FROM record"  # noqa: S608 - a number of our own
+            f" UNION SELECT substr(CAST(sealed AS BLOB), 1, {HEADER_BYTES}) FROM metadata"
         )
         return [header for (header,) in found]
 

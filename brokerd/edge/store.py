@@ -224,7 +224,24 @@ class Store:
 
     # -- keys
 
-    async def rewrap(self, kek: bytes, passphrase: str | None = None) -> None:
+    @property
+    def is_locked(self) -> bool:
+        return not self._keys.is_open
+
+    @property
+    def passphrase(self) -> str:
+        """How the key is derived of a passphrase; "" where it is not."""
+        return self._keys.passphrase
+
+    async def lock(self) -> None:
+        """Let go of every key: nothing can be read or written that is sealed."""
+        await self._runner(self._keys.close)
+
+    async def unlock(self, kek: bytes, passphrase: str = "") -> None:
+        """Raises WrongKey, StoreError, StoreUnavailable."""
+        await self._do(lambda database: self._keys.open(database, kek, passphrase))
+
+    async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
         """Another key-encryption key, in one transaction (law 15). Raises StoreUnavailable."""
         await self._do(lambda database: self._keys.rewrap(database, kek, passphrase))
 

@@ -34,6 +34,8 @@ class KeyStore(Protocol):
 
     async def reencrypt(self) -> tuple[int, int]: ...
 
+    async def snapshot(self) -> bytes: ...
+
 
 class World(Protocol):
     """What the daemon does for the custody of its keys."""
@@ -174,6 +176,15 @@ class Custody:
             except StoreError as error:
                 raise Failure(Code.UNAVAILABLE, str(error), retry_after=5.0) from None
         return Rotation(rewraps, count, damaged)
+
+    async def backup(self) -> bytes:
+        """A copy of the store, sealed as it is. Raises Failure."""
+        try:
+            copy = await self._store.snapshot()
+        except StoreUnavailable as error:
+            raise Failure(Code.UNAVAILABLE, str(error), retry_after=5.0) from None
+        self._audit.said("backup", bytes=len(copy))
+        return copy
 
     async def _reencrypt(self) -> tuple[int, int]:
         self._audit.said("sealing everything anew")

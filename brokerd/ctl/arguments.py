@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
+DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "tcsh")
 EPILOG = """exit codes: 0 done, 1 a fault of brokerd's own, 2 usage or configuration, 3 denied or unknown grant,
@@ -211,6 +212,12 @@ def _key(parser: ArgumentParser) -> None:
     parser.add_argument("--passphrase", action="store_true", help="to a passphrase that you choose now")
 
 
+def _restore(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="what brokerctl backup has made")
+    parser.add_argument("--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="(%(default)s)")
+    parser.add_argument("--force", action="store_true", help="where there is a store: keep it under another name")
+
+
 def _keygen(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="must not be there yet")
 
@@ -278,7 +285,7 @@ RECIPE_ACTIONS = {
     "check": "find the mistakes in a recipe, and say what it does",
     "try": "ask the real server once, and show what was sent, came and was read",
 }
-LOCAL = ("add", "keygen", "recipe", "completion")  # need no daemon
+LOCAL = ("add", "keygen", "restore", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -297,6 +304,8 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "lock": ("drop keys and tokens from memory; serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("get the key again, or give the passphrase; serve", _unlock, _later("keys", "unlock")),
     "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),
+    "backup": ("write a copy of the store, sealed as it is, while brokerd runs", _keygen, _later("backup", "backup")),
+    "restore": ("put a backup into a state directory that no brokerd uses", _restore, _later("backup", "restore")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),

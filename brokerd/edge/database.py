@@ -128,6 +128,10 @@ class Database:
         found = (self.path.stat(), self.path.with_name(f"{FILE}-wal").stat())
         return tuple((each.st_dev, each.st_ino) for each in found)
 
+    def snapshot(self) -> bytes:
+        """The whole file as of the last commit, what lies in the log included."""
+        return self._connection.serialize()
+
     # -- meta and keys
 
     def meta(self, key: str) -> str | None:

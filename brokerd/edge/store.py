@@ -222,6 +222,15 @@ class Store:
         await self._do(lambda database: database.set_meta("machine", self._identity))
         self.adopted = True
 
+    async def snapshot(self) -> bytes:
+        """A copy of the whole store as it is between two transactions. Raises StoreUnavailable."""
+        taken: list[bytes] = []
+        try:
+            await self._runner(lambda: taken.append(self._database.snapshot()))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self.path}: the store cannot be read: {error}") from None
+        return taken[0]
+
     # -- keys
 
     @property

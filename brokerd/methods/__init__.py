@@ -36,8 +36,8 @@ from brokerd.methods.watching import Watching
 from brokerd.metrics import Metrics
 from brokerd.reload import Changes
 
-LARGE = frozenset({"status"})  # methods whose answers may have megabytes
-WHILE_LOCKED = frozenset({"hello", "status", "lock", "unlock"})
+LARGE = frozenset({"status", "backup"})  # methods whose answers may have megabytes
+WHILE_LOCKED = frozenset({"hello", "status", "lock", "unlock", "backup"})
 Handler = Callable[[Session, dict[str, Any]], object]
 __all__ = [
     "LARGE",
@@ -99,6 +99,7 @@ class Methods:
             "lock": (keeping.lock, {}, ()),
             "unlock": (keeping.unlock, {"passphrase": text, "new": boolean}, ()),
             "rotate_key": (keeping.rotate_key, {"passphrase": text, "full": boolean}, ()),
+            "backup": (keeping.backup, {"offset": count}, ()),
         }
 
     @property

@@ -1,11 +1,15 @@
-# lock, unlock, rotate_key: what administrators do with the keys.
+# lock, unlock, rotate_key, backup: what administrators do with the keys.
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
 from brokerd.core.secret import Secret
 from brokerd.custody import Custody
 from brokerd.methods.session import Later, Rights, Session
+
+PIECE = 512 * 1024  # bytes of a backup in one answer
 
 
 class Keeping:
@@ -27,6 +31,24 @@ class Keeping:
 
         async def later() -> object:
             return {"unlocked": await self._custody.unlock(passphrase, new=new)}
+
+        return later
+
+    def backup(self, session: Session, params: dict[str, Any]) -> Later:
+        """The first piece of a copy that is made now, or a further piece of that one."""
+        self._rights.require_administration(session, "backup")
+
+        async def later() -> object:
+            start = params.get("offset", 0)
+            if not start:
+                session.backup = await self._custody.backup()
+            piece, size = session.backup[start : start + PIECE], len(session.backup)
+            found = {"size": size, "data": base64.b64encode(piece).decode()}
+            if not start:
+                found["sha256"] = hashlib.sha256(session.backup).hexdigest()
+            if start + PIECE >= size:
+                session.backup = b""
+            return found
 
         return later
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import resource
 import signal
 
 from brokerd_client.errors import BrokerError
@@ -139,3 +140,31 @@ async def test_only_administrators_lock_and_unlock(brokerd: Brokerd, serving: Se
     await brokerd.call("lock")
     assert (await other_user.call(brokerd, "unlock"))["code"] == "denied"
     assert (await other_user.call(brokerd, "get", grant="app"))["code"] == "locked"
+
+
+async def test_what_the_disk_does_not_take_is_not_locked_away(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure(*spending(provider))
+    await brokerd.start()
+    await brokerd.get("app")
+    with provider.hold("refresh") as gate:
+        async with brokerd.caller() as caller:
+            number = await caller.send("refresh", grant="app")
+            await gate.reached()
+            resource.prlimit(brokerd.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            gate.release()
+            assert (await caller.answer(number))[0] is None
+    assert (await brokerd.status("app"))["unstored"]
+    value = await brokerd.get("app")
+    error = await brokerd.error("lock")
+    assert (error["code"], "not locked" in error["message"]) == ("unavailable", True)
+    assert await brokerd.get("app") == value
+    assert (await brokerd.error("rotate_key", full=True))["code"] == "unavailable"
+    resource.prlimit(brokerd.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await brokerd.until("app", lambda status: not status["unstored"])
+    await brokerd.call("rotate_key", full=True)
+    await brokerd.call("lock")
+    await brokerd.call("unlock")
+    assert await brokerd.get("app") == value
+    await brokerd.restart()
+    assert await brokerd.get("app") == value

@@ -118,31 +118,34 @@ def check_configuration(path: str) -> str:
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
     configuration = await in_thread(functools.partial(loaded, path))
-    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration) as listener:
+    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration.daemon) as listener:
+        daemon = Daemon(path, store, configuration)
+        del configuration  # it may hold secrets as text, which `lock` has to let go
         async with trio.open_nursery() as writing:
             writing.start_soon(store.run)
-            await Daemon(path, store).run(configuration, listener)
+            await daemon.run(listener)
             writing.cancel_scope.cancel()
 
 
 @dataclass
 class Daemon:
-    """The parts that a reload needs to reach."""
+    """The parts that a reload needs to reach. `configuration`: what to begin with; None from then on."""
 
     path: str
     store: Store
+    configuration: Configuration | None
 
     def __post_init__(self) -> None:
+        assert self.configuration is not None
+        self.settings = self.configuration.daemon
         self.clock, self.entropy = SystemClock(), SystemEntropy()
         self.audit, self.metrics = Audit(), Metrics()
         self.providers: dict[str, Provider] = {}
-        self.settings: DaemonSettings
         self.broker: Broker
         self.service: Service
         self.server: Server
 
-    async def run(self, configuration: Configuration, listener: socket.socket) -> None:
-        self.settings = configuration.daemon
+    async def run(self, listener: socket.socket) -> None:
         self.store.noticed = self._note_trouble
         self._say_how_safe()
         if self.store.is_new and not self.store.is_locked:
@@ -156,13 +159,10 @@ class Daemon:
             async with trio.open_nursery() as serving:
                 custody = Custody(self.store, self.broker, self, self.audit)
                 methods = Methods(self.broker, serving, self.reload, custody, self.audit, self.metrics)
-                limits = configuration.daemon.limits.within(descriptors.raise_limit())
+                limits = self.settings.limits.within(descriptors.raise_limit())
                 admission = Admission(limits, os.geteuid())
                 self.server = Server(serving, methods, admission, self.audit, self.metrics)
-                if self.store.is_locked:
-                    self.server.methods.policy, self.broker.locked = _policy(configuration), True
-                else:
-                    await self._bring_in(configuration, await in_thread(self.store.all))
+                await self._begin()
                 gc.freeze()  # nor does a collection of later look through ten thousand grants while callers wait
                 gc.enable()
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -186,6 +186,14 @@ class Daemon:
             flights.cancel_scope.cancel()
         self.broker.flights.tell_what_is_lost()
         self.audit.said("stopped")
+
+    async def _begin(self) -> None:
+        configuration, self.configuration = self.configuration, None
+        assert configuration is not None
+        if self.store.is_locked:
+            self.server.methods.policy, self.broker.locked = _policy(configuration), True
+        else:
+            await self._bring_in(configuration, await in_thread(self.store.all))
 
     def _say_how_safe(self) -> None:
         if not process.lock_memory():
@@ -327,9 +335,8 @@ def _policy(configuration: Configuration) -> Policy:
 
 
 @contextlib.contextmanager
-def _listening(configuration: Configuration) -> Iterator[socket.socket]:
+def _listening(settings: DaemonSettings) -> Iterator[socket.socket]:
     """The listening socket. One of our own goes with us; systemd's stays, and keeps those who connect meanwhile."""
-    settings = configuration.daemon
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
     try:

@@ -18,7 +18,8 @@ def harden() -> None:
     """To be called first of all. No process of the same user can trace this one, read its memory or its /proc files
     from here on; a crash leaves no core; programs that it runs gain no rights. Raises OSError."""
     _prctl(PR_SET_DUMPABLE, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):  # where its unit has set it, asking may be forbidden
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     os.umask(UMASK)
 

@@ -30,6 +30,7 @@ class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
     socket: str | None = None
     state_dir: str | None = None
     key: dict[str, Any] | None = None
+    previous_key: dict[str, Any] | None = None
     socket_mode: str | None = None
     socket_group: str | None = None
     max_connections: int = 4_096
@@ -59,13 +60,26 @@ def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
             if (number := getattr(table, key)) is not None and number < 1:
                 raise expected("a number of 1 or more", number, key=key)
         limits = Limits(*(getattr(table, key) for key in LIMITS))
-        key_source = DEFAULT_KEY if table.key is None else _key(table.key)
-        return DaemonSettings(table.socket, table.state_dir, key_source, int(mode, 8), table.socket_group, limits)
+        return DaemonSettings(
+            table.socket,
+            table.state_dir,
+            DEFAULT_KEY if table.key is None else _key(table.key),
+            None if table.previous_key is None else _previous_key(table.previous_key),
+            int(mode, 8),
+            table.socket_group,
+            limits,
+        )
 
 
-def _key(raw: dict[str, Any]) -> SecretSource:
+def _key(raw: dict[str, Any]) -> SecretSource | None:
     table = convert(raw, KeyFile, "key", secret=True)
-    if table.passphrase is not None:
-        words = 'a passphrase is not supported by this version; use key = { file = "…" }'
-        raise ConfigError(words, key="key.passphrase")
-    return source_of(table, "key", 'key = { file = "/etc/brokerd/key" }')
+    if table.passphrase is None:
+        return source_of(table, "key", 'key = { file = "/etc/brokerd/key" }')
+    if raw != {"passphrase": True}:
+        raise ConfigError("expected a passphrase alone: write key = { passphrase = true }", key="key")
+    return None
+
+
+def _previous_key(raw: dict[str, Any]) -> SecretSource:
+    table = convert(raw, SourceFile, "previous_key", secret=True)
+    return source_of(table, "previous_key", 'previous_key = { file = "/etc/brokerd/key.old" }')

@@ -64,5 +64,9 @@ class StoreUnavailable(StoreError):
     """Nothing was written: the disk is full, away or read-only. Trying again later may help."""
 
 
+class WrongKey(StoreError):
+    """The key is not the one that the store was sealed with. Nothing was changed."""
+
+
 class GenerationConflict(StoreError):
     """Nothing was written: the store holds another generation than the one that was to be replaced (law 4)."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
+DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "tcsh")
 EPILOG = """exit codes: 0 done, 1 a fault of brokerd's own, 2 usage or configuration, 3 denied or unknown grant,
@@ -203,6 +204,22 @@ def _add(parser: ArgumentParser) -> None:
     then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
+def _unlock(parser: ArgumentParser) -> None:
+    parser.add_argument("--new", action="store_true", help="choose the passphrase of a store that has none yet")
+
+
+def _key(parser: ArgumentParser) -> None:
+    parser.add_argument("what", choices=("rotate",), help="to the key that [daemon] key names by now")
+    parser.add_argument("--full", action="store_true", help="seal everything anew under a new data key as well")
+    parser.add_argument("--passphrase", action="store_true", help="to a passphrase that you choose now")
+
+
+def _restore(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="what brokerctl backup has made")
+    parser.add_argument("--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="(%(default)s)")
+    parser.add_argument("--force", action="store_true", help="where there is a store: keep it under another name")
+
+
 def _keygen(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="must not be there yet")
 
@@ -270,7 +287,7 @@ RECIPE_ACTIONS = {
     "check": "find the mistakes in a recipe, and say what it does",
     "try": "ask the real server once, and show what was sent, came and was read",
 }
-LOCAL = ("add", "keygen", "recipe", "completion")  # need no daemon
+LOCAL = ("add", "keygen", "restore", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -286,6 +303,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
+    "lock": ("drop keys and tokens from memory; serve nothing until unlock", _nothing, _later("keys", "lock")),
+    "unlock": ("get the key again, or give the passphrase; serve", _unlock, _later("keys", "unlock")),
+    "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),
+    "backup": ("write a copy of the store, sealed as it is, while brokerd runs", _keygen, _later("backup", "backup")),
+    "restore": ("put a backup into a state directory that no brokerd uses", _restore, _later("backup", "restore")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),

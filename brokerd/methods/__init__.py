@@ -10,8 +10,10 @@ from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
+from brokerd.custody import Custody
 from brokerd.methods.changing import Changing
 from brokerd.methods.fetching import Fetching
+from brokerd.methods.keeping import Keeping
 from brokerd.methods.logging_in import LoggingIn
 from brokerd.methods.looking import MAX_IN_FLIGHT, MAX_MESSAGE, NOT_ADOPTED, Looking
 from brokerd.methods.parameters import (
@@ -34,7 +36,8 @@ from brokerd.methods.watching import Watching
 from brokerd.metrics import Metrics
 from brokerd.reload import Changes
 
-LARGE = frozenset({"status"})  # methods whose answers may have megabytes
+LARGE = frozenset({"status", "backup"})  # methods whose answers may have megabytes
+WHILE_LOCKED = frozenset({"hello", "status", "lock", "unlock", "backup"})
 Handler = Callable[[Session, dict[str, Any]], object]
 __all__ = [
     "LARGE",
@@ -59,13 +62,16 @@ class Methods:
         broker: Broker,
         nursery: trio.Nursery,
         reload: Callable[[], Awaitable[Changes]],
+        custody: Custody,
         audit: Audit,
         metrics: Metrics,
     ) -> None:
         self.audit = audit
+        self._broker = broker
         self._rights = rights = Rights(broker, audit, metrics)
         fetching = Fetching(broker, rights, audit, metrics)
         self._watching = watching = Watching(broker, rights, fetching, nursery)
+        keeping = Keeping(rights, custody)
         looking, changing = Looking(broker, rights), Changing(broker, rights, reload)
         self._logging_in = logging_in = LoggingIn(broker, rights)
         step = {"login": text, "step": count, "wait": wait}
@@ -90,6 +96,10 @@ class Methods:
             "login_answer": (logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer")),
             "login_wait": (logging_in.wait, step, ("login", "step")),
             "reload": (changing.read_again, {}, ()),
+            "lock": (keeping.lock, {}, ()),
+            "unlock": (keeping.unlock, {"passphrase": text, "new": boolean}, ()),
+            "rotate_key": (keeping.rotate_key, {"passphrase": text, "full": boolean}, ()),
+            "backup": (keeping.backup, {"offset": count}, ()),
         }
 
     @property
@@ -115,6 +125,8 @@ class Methods:
         for name in required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
+        if self._broker.locked and method not in WHILE_LOCKED:
+            raise self._broker.locked_failure()
         return handler(session, params)
 
     def end(self, session: Session) -> None:

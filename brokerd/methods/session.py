@@ -33,6 +33,7 @@ class Session:
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
     logins: set[str] = field(default_factory=set)
+    backup: bytes = b""  # what it fetches piece by piece
 
 
 class Rights:

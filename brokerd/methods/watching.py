@@ -65,6 +65,8 @@ class Watching:
                     last[grant] = told
 
     def _event(self, session: Session, grant: str) -> tuple[str, dict[str, object]]:
+        if self._broker.locked:
+            return "gone", {"grant": grant, **_without_grant(self._broker.locked_failure())}
         held = self._broker.grants.get(grant)
         if held is None or not self._rights.policy.allows(session.caller, Action.GET, grant):
             return "gone", {"grant": grant, **_without_grant(unknown(grant))}

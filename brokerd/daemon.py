@@ -32,6 +32,7 @@ from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
 from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
+from brokerd.edge.peer import demand_credentials
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
 from brokerd.exchanger import Exchanger, SecretsUnreadable
@@ -331,6 +332,7 @@ def _listening(configuration: Configuration) -> Iterator[socket.socket]:
         listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)
     except listen.CannotListen as error:
         raise CannotStart(str(error)) from None
+    demand_credentials(listener)
     try:
         yield listener
     finally:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from brokerd.core.exchange import Request, Response
     from brokerd.core.moment import Moment
+    from brokerd.core.policy import Caller
 
 
 class Clock(Protocol):
@@ -22,6 +23,18 @@ class Entropy(Protocol):
     def fraction(self) -> float:
         """A number in [0, 1)."""
         ...
+
+
+class Process(Protocol):
+    """The process at the other end of a connection. Looking at it raises OSError where it is gone."""
+
+    caller: Caller  # without evidence
+
+    def glance(self, needs: frozenset[str]) -> Caller | None:
+        """The caller with that evidence as it is now; None where reading it could block."""
+        ...
+
+    async def look(self, needs: frozenset[str]) -> Caller: ...
 
 
 class TransportError(Exception):

@@ -115,12 +115,31 @@ class Methods:
         for name in required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
-        return handler(session, params)
+        if self._rights.up_to_date(session, _grants(params)):
+            return handler(session, params)
+
+        async def later() -> object:
+            try:
+                await self._rights.look(session)
+            except OSError:
+                raise Failure(Code.DENIED, "the caller is gone") from None
+            answer = handler(session, params)
+            return await answer() if callable(answer) else answer
+
+        return later
 
     def end(self, session: Session) -> None:
         """The connection is gone: nothing is pushed to it any more, and nobody logs in."""
         self._watching.end(session)
         self._logging_in.end(session)
+
+
+def _grants(params: dict[str, Any]) -> list[str] | None:
+    """The grants that a request is about; None: all."""
+    if "grant" in params:
+        return [params["grant"]]
+    found: list[str] | None = params.get("grants")
+    return found
 
 
 def waits(method: str, params: dict[str, Any]) -> int:

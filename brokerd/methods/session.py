@@ -1,7 +1,7 @@
 # A connection as methods see it, and what its caller may do by the rules. Every denial goes through here.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -11,6 +11,7 @@ from brokerd.broker import Broker
 from brokerd.core.admission import DENIAL, Account
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.policy import Action, Caller, Policy
+from brokerd.core.ports import Process
 from brokerd.metrics import Metrics
 
 Later = Callable[[], Awaitable[object]]
@@ -19,18 +20,30 @@ Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins."""
+    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins. `caller` has
+    the evidence that `process` showed last; `needs` names what some rule wants to know of it."""
 
-    caller: Caller
+    process: Process
     account: Account
     notify: Notify
+    caller: Caller = field(init=False)
     rules: Policy | None = None
+    needs: frozenset[str] = frozenset()
     may_get: dict[str, bool] = field(default_factory=dict)
     watching: dict[str, Callable[[str], None]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
     logins: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.caller = self.process.caller
+
+    def know(self, caller: Caller) -> None:
+        """What the process shows now."""
+        if caller != self.caller:
+            self.caller = caller
+            self.may_get.clear()
 
 
 class Rights:
@@ -41,6 +54,24 @@ class Rights:
         self._broker = broker
         self._audit = audit
         self._metrics = metrics
+
+    def up_to_date(self, session: Session, grants: Iterable[str] | None) -> bool:
+        """Whether what the rules about these grants (None: all) name of the caller is known as it is now; otherwise
+        `look` first. Raises OSError where the caller is gone."""
+        if session.rules is not self.policy:
+            session.rules, session.needs = self.policy, self.policy.needs(session.process.caller)
+            session.may_get.clear()
+        if not session.needs or (grants is not None and not any(map(self.policy.asks, grants))):
+            return True
+        caller = session.process.glance(session.needs)
+        if caller is None:
+            return False
+        session.know(caller)
+        return True
+
+    async def look(self, session: Session) -> None:
+        """Learn of the caller what rules name. Raises OSError where he is gone."""
+        session.know(await session.process.look(session.needs))
 
     def require(self, session: Session, action: Action, grant: str, method: str) -> None:
         """Raises Failure, which says no more than the caller may know."""
@@ -64,9 +95,6 @@ class Rights:
         self._audit.denied(method, grant[:128], pid=caller.pid, uid=caller.uid, user=caller.user)
 
     def may_get(self, session: Session, grant: str) -> bool:
-        if session.rules is not self.policy:
-            session.rules = self.policy
-            session.may_get.clear()
         known = session.may_get.get(grant)
         if known is None:
             known = self.policy.allows(session.caller, Action.GET, grant)

@@ -32,7 +32,7 @@ from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
 from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
-from brokerd.edge.peer import demand_credentials
+from brokerd.edge.peer import SystemProcesses, demand_credentials
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
 from brokerd.exchanger import Exchanger, SecretsUnreadable
@@ -153,7 +153,7 @@ class Daemon:
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
             self.service = Service(self.broker, systemd.notify)
             async with trio.open_nursery() as serving:
-                methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
+                methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics, SystemProcesses())
                 limits = configuration.daemon.limits.within(descriptors.raise_limit())
                 admission = Admission(limits, os.geteuid())
                 self.server = Server(serving, methods, admission, self.audit, self.metrics)

@@ -36,6 +36,20 @@ class Process(Protocol):
 
     async def look(self, needs: frozenset[str]) -> Caller: ...
 
+    def close(self) -> None: ...
+
+
+class Processes(Protocol):
+    """Processes and users that nobody calls from."""
+
+    async def of_pid(self, pid: int) -> Process:
+        """To be closed. Raises OSError."""
+        ...
+
+    async def of_user(self, name: str) -> Caller | None:
+        """A caller whom nothing is known of but his user and groups; None: there is no such user."""
+        ...
+
 
 class TransportError(Exception):
     """An HTTP exchange that brought no whole answer. The text is fit for people and free of secrets.

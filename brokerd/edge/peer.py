@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 
@@ -114,6 +115,43 @@ def _groups(sock: socket.socket) -> Iterable[int]:
     except OSError:
         return ()
     return struct.unpack(f"{len(data) // 4}I", data)
+
+
+class SystemProcesses:
+    """Processes and users of this machine."""
+
+    async def of_pid(self, pid: int) -> Process:
+        """As if it had connected now. To be closed. Raises OSError."""
+        pidfd = os.pidfd_open(pid)
+        try:
+            uid, gids = await trio.to_thread.run_sync(_status, pid, limiter=_lookups)
+            user, groups = await names_of(uid, gids)
+            return Process(Caller(pid, uid, gids, user, groups, is_foreign(pidfd)), pidfd)
+        except BaseException:
+            os.close(pidfd)
+            raise
+
+    async def of_user(self, name: str) -> Caller | None:
+        def look_up() -> tuple[int, frozenset[int]] | None:
+            try:
+                found = pwd.getpwnam(name)
+            except (KeyError, OSError):
+                return None
+            return found.pw_uid, frozenset(os.getgrouplist(name, found.pw_gid))
+
+        known = await trio.to_thread.run_sync(look_up, limiter=_lookups, abandon_on_cancel=True)
+        if known is None:
+            return None
+        _, groups = await names_of(*known)
+        return Caller(0, *known, name, groups)
+
+
+def _status(pid: int) -> tuple[int, frozenset[int]]:
+    """The effective user, as SO_PEERCRED has it, and all groups of a process."""
+    text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    said = dict(line.partition(":")[::2] for line in text.splitlines())
+    gids = said["Gid"].split()[1], *said["Groups"].split()
+    return int(said["Uid"].split()[1]), frozenset(map(int, gids))
 
 
 # -- names

@@ -10,7 +10,9 @@ from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
+from brokerd.core.ports import Processes
 from brokerd.methods.changing import Changing
+from brokerd.methods.explaining import SAID, Explaining
 from brokerd.methods.fetching import Fetching
 from brokerd.methods.logging_in import LoggingIn
 from brokerd.methods.looking import MAX_IN_FLIGHT, MAX_MESSAGE, NOT_ADOPTED, Looking
@@ -24,6 +26,7 @@ from brokerd.methods.parameters import (
     count,
     names,
     names_of_any_number,
+    pid,
     seconds,
     text,
     texts,
@@ -61,6 +64,7 @@ class Methods:
         reload: Callable[[], Awaitable[Changes]],
         audit: Audit,
         metrics: Metrics,
+        processes: Processes,
     ) -> None:
         self.audit = audit
         self._rights = rights = Rights(broker, audit, metrics)
@@ -69,6 +73,8 @@ class Methods:
         looking, changing = Looking(broker, rights), Changing(broker, rights, reload)
         self._logging_in = logging_in = LoggingIn(broker, rights)
         step = {"login": text, "step": count, "wait": wait}
+        explaining = Explaining(broker, rights, processes)
+        explain = {"grant": text, "pid": pid, **dict.fromkeys(SAID, text)}
         get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
         proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
         self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
@@ -80,6 +86,7 @@ class Methods:
             "unwatch": (watching.unwatch, {"grants": names}, ("grants",)),
             "status": (looking.status, {"grants": names_of_any_number}, ()),
             "verify": (looking.verify, {"grant": text, "wait": wait}, ("grant",)),
+            "explain": (explaining.explain, explain, ("grant",)),
             "refresh": (changing.refresh, {"grant": text, "wait": wait}, ("grant",)),
             "revoke": (changing.revoke, {"grant": text, "local": boolean, "wait": wait}, ("grant",)),
             "forget": (changing.forget, {"grant": text}, ("grant",)),

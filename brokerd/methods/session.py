@@ -20,8 +20,8 @@ Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins. `caller` has
-    the evidence that `process` showed last; `needs` names what some rule wants to know of it."""
+    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins. `caller`
+    has the evidence that `process` showed last; `needs` names what some rule wants to know of it."""
 
     process: Process
     account: Account

@@ -27,6 +27,7 @@ SPECIAL = 60_950  # a group that a rule names
 NOBODY = 65_534
 ID, OTHER_ID = "a1" * 32, "b2" * 32  # containers
 PATIENCE = 10.0  # seconds for what takes milliseconds
+PYTHON = str(Path(sys.executable).resolve())
 ACTOR = Path(__file__).with_name("actor.py")
 CODES = re.compile(rb"unknown_grant|denied|bad_request|unavailable|misconfigured|limit|internal")
 
@@ -62,6 +63,8 @@ class Process:
             if "Operation not permitted" in answer or "Permission denied" in answer:
                 raise KernelRefused(answer)
             assert answer == "ok", f"{command}: {answer}"
+            if command.startswith("execute"):
+                self._becomes(lambda exe: exe != PYTHON)
             return self
 
         return tell
@@ -83,8 +86,11 @@ class Process:
     def shell_becomes(self, program: str) -> None:
         """The shell executes another one; it has when this returns."""
         self._line(f"exec {program}")
+        self._becomes(lambda exe: exe == program)
+
+    def _becomes(self, right: Callable[[str], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while str(Path(f"/proc/{self.pid}/exe").readlink()) != program:
+        while not right(str(Path(f"/proc/{self.pid}/exe").readlink())):
             assert time.monotonic() < deadline, "it is still the other program"
             time.sleep(0.001)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Any
 
 OVERFLOW_ID = 65_534  # what the kernel shows for an id that has no mapping here: it is nobody, and matches nothing
 DYNAMIC_IDS = range(61_184, 65_520)  # systemd gives these to services while they run, and then to others
@@ -113,6 +114,16 @@ class Selector:
         return f"is {found}" if found not in (None, "") else caller.evidence.unread.get(name, "is not known")
 
 
+def learned(known: Caller, seen: Caller, needs: frozenset[str]) -> Caller:
+    """What was known of the caller, with that evidence as it was seen now."""
+    before, now = known.evidence, seen.evidence
+    if before is NOTHING_READ:
+        return seen
+    found: dict[str, Any] = {name: getattr(now if name in needs else before, name) for name in EVIDENCE}
+    unread = {name: why for name, why in before.unread.items() if name not in needs}
+    return replace(known, evidence=Evidence(**found, unread={**unread, **now.unread}))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Callers that match any of `callers` may do `actions` with the grants that match any of `grants`."""
@@ -159,16 +170,13 @@ class Policy:
             for rule in self.rules
         )
 
-    def needs(self, caller: Caller) -> frozenset[str]:
-        """The evidence on which a rule could depend for this caller, whose evidence is not read: nearly always none."""
+    def needs(self, caller: Caller, grant: str | None) -> frozenset[str]:
+        """The evidence on which a rule about this grant (None: about any) could depend for this caller."""
         if self.trusts(caller):
             return frozenset()
-        hopeful = (each for rule in self.rules for each in rule.callers if each.may_match(caller))
+        rules = (rule for rule in self.rules if grant is None or rule.covers(grant))
+        hopeful = (each for rule in rules for each in rule.callers if each.may_match(caller))
         return frozenset().union(*(each.asks() for each in hopeful))
-
-    def asks(self, grant: str) -> bool:
-        """Whether some rule about this grant names evidence."""
-        return any(rule.covers(grant) and any(each.asks() for each in rule.callers) for rule in self.rules)
 
 
 def _covers(actions: frozenset[Action], action: Action) -> bool:

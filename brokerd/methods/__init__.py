@@ -122,12 +122,13 @@ class Methods:
         for name in required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
-        if self._rights.up_to_date(session, _grants(params)):
+        grants = _grants(params)
+        if self._rights.up_to_date(session, grants):
             return handler(session, params)
 
         async def later() -> object:
             try:
-                await self._rights.look(session)
+                await self._rights.look(session, grants)
             except OSError:
                 raise Failure(Code.DENIED, "the caller is gone") from None
             answer = handler(session, params)
@@ -141,11 +142,11 @@ class Methods:
         self._logging_in.end(session)
 
 
-def _grants(params: dict[str, Any]) -> list[str] | None:
-    """The grants that a request is about; None: all."""
+def _grants(params: dict[str, Any]) -> list[str | None]:
+    """The grants that a request is about; None stands for all."""
     if "grant" in params:
         return [params["grant"]]
-    found: list[str] | None = params.get("grants")
+    found: list[str | None] = params.get("grants", [None])
     return found
 
 

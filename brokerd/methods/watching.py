@@ -60,7 +60,7 @@ class Watching:
                     grant = session.changed.pop()
                     try:
                         if not self._rights.up_to_date(session, [grant]):
-                            await self._rights.look(session)
+                            await self._rights.look(session, [grant])
                     except OSError:
                         return  # the caller is gone
                     method, params = self._event(session, grant)

@@ -18,6 +18,7 @@ from brokerd.core.outcome import Done, Issued
 from brokerd.core.ports import Http, TransportError
 from brokerd.core.reason import reason
 from brokerd.dialects.oauth2 import discovery, registration, resource
+from brokerd.dialects.oauth2.browser import REDIRECT_URI
 from brokerd.dialects.oauth2.registration import Client
 from brokerd.dialects.oauth2.resource import Resource
 
@@ -70,8 +71,7 @@ async def register(http: Http, place: Place, name: str, scope: Sequence[str]) ->
     """A client of our own there. Raises CannotAdd."""
     if "registration_endpoint" not in place.metadata.endpoints:
         words = "registers no clients by itself: have one registered by hand, as a native application with the redirect"
-        uri = registration.REDIRECT_URI
-        raise CannotAdd(f"{reason(place.metadata.issuer)} {words} URI {uri}, and name it: --client-id ID")
+        raise CannotAdd(f"{reason(place.metadata.issuer)} {words} URI {REDIRECT_URI}, and name it: --client-id ID")
     guide = _Guide(http, public=place.metadata.public)
     client = await guide.follow(registration.register(place.metadata, name, scope))
     assert isinstance(client, Client)

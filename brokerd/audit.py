@@ -15,8 +15,9 @@ class Audit:
     def __init__(self, log: Any = None) -> None:
         self._log = log or structlog.get_logger("brokerd")
 
-    def fetched(self, grant: str, caller: Caller) -> None:
-        self._log.debug("token fetched", grant=grant, pid=caller.pid, uid=caller.uid, user=caller.user)
+    def fetched(self, grant: str, caller: Caller, variant: str | None = None) -> None:
+        log = self._log if variant is None else self._log.bind(variant=variant)
+        log.debug("token fetched", grant=grant, pid=caller.pid, uid=caller.uid, user=caller.user)
 
     def denied(self, method: str, grant: str, **evidence: object) -> None:
         self._log.warning("denied", method=method, grant=grant, **evidence)

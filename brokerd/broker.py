@@ -10,21 +10,24 @@ import trio
 
 from brokerd.audit import Audit
 from brokerd.core import record as records
+from brokerd.core import variants
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
-from brokerd.core.moment import Moment, wall_time
+from brokerd.core.moment import Moment, seconds_until, wall_time
 from brokerd.core.outcome import Cause, Outcome, RetryLater, Token, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreError
 from brokerd.core.record import AccessToken, usable
 from brokerd.core.revocation import Revocation, revocation
 from brokerd.core.secret import Secret
 from brokerd.core.verification import ACCESS, REFRESH, Verification, verification
+from brokerd.core.wanted import Wanted
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
 from brokerd.flights import Store as FlightStore
 from brokerd.held import HeldGrant
 from brokerd.logins import Logins
 from brokerd.metrics import Metrics
+from brokerd.variety import Refusal
 
 EVERY = "*"  # no grant has this name
 STOPPED = "brokerd is stopping; try again when it is back"
@@ -70,17 +73,36 @@ class Broker:
 
     # -- fetching
 
-    def cached(self, name: str, min_ttl: float = 0.0, refused: str | None = None) -> AccessToken | None:
-        """The living token of a grant with more than `min_ttl` seconds to live that is not `refused`, if there is one:
-        no thread, no disk, no lock (DESIGN.md 2). Raises Failure for a `min_ttl` that is too long."""
+    def cached(
+        self, name: str, min_ttl: float = 0.0, refused: str | None = None, wanted: Wanted | None = None
+    ) -> AccessToken | None:
+        """The living token of a grant, or its variant that is wanted, with more than `min_ttl` seconds to live that is
+        not `refused`, if there is one: no thread, no disk, no lock (DESIGN.md 2). Raises Failure for a `min_ttl` that
+        is too long, and for a variant that is never to be had."""
         held = self.flights.grants.get(name)
-        return None if held is None else self._wanted(held, min_ttl, refused)
+        return None if held is None else self._found(held, min_ttl, refused, wanted)
 
-    def _wanted(self, held: HeldGrant, min_ttl: float, refused: str | None) -> AccessToken | None:
+    def _found(self, held: HeldGrant, min_ttl: float, refused: str | None, wanted: Wanted | None) -> AccessToken | None:
+        now = self._clock.now()
+        if wanted is not None:
+            return self._variant(held, min_ttl, refused, wanted, now)
         if min_ttl:
-            _check_min_ttl(held, min_ttl)
-        token = held.serves(self._clock.now(), min_ttl)
+            _check_min_ttl(held, held.record.access_token, min_ttl)
+        token = held.serves(now, min_ttl)
         return None if token is None or token.value.reveal() == refused else token
+
+    def _variant(
+        self, held: HeldGrant, min_ttl: float, refused: str | None, wanted: Wanted, now: Moment
+    ) -> AccessToken | None:
+        _check_wanted(held, wanted, now)
+        _check_min_ttl(held, held.serves_variant(wanted, now), min_ttl)
+        token = held.serves_variant(wanted, now, min_ttl)
+        if token is None or token.value.reveal() == refused:
+            return None
+        before, held.record = held.record, variants.used(held.record, wanted, now)
+        if held.record is not before and held.flight is None:
+            self.flights.reschedule(held)
+        return token
 
     def expires_at(self, token: AccessToken) -> float | None:
         """When the token dies, in Unix seconds as the wall clock goes now; None: nobody knows."""
@@ -89,20 +111,26 @@ class Broker:
         return round(wall_time(token.issued, self._clock.now()) + token.lifetime, 2)
 
     async def get(
-        self, name: str, *, min_ttl: float = 0.0, wait: float = 10.0, refused: str | None = None
+        self,
+        name: str,
+        *,
+        min_ttl: float = 0.0,
+        wait: float = 10.0,
+        refused: str | None = None,
+        wanted: Wanted | None = None,
     ) -> AccessToken:
         """The token that `cached` finds, or will find: until then it waits for the grant's one exchange. Raises Failure
         within `wait` seconds."""
         held = self.held(name)
-        if (token := self._wanted(held, min_ttl, refused)) is not None:
+        if (token := self._found(held, min_ttl, refused, wanted)) is not None:
             self.metrics.gets_cached.inc()
             return token
-        await self.flights.wait_for(held, wait)
+        await self.flights.wait_for(held, wait, wanted)
         if self.grants.get(name) is not held:  # a reload took it away meanwhile
             raise unknown(name)
-        if (token := self._wanted(held, min_ttl, refused)) is None:
+        if (token := self._found(held, min_ttl, refused, wanted)) is None:
             self.metrics.gets_failed.inc()
-            raise self.failure(held)
+            raise self.failure(held, wanted)
         self.metrics.gets_waited.inc()
         return token
 
@@ -113,6 +141,7 @@ class Broker:
             held.credentials = None
             held.attempted = None
             held.insisted = True
+            held.variety.forget()
             can_issue = held.can_issue()
             await held.change(self.store, lambda record: records.again(record, can_issue=can_issue, by_hand=True))
             self.flights.announce(held)
@@ -144,8 +173,8 @@ class Broker:
             raise unknown(name)
         return held
 
-    def failure(self, held: HeldGrant) -> Failure:
-        """Why the grant has no token to serve, and what mends it."""
+    def failure(self, held: HeldGrant, wanted: Wanted | None = None) -> Failure:
+        """Why the grant has no token to serve, or not the wanted variant, and what mends it."""
         name, record = held.name, held.record
         why = f": {record.last_error}" if record.last_error else ""
         if held.blocked:
@@ -158,10 +187,12 @@ class Broker:
         if held.unstored and self.store.trouble:
             why = f": the store cannot be written: {self.store.trouble}"
         now = self._clock.now()
-        plan = held.plan(now, for_caller=True)
-        if not self.store.adopted and plan and held.ability(now).spends(plan.operation):
+        plan = held.plan(now, for_caller=True, wanted=wanted)
+        if not self.store.adopted and plan and held.ability(now, wanted).spends(plan.operation):
             words = f"{name}: the store was restored or copied to this machine and spends nothing: brokerctl adopt"
             return Failure(Code.UNAVAILABLE, words, name, 60.0)
+        if wanted is not None and (refusal := held.variety.refusal(wanted, now)) is not None:
+            return _declined(held, wanted, refusal, now)
         match record.state:
             case State.NEEDS_LOGIN:
                 words = f"{name} needs a login{why}; what mends it: {held.remedy}"
@@ -172,7 +203,7 @@ class Broker:
             case _:
                 if record.interrupted and plan and plan.delay > 0:
                     why += "; an interrupted exchange may have used up its refresh token, which is not risked yet"
-                after = max(1.0, plan.delay if plan else 0.0, self.flights.haste_left(held, now))
+                after = max(1.0, plan.delay if plan else 0.0, self.flights.haste_left(held, now, wanted))
                 return Failure(Code.UNAVAILABLE, f"{name} has no such token now{why}", name, after)
 
     def tell_watchers(self, name: str) -> None:
@@ -338,6 +369,7 @@ class Broker:
             "last_error": held.blocked or record.last_error,
             "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
+            "variants": sum(held.serves_variant(each.wanted, now) is not None for each in record.variants),
         }
 
 
@@ -349,8 +381,22 @@ def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:
     return [] if granted is None or not isinstance(asked, list) else [each for each in asked if each not in granted]
 
 
-def _check_min_ttl(held: HeldGrant, min_ttl: float) -> None:
-    token = held.record.access_token
+def _check_min_ttl(held: HeldGrant, token: AccessToken | None, min_ttl: float) -> None:
     if token is not None and token.lifetime is not None and min_ttl > token.lifetime / 2:
         half = f"{token.lifetime / 2:g} s, half of the token's lifetime"
         raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most {half}, found {min_ttl:g}", held.name)
+
+
+def _check_wanted(held: HeldGrant, wanted: Wanted, now: Moment) -> None:
+    scope = held.settings.settings.get("scope")
+    if not wanted.within(scope):
+        own = " ".join(map(str, scope)) if isinstance(scope, list | tuple) else ""
+        words = f"{held.name}: expected a part of the grant's own scope ({own}), found {wanted}"
+        raise Failure(Code.BAD_REQUEST, words, held.name)
+    if (lacks := held.settings.provider.dialect.lacks(held.view(now, wanted))) is not None:
+        raise Failure(Code.BAD_REQUEST, f"{held.name}: no token for {wanted}: {lacks}", held.name)
+
+
+def _declined(held: HeldGrant, wanted: Wanted, refusal: Refusal, now: Moment) -> Failure:
+    words = f"{held.name}: its provider gives no token for {wanted}: {refusal.reason}"
+    return Failure(Code.BAD_REQUEST, words, held.name, seconds_until(refusal.until, now))

@@ -14,17 +14,31 @@ import trio
 from brokerd.audit import Audit
 from brokerd.config import GrantSettings
 from brokerd.core import record as records
+from brokerd.core import variants
 from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
 from brokerd.core.breaker import Breaker
 from brokerd.core.exchange import Exchange, Request
 from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment, seconds_until
-from brokerd.core.outcome import Cause, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Tokens, Unsupported
+from brokerd.core.outcome import (
+    NAMES,
+    Cause,
+    Declined,
+    Done,
+    Issued,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    RetryLater,
+    Tokens,
+    Unsupported,
+)
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
 from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken, alive, usable
 from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
+from brokerd.core.wanted import Wanted
 from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
 from brokerd.provider import Conversation, Journal, Person, Subjects
@@ -98,10 +112,9 @@ class Exchanger:
         self, held: HeldGrant, plan: Plan, generation: int, used: dict[str, Secret], subjects: Subjects | None
     ) -> Outcome | None:
         """The exchange with these credentials, unless what it would send was refused before (law 7)."""
-        gone = held.stopped or held.record.generation != generation or held.record.state is State.REVOKED
-        if gone or held.credentials is not used:
-            return None  # while the credentials were read, the grant went another way
         now = self._clock.now()
+        if held.credentials is not used or not _stands(plan, held, generation, now):
+            return None  # while the credentials were read, the grant went another way
         sent = self._sent(held, plan, now)
         if held.insisted:
             held.insisted = False
@@ -116,13 +129,19 @@ class Exchanger:
         ):
             await held.change(self._store, lambda record: records.put_off(record, now, seconds_until(until, now)))
             return None
-        spends = held.ability(now).spends(plan.operation)
-        held.record, held.attempted = _begun(held.record), now
+        spends = held.ability(now, plan.wanted).spends(plan.operation)
+        held.record = _begun(held.record)
+        if plan.wanted is None:
+            held.attempted = now
+        else:
+            held.variety.begin(now)
         with trio.CancelScope() as scope:
-            ended = await self._converse(held, plan, scope, subjects)
+            ended = await self._converse(held, plan, now, scope, subjects)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
-                sent = self._sent(held, plan, now)
-                ended = await self._converse(held, plan, scope, subjects)
+                now = self._clock.now()
+                if _stands(plan, held, generation, now):
+                    sent = self._sent(held, plan, now)
+                    ended = await self._converse(held, plan, now, scope, subjects)
             believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, sent, spends=spends)
         return ended.outcome if believed else None
 
@@ -162,7 +181,7 @@ class Exchanger:
         return Sent(found.digest(), until_changed=False)
 
     async def _converse(
-        self, held: HeldGrant, plan: Plan, scope: trio.CancelScope, subjects: Subjects | None
+        self, held: HeldGrant, plan: Plan, now: Moment, scope: trio.CancelScope, subjects: Subjects | None
     ) -> Conversation:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
@@ -174,7 +193,7 @@ class Exchanger:
                 raise StoreUnavailable("the grant was revoked or given a new token meanwhile")
 
         generation = held.record.generation
-        return await self._run(held, _exchange(held, plan, self._clock.now()), journal, subjects)
+        return await self._run(held, _exchange(held, plan, now), journal, subjects)
 
     async def _run(
         self,
@@ -225,6 +244,11 @@ class Exchanger:
                 late = isinstance(outcome, Issued) and record.state is State.REVOKED
                 return records.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
             match outcome:
+                case Issued(tokens) if plan.wanted is not None:
+                    renewed, asked = plan.operation is Operation.RENEW, held.settings.asked
+                    return variants.issued(record, plan.wanted, tokens, at, jitter, asked, held.own(), renewed=renewed)
+                case Declined():
+                    return variants.declined(record, at, spent=spends)
                 case Issued(tokens):
                     # A renewal keeps the scope that the refresh token has: where it can be issued anew, it will be.
                     keeps = plan.operation is Operation.RENEW and held.can_issue()
@@ -269,7 +293,8 @@ class Exchanger:
         if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
             held.provider.refused.add(sent.digest)
         await held.change(self._store, step, concludes=True)
-        self._report(held, plan.operation, outcome)
+        held.note(plan.wanted, outcome, now, password=sent is not None and sent.until_changed)
+        self._report(held, plan.operation, outcome, plan.wanted)
         return True
 
     async def verify(self, held: HeldGrant, token: AccessToken | RefreshToken) -> Outcome:
@@ -324,7 +349,7 @@ class Exchanger:
         self._report(held, Operation.REVOKE, outcome)
         return False
 
-    def _report(self, held: HeldGrant, operation: Operation, outcome: Outcome) -> None:
+    def _report(self, held: HeldGrant, operation: Operation, outcome: Outcome, wanted: Wanted | None = None) -> None:
         """Metrics and the audit log learn of it, last (DESIGN.md 2)."""
         name = NAMES[type(outcome)]
         self._metrics.exchanges.labels(held.provider.name, str(operation), name).inc()
@@ -340,6 +365,7 @@ class Exchanger:
             **({"interrupted": True} if record.interrupted else {}),
             **({"unstored": True} if held.unstored else {}),
             **({"remedy": held.remedy} if held.remedy else {}),
+            **({"variant": str(wanted)} if wanted else {}),
             **details,
         )
 
@@ -362,6 +388,17 @@ class Exchanger:
             return await self._credentials(held, again=True) != used
         except SecretsUnreadable:
             return False
+
+
+def _stands(plan: Plan, held: HeldGrant, generation: int, now: Moment) -> bool:
+    """Whether the plan can still be carried out: the grant was neither revoked nor given a new token since, and what
+    would be sent lives (a machine may have been suspended)."""
+    if held.stopped or held.record.generation != generation or held.record.state is State.REVOKED:
+        return False
+    ability = held.ability(now)
+    if plan.operation is Operation.RENEW:
+        return ability.renew and usable(held.record.refresh_token, now)
+    return ability.issue
 
 
 def _begun(record: Record) -> Record:
@@ -402,7 +439,7 @@ def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: flo
 
 
 def _exchange(held: HeldGrant, plan: Plan, now: Moment) -> Exchange:
-    view, dialect = held.view(now), held.settings.provider.dialect
+    view, dialect = held.view(now, plan.wanted), held.settings.provider.dialect
     return dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
 
 
@@ -417,13 +454,3 @@ def _digest(credentials: dict[str, Secret]) -> bytes:
 def _interrupted(since: Moment) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(since.wall))
     return f"an exchange was interrupted at {when} UTC and may have used it up"
-
-
-NAMES: dict[type[Outcome], str] = {
-    Issued: "issued",
-    Done: "done",
-    Unsupported: "unsupported",
-    Rejected: "rejected",
-    Misconfigured: "misconfigured",
-    RetryLater: "postponed",
-}

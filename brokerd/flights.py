@@ -14,10 +14,11 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Issued, Rejected
 from brokerd.core.ports import Clock
-from brokerd.core.record import Record
+from brokerd.core.record import AccessToken, Record
 from brokerd.core.renewal import Operation, Plan
 from brokerd.core.schedule import Schedule
 from brokerd.core.secret import Secret
+from brokerd.core.wanted import Wanted
 from brokerd.exchanger import Exchanger, ExchangeStore
 from brokerd.held import Flight, HeldGrant
 from brokerd.metrics import Metrics
@@ -69,52 +70,65 @@ class Flights:
 
     # -- when
 
-    def _plan_for_caller(self, held: HeldGrant) -> Plan | None:
+    def _plan_for_caller(self, held: HeldGrant, wanted: Wanted | None) -> Plan | None:
         """None also where a living token was brought forward a short while ago (law 5)."""
         now = self._clock.now()
-        if self.haste_left(held, now) > 0:
-            return None
-        return self._allowed(held, held.plan(now, for_caller=True), now)
+        return None if self.haste_left(held, now, wanted) > 0 else self._next(held, wanted, now)
 
-    def haste_left(self, held: HeldGrant, now: Moment) -> float:
+    def _next(self, held: HeldGrant, wanted: Wanted | None, now: Moment) -> Plan | None:
+        """What brings the wanted token nearer. For a variant that is the grant's own renewal where that is due, so that
+        no number of variants holds it up, and where there is no way to the variant without the grant's own token."""
+        plan = self._allowed(held, held.plan(now, for_caller=True, wanted=wanted), now)
+        if wanted is None:
+            return plan
+        own = self._allowed(held, held.plan(now, for_caller=False), now)
+        if own is not None and own.wanted is None and own.delay <= 0:
+            return own
+        if plan is None and held.serves(now) is None:
+            return self._allowed(held, held.plan(now, for_caller=True), now)
+        return plan
+
+    def haste_left(self, held: HeldGrant, now: Moment, wanted: Wanted | None = None) -> float:
         """Seconds until a living token may be brought forward again; 0 or less: now."""
-        token = held.serves(now)
-        if token is None or held.hastened is None:
+        token = _served(held, wanted, now)
+        if token is None or (hastened := held.hastened.get(wanted)) is None:
             return 0.0
         lifetime = held.settings.pace.lifetime if token.lifetime is None else token.lifetime
-        return lifetime / HASTE + seconds_until(held.hastened, now)
+        return lifetime / HASTE + seconds_until(hastened, now)
 
     def _allowed(self, held: HeldGrant, plan: Plan | None, now: Moment) -> Plan | None:
         """The plan, unless something stands in its way that no time mends by itself."""
         if plan is None or self.stopping:
             return None
         may_spend = self._store.adopted and not held.unstored
-        return plan if may_spend or not held.ability(now).spends(plan.operation) else None
+        return plan if may_spend or not held.ability(now, plan.wanted).spends(plan.operation) else None
 
     # -- for callers
 
-    async def wait_for(self, held: HeldGrant, wait: float) -> None:
-        """Until the grant's exchange has ended, for `wait` seconds at most. One that is held back for longer than that
-        is not waited for."""
+    async def wait_for(self, held: HeldGrant, wait: float, wanted: Wanted | None = None) -> None:
+        """Until the grant's exchange for what is wanted has ended, for `wait` seconds at most. One that is held back
+        for longer than that is not waited for. Exchanges for other variants have their turns before (law 1)."""
         with trio.move_on_after(wait) as scope:
-            while held.flight is None or held.flight.operation is Operation.VERIFY:
-                if held.flight is not None:
-                    await held.flight.done.wait()
-                    continue
-                plan = self._plan_for_caller(held)
-                if plan is None and held.serves(self._clock.now()) is None:
-                    self.reschedule(held)  # it may have come to a dead end, and has to say so
-                if plan is None or plan.delay > scope.deadline - trio.current_time():
+            while True:
+                while held.flight is None:
+                    now = self._clock.now()
+                    plan = self._plan_for_caller(held, wanted)
+                    if plan is None and held.serves(now) is None:
+                        self.reschedule(held)  # it may have come to a dead end, and has to say so
+                    if plan is None or plan.delay > scope.deadline - trio.current_time():
+                        return
+                    if plan.delay > 0:
+                        await trio.sleep(plan.delay)
+                        continue
+                    if plan.wanted == wanted and _served(held, wanted, now):
+                        held.hasten(wanted, now)
+                    self.launch(held, for_caller=True, wanted=wanted)
+                    if held.flight is None:
+                        return
+                flight = held.flight
+                await flight.done.wait()
+                if flight.wanted == wanted and flight.operation is not Operation.VERIFY:
                     return
-                if plan.delay > 0:
-                    await trio.sleep(plan.delay)
-                    continue
-                if held.serves(self._clock.now()):
-                    held.hastened = self._clock.now()
-                self.launch(held, for_caller=True)
-                if held.flight is None:
-                    return
-            await held.flight.done.wait()
 
     # -- the flight
 
@@ -128,7 +142,7 @@ class Flights:
         else:
             self.launch(held, for_caller=False)
 
-    def launch(self, held: HeldGrant, *, for_caller: bool) -> None:
+    def launch(self, held: HeldGrant, *, for_caller: bool, wanted: Wanted | None = None) -> None:
         if self.grants.get(held.name) is not held:  # a reload put another in its place while somebody waited
             return
         now, provider = self._clock.now(), held.provider
@@ -138,12 +152,15 @@ class Flights:
         if not for_caller and (shut := provider.breaker.wait(now)) > 0:
             self._look_at(held.name, now.boot + shut)
             return
-        plan = self._allowed(held, held.plan(now, for_caller=for_caller), now)
+        if for_caller:
+            plan = self._next(held, wanted, now)
+        else:
+            plan = self._allowed(held, held.plan(now, for_caller=False), now)
         if plan is None or plan.delay > 0:
             self.reschedule(held)
             return
         provider.take_place()
-        held.flight = Flight(plan.operation)
+        held.flight = Flight(plan.operation, plan.wanted)
         self.schedule.set(held.name, None)
         self._nursery.start_soon(self._fly, held, held.flight, plan, provider, name=f"{plan.operation} {held.name}")
 
@@ -181,14 +198,15 @@ class Flights:
 
     async def _exchange(self, held: HeldGrant, plan: Plan) -> None:
         """An exchange, and those that have to follow it at once; each is stored before the next begins."""
+        wanted = plan.wanted
         for _ in range(STEPS_MOST):
             outcome = await self._exchanger.exchange(held, plan, self._subject)
+            now = self._clock.now()
             dead_end = not isinstance(outcome, Issued | Rejected)
-            if dead_end or (isinstance(outcome, Issued) and held.serves(self._clock.now())):
+            if dead_end or (isinstance(outcome, Issued) and _served(held, wanted, now)):
                 return
             held.attempted = None  # what follows is part of the same errand
-            now = self._clock.now()
-            following = self._allowed(held, held.plan(now, for_caller=True), now)
+            following = self._next(held, wanted, now)
             if following is None or following.delay > 0:
                 return
             plan = following
@@ -273,7 +291,7 @@ class Flights:
         """Set when the refresher is to look at the grant next."""
         now, spread = self._clock.now(), self._spread.pop(held.name, 0.0)
         plan = held.plan(now, for_caller=False)
-        if (plan is None or plan.operation is Operation.REVOKE) and held.flight is None and not held.blocked:
+        if plan is None or plan.operation is Operation.REVOKE or plan.wanted is not None:
             self._note_dead_end(held, now)
         plan = self._allowed(held, plan, now)
         at = None if plan is None or held.flight is not None else now.boot + (plan.delay or held.bounded(spread, now))
@@ -287,10 +305,13 @@ class Flights:
     def _note_dead_end(self, held: HeldGrant, now: Moment) -> None:
         """A grant that has nothing left to get a token with needs a login, and says so before its token ends."""
         record = held.record
+        if held.flight is not None or held.blocked or held.stopped:  # nothing is planned, whatever is left
+            return
         if record.state not in (State.READY, State.RETRYING) or held.plan(now, for_caller=True) is not None:
             return
         words = "its refresh token has expired" if record.refresh_token else "it has no refresh token yet"
         held.record = records.lacks_login(record, words)
+        self._changed(held.name)
 
     async def _mend(self) -> None:
         """Store what is in memory only, as soon as the store can be written again (law 2)."""
@@ -313,6 +334,10 @@ class Flights:
                 self._let_leave(held)
                 if self.grants.get(held.name) is held:
                     self.reschedule(held)
+
+
+def _served(held: HeldGrant, wanted: Wanted | None, now: Moment) -> AccessToken | None:
+    return held.serves(now) if wanted is None else held.serves_variant(wanted, now)
 
 
 def _unchanged(record: Record) -> Record:

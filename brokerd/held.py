@@ -9,15 +9,20 @@ from typing import Protocol
 import trio
 
 from brokerd.config import GrantSettings
+from brokerd.core import variants
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.outcome import Declined, Issued, Outcome
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
-from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller
+from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller, variants_due
 from brokerd.core.secret import Secret
+from brokerd.core.wanted import Wanted
 from brokerd.dialects.dialect import GrantView
 from brokerd.provider import Provider
+from brokerd.variety import Variety
 
+HASTENED_MOST = 64  # more than a grant has variants
 CONFLICTS_MOST = 5  # with one daemon on a store there is never a second
 
 
@@ -40,12 +45,14 @@ class GrantStore(Protocol):
 
 
 class Flight:
-    """The one exchange of a grant that is under way; everybody who waits, waits for this."""
+    """The one exchange of a grant that is under way; everybody who waits, waits for this. `wanted`: the variant that it
+    is for."""
 
-    __slots__ = ("done", "operation")
+    __slots__ = ("done", "operation", "wanted")
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, wanted: Wanted | None = None) -> None:
         self.operation = operation
+        self.wanted = wanted
         self.done = trio.Event()
 
 
@@ -53,7 +60,8 @@ class HeldGrant:
     """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer
     tokens are in memory only (law 2); `stopped`: it is being revoked, and serves nothing from that moment on (law 10);
     `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record;
-    `insisted`: an operator says that a refused password is right now (law 7)."""
+    `insisted`: an operator says that a refused password is right now (law 7); `hastened`: when callers last brought a
+    token forward, its own (None) or a variant's."""
 
     __slots__ = (
         "_lock",
@@ -72,6 +80,7 @@ class HeldGrant:
         "stopped",
         "stored",
         "unstored",
+        "variety",
     )
 
     def __init__(self, settings: GrantSettings, provider: Provider, fingerprint: str, record: Record | None) -> None:
@@ -88,8 +97,9 @@ class HeldGrant:
         self.damaged = False
         self.flight: Flight | None = None
         self.attempted: Moment | None = None
-        self.hastened: Moment | None = None
+        self.hastened: dict[Wanted | None, Moment] = {}
         self.insisted = False
+        self.variety = Variety()
         self._lock: trio.Lock | None = None
 
     def begin_anew(self) -> None:
@@ -104,6 +114,19 @@ class HeldGrant:
         if self.stopped or self.blocked:
             return None
         return served(self.record, now, min_ttl)
+
+    def serves_variant(self, wanted: Wanted, now: Moment, min_ttl: float = 0.0) -> AccessToken | None:
+        """The same for a variant."""
+        if self.stopped or self.blocked:
+            return None
+        return variants.served(self.record, wanted, self.settings.asked, now, min_ttl)
+
+    def hasten(self, wanted: Wanted | None, now: Moment) -> None:
+        """A caller brings a living token forward."""
+        self.hastened[wanted] = now
+        if len(self.hastened) > HASTENED_MOST:  # of variants that have gone
+            there = {None, wanted, *(each.wanted for each in self.record.variants)}
+            self.hastened = {each: at for each, at in self.hastened.items() if each in there}
 
     @property
     def remedy(self) -> str | None:
@@ -123,11 +146,30 @@ class HeldGrant:
             return delay
         return min(delay, seconds_until(token.expires, now) / 2)
 
-    def view(self, now: Moment) -> GrantView:
+    def note(self, wanted: Wanted | None, outcome: Outcome, now: Moment, *, password: bool) -> None:
+        """What outlives an exchange in memory only: a variant that is not to be had for a while, and a `password` that
+        may have been what was refused (law 7)."""
+        if wanted is None:
+            self.variety.doubted = self.variety.doubted and not isinstance(outcome, Issued)
+        elif isinstance(outcome, Declined):
+            self.variety.refuse(wanted, outcome.reason, now)
+            self.variety.doubted = self.variety.doubted or password
+        elif isinstance(outcome, Issued) and self.serves_variant(wanted, now) is None:
+            self.variety.refuse(wanted, "the provider issued a token that had already expired", now)
+
+    def view(self, now: Moment, wanted: Wanted | None = None) -> GrantView:
         """What the dialect may see: living tokens only, so that a dead one is never sent (law 3)."""
         record = self.record
         access, refresh = record.access_token, record.refresh_token
-        return self._view(access if alive(access, now) else None, refresh if usable(refresh, now) else None)
+        living = access if alive(access, now) else None, refresh if usable(refresh, now) else None
+        return self._view(*living, wanted)
+
+    def own(self) -> Wanted:
+        """What the grant's own tokens are for, as the provider said, else as it is configured."""
+        said, token = self.settings.settings, self.record.access_token
+        scope = (token.scope if token else None) or said.get("scope")
+        audience, resource = (str(said[name]) if said.get(name) else None for name in ("audience", "resource"))
+        return Wanted(tuple(map(str, scope)) if isinstance(scope, list | tuple) else None, audience, resource)
 
     def doomed_view(self, now: Moment) -> GrantView:
         """The same for a revocation: the tokens that are still to be revoked, of each kind the first that lives."""
@@ -135,17 +177,19 @@ class HeldGrant:
         refresh = next((each.refresh_token for each in self.record.doomed if usable(each.refresh_token, now)), None)
         return self._view(access, refresh)
 
-    def _view(self, access: AccessToken | None, refresh: RefreshToken | None) -> GrantView:
-        credentials = self.credentials or self._named()
+    def _view(
+        self, access: AccessToken | None, refresh: RefreshToken | None, wanted: Wanted | None = None
+    ) -> GrantView:
+        credentials, settings = self.credentials or self._named(), self.settings.settings
         provider, key = self.provider, self.record.proof_key
-        return GrantView(credentials, self.settings.settings, access, refresh, provider.signer, key, provider.nonce)
+        return GrantView(credentials, settings, access, refresh, provider.signer, key, provider.nonce, wanted)
 
     def _named(self) -> dict[str, Secret]:
         """Before credentials were read it is known only that they are there."""
         return {name: source.text or Secret("") for name, source in self.settings.credentials.items()}
 
-    def ability(self, now: Moment) -> Ability:
-        found = self.settings.provider.dialect.ability(self.view(now))
+    def ability(self, now: Moment, wanted: Wanted | None = None) -> Ability:
+        found = self.settings.provider.dialect.ability(self.view(now, wanted))
         return replace(found, asked=self.settings.asked)
 
     def can_issue(self) -> bool:
@@ -162,15 +206,32 @@ class HeldGrant:
         bare = GrantView(self.credentials or self._named(), self.settings.settings)
         return self.settings.provider.dialect.ability(bare)
 
-    def plan(self, now: Moment, *, for_caller: bool) -> Plan | None:
-        """What is next (core/renewal.py), not before the provider's breaker lets anything through."""
+    def plan(self, now: Moment, *, for_caller: bool, wanted: Wanted | None = None) -> Plan | None:
+        """What is next (core/renewal.py), not before the provider's breaker lets anything through. `wanted`: for a
+        caller who wants that variant."""
         if self.blocked or self.stopped:
             return None
-        choose = next_for_caller if for_caller else next_by_itself
-        found = choose(self.record, self.ability(now), self.settings.pace, now, self.attempted)
-        if found is None:
+        record, pace = self.record, self.settings.pace
+        if wanted is not None:
+            found = self._for_variant(wanted, now)
+        elif for_caller:
+            found = next_for_caller(record, self.ability(now), pace, now, self.attempted)
+        else:
+            found = next_by_itself(record, self.ability(now), pace, now, self.attempted)
+            for each, due in variants_due(record, self.settings.asked, pace, now):
+                if (other := self._for_variant(each, now)) is not None:
+                    other = replace(other, delay=max(due, other.delay))
+                    found = other if found is None or other.delay < found.delay else found
+        return found and replace(found, delay=max(found.delay, self.provider.breaker.wait(now)))
+
+    def _for_variant(self, wanted: Wanted, now: Moment) -> Plan | None:
+        """The exchange for a variant: where the grant is well, which its own token has to show."""
+        if self.record.state not in (State.READY, State.RETRYING):
             return None
-        return Plan(found.operation, max(found.delay, self.provider.breaker.wait(now)), found.early)
+        found = next_for_caller(self.record, self.ability(now, wanted), self.settings.pace, now, None)
+        if found is None or (found.operation is Operation.ISSUE and self.variety.doubted):
+            return None
+        return replace(found, delay=max(found.delay, self.variety.wait(wanted, now)), wanted=wanted)
 
     # -- changes
 

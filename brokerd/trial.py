@@ -13,7 +13,17 @@ from brokerd.config.grants import PUBLIC
 from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
 from brokerd.core.exchange import Exchange, Request, Response
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Unsupported
+from brokerd.core.outcome import (
+    Declined,
+    Done,
+    Issued,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    RetryLater,
+    Token,
+    Unsupported,
+)
 from brokerd.core.reason import reason
 from brokerd.core.record import Doomed, Record
 from brokerd.core.secret import MASK, Secret
@@ -215,7 +225,7 @@ def _read(outcome: Outcome) -> Iterator[str]:
             yield "done"
         case Rejected(words):
             yield f"rejected: {words}"
-        case Misconfigured(words):
+        case Misconfigured(words) | Declined(words):
             yield f"misconfigured: {words}"
         case Unsupported(words):
             yield f"not supported: {words}"

@@ -362,6 +362,15 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
             "CONFIG: grants.g.settings: oauth2 has no further settings",
         ),
         (
+            GRANT + '[[allow]]\ngrants = ["*"]\ncaller = { uid = 5 }\nscope = []',
+            "CONFIG: allow[0].scope: expected an array of names or globs; leave it out for the grant's own token, "
+            "found an empty array",
+        ),
+        (
+            GRANT + '[[allow]]\ngrants = ["*"]\ncaller = { uid = 5 }\nactions = ["status"]\nresource = ["a"]',
+            "CONFIG: allow[0].resource: it says which tokens may be got, and actions has no get",
+        ),
+        (
             GRANT + '[[allow]]\ngrants = ["*"]\ncaller = {}',
             "CONFIG: allow[0].caller: an empty caller would let everybody in; name one or more of user, "
             "uid, group, gid, exe, sha256, unit, slice, user_unit, container",

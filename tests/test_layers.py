@@ -40,7 +40,7 @@ class Layer:
 
 CORE, DIALECTS, EDGE, CLIENT = "brokerd.core", "brokerd.dialects", "brokerd.edge", "brokerd_client"
 SAYING = ("brokerd.audit", "brokerd.metrics")
-HOLDING = ("brokerd.provider", "brokerd.held")
+HOLDING = ("brokerd.provider", "brokerd.variety", "brokerd.held")
 USE_CASES = (CORE, DIALECTS, "brokerd.config", *SAYING)  # config's types: the settings as checked values
 
 # From the bottom up: a layer may import only what stands above it in this table (further down in the architecture).
@@ -56,7 +56,8 @@ LAYERS = (
     Layer("brokerd.config", (CORE, DIALECTS)),
     Layer("brokerd.provider", USE_CASES),
     Layer("brokerd.adding", (CORE, DIALECTS, "brokerd.config")),
-    Layer("brokerd.held", (*USE_CASES, "brokerd.provider")),
+    Layer("brokerd.variety", (CORE,)),
+    Layer("brokerd.held", (*USE_CASES, "brokerd.provider", "brokerd.variety")),
     Layer("brokerd.exchanger", (*USE_CASES, *HOLDING)),
     Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger")),
     Layer("brokerd.logins", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights")),

@@ -26,6 +26,8 @@ OAUTH2_KEYS = (
     "subject",
     "redirect_uri",
     "authorization_params",
+    "pushed_request",
+    "variants",
 )
 DEFAULT_AUTH = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt"}
 
@@ -44,6 +46,8 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
     subject: oauth2.SubjectFile | None = None
     redirect_uri: str | None = None
     authorization_params: dict[str, str] = {}
+    pushed_request: bool = False
+    variants: oauth2.VariantsFile | None = None
     on_demand: bool = False
     lifetime: Duration = Duration(3_600.0)
     settings: dict[str, Any] = {}
@@ -93,8 +97,12 @@ def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> d
         settings["redirect_uri"] = table.redirect_uri
     if table.authorization_params:
         settings["authorization_params"] = dict(table.authorization_params)
+    if table.pushed_request:
+        settings["pushed_request"] = True
     if table.subject or table.grant_type == "token_exchange":
         settings["subject"] = oauth2.subject(table.subject or oauth2.SubjectFile())
+    if table.variants:
+        settings["variants"] = oauth2.variants(table.variants)
     return settings
 
 

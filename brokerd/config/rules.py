@@ -11,6 +11,8 @@ from brokerd.config.settings import GrantSettings
 from brokerd.core.policy import DYNAMIC_IDS, OVERFLOW_ID, Action, Rule, Selector
 from brokerd.core.typed import ConfigError, convert, expected
 
+VARIANT_KEYS = ("scope", "audience", "resource")  # what a variant names
+
 
 class SelectorFile(msgspec.Struct, forbid_unknown_fields=True):
     user: str | None = None
@@ -29,6 +31,9 @@ class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
     grants: list[str]
     caller: Any
     actions: list[Action] = msgspec.field(default_factory=lambda: [Action.GET])
+    scope: list[str] | None = None
+    audience: list[str] | None = None
+    resource: list[str] | None = None
 
 
 def read_rule(raw: Any, grants: Mapping[str, GrantSettings], place: str) -> Rule:
@@ -48,7 +53,13 @@ def read_rule(raw: Any, grants: Mapping[str, GrantSettings], place: str) -> Rule
     selectors = tuple(
         _selector(each, "caller" if len(callers) == 1 else f"caller[{n}]") for n, each in enumerate(callers)
     )
-    return Rule(tuple(table.grants), selectors, frozenset(table.actions), place)
+    said = {key: tuple(value) for key in VARIANT_KEYS if (value := getattr(table, key)) is not None}
+    for key, value in said.items():
+        if not value or "" in value:
+            raise expected("an array of names or globs; leave it out for the grant's own token", list(value), key=key)
+        if not {Action.GET, Action.ADMIN} & set(table.actions):
+            raise ConfigError("it says which tokens may be got, and actions has no get", key=key)
+    return Rule(tuple(table.grants), selectors, frozenset(table.actions), **said, place=place)
 
 
 def _selector(raw: Any, key: str) -> Selector:

@@ -11,7 +11,8 @@ from brokerd.core.secret import Secret, SecretSource
 from brokerd.dialects.dialect import Dialect
 
 DEFAULT_KEY = SecretSource(file="/etc/brokerd/key")
-NOT_ASKED = ("client_auth", "client_assertion")  # how a client shows who it is changes nothing about its tokens
+# How a client shows who it is, and how variants are got, changes nothing about the grant's own tokens.
+NOT_ASKED = ("client_auth", "client_assertion", "variants")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class Event(StrEnum):
     FAILED = "failed"  # the provider or the network: try again later
     REFUSED = "refused"  # a person must change something
     REJECTED = "rejected"  # the refresh token is dead
+    DECLINED = "declined"  # a variant is refused; the grant is well
     AGAIN = "again"  # a refresh by hand, a reload, or time to look again
     REVOKE = "revoke"
     GRANTED = "granted"  # a login or an import brought a refresh token
@@ -45,6 +46,7 @@ MOVES: dict[tuple[State, Event], tuple[State, ...]] = {
     (State.RENEWING, Event.FAILED): (State.RETRYING,),
     (State.RENEWING, Event.REFUSED): (State.MISCONFIGURED,),
     (State.RENEWING, Event.REJECTED): (State.READY, State.NEEDS_LOGIN),
+    (State.RENEWING, Event.DECLINED): (State.READY,),
     (State.RENEWING, Event.AGAIN): (State.RENEWING,),
     (State.RETRYING, Event.BEGIN): (State.RENEWING,),
     (State.RETRYING, Event.AGAIN): (State.READY,),

@@ -33,6 +33,7 @@ class Metadata:
     auth_methods: tuple[str, ...] = ("client_secret_basic",)  # RFC 8414 §2: the default
     signing_algorithms: tuple[str, ...] = ()
     names_issuer: bool = False  # authorization_response_iss_parameter_supported (RFC 9207)
+    wants_pushed: bool = False  # require_pushed_authorization_requests (RFC 9126 §5)
     origins: tuple[str, ...] = ()
     public: bool = False
     agreed: bool = False

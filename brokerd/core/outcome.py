@@ -81,6 +81,13 @@ class Misconfigured:
 
 
 @dataclass(frozen=True, slots=True)
+class Declined:
+    """The scope, audience or resource that a variant was asked for is refused. Of the grant it says nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetryLater:
     """The provider or the network: nothing was learnt about the grant. `after`: seconds the provider asked for."""
 
@@ -89,4 +96,15 @@ class RetryLater:
     after: float | None = None
 
 
-Outcome = Issued | Done | Unsupported | Rejected | Misconfigured | RetryLater
+Outcome = Issued | Done | Unsupported | Rejected | Misconfigured | Declined | RetryLater
+
+# What each is called in metrics and logs.
+NAMES: dict[type[Outcome], str] = {
+    Issued: "issued",
+    Done: "done",
+    Unsupported: "unsupported",
+    Rejected: "rejected",
+    Misconfigured: "misconfigured",
+    Declined: "declined",
+    RetryLater: "postponed",
+}

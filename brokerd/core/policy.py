@@ -2,11 +2,13 @@
 # the kernel described (edge/peer.py, edge/process.py), rules as values that the configuration described.
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
+
+from brokerd.core.wanted import Wanted
 
 OVERFLOW_ID = 65_534  # what the kernel shows for an id that has no mapping here: it is nobody, and matches nothing
 DYNAMIC_IDS = range(61_184, 65_520)  # systemd gives these to services while they run, and then to others
@@ -126,15 +128,34 @@ def learned(known: Caller, seen: Caller, needs: frozenset[str]) -> Caller:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Callers that match any of `callers` may do `actions` with the grants that match any of `grants`."""
+    """Callers that match any of `callers` may do `actions` with the grants that match any of `grants`. To get means the
+    grant's own token; with `scope`, `audience` or `resource` it means the variants that they describe, and not that."""
 
     grants: tuple[str, ...]
     callers: tuple[Selector, ...]
     actions: frozenset[Action] = frozenset({Action.GET})
+    scope: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
     place: str = field(default="allow", compare=False)  # where it stands, for people: file and key
 
     def covers(self, grant: str) -> bool:
-        return any(fnmatchcase(grant, pattern) for pattern in self.grants)
+        return _matches(grant, self.grants)
+
+    @property
+    def is_of_variants(self) -> bool:
+        return bool(self.scope or self.audience or self.resource)
+
+    def admits(self, wanted: Wanted, granted: tuple[str, ...] | None) -> bool:
+        """Whether it describes the variant: it names exactly what the rule names, within that. What the provider
+        `granted` has to lie within it too: it may be more than was asked for."""
+        scope = (*wanted.scope, *(granted or ())) if wanted.scope else ()
+        audience, resource = (() if each is None else (each,) for each in (wanted.audience, wanted.resource))
+        said = ((scope, self.scope), (audience, self.audience), (resource, self.resource))
+        return self.is_of_variants and all(
+            bool(asked) == bool(patterns) and all(_matches(each, patterns) for each in asked)
+            for asked, patterns in said
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +174,21 @@ class Policy:
         return caller.uid in self._trusted and caller.uid != OVERFLOW_ID and not caller.foreign
 
     def allows(self, caller: Caller, action: Action, grant: str) -> bool:
-        """Whether the caller may do it with that grant."""
+        """Whether the caller may do it with that grant; to get is to get its own token."""
+        own = action is Action.GET
+        return self._any(caller, action, grant, lambda rule: not (own and rule.is_of_variants))
+
+    def allows_variant(
+        self, caller: Caller, grant: str, wanted: Wanted, granted: tuple[str, ...] | None = None
+    ) -> bool:
+        """Whether the caller may get that variant; `granted`: the scope that the provider said it has."""
+        return self._any(caller, Action.GET, grant, lambda rule: rule.admits(wanted, granted))
+
+    def _any(self, caller: Caller, action: Action, grant: str, allows: Callable[[Rule], bool]) -> bool:
         return self.trusts(caller) or any(
             _covers(rule.actions, action)
             and rule.covers(grant)
+            and allows(rule)
             and any(selector.matches(caller) for selector in rule.callers)
             for rule in self.rules
         )
@@ -177,6 +209,10 @@ class Policy:
         rules = (rule for rule in self.rules if grant is None or rule.covers(grant))
         hopeful = (each for rule in rules for each in rule.callers if each.may_match(caller))
         return frozenset().union(*(each.asks() for each in hopeful))
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _covers(actions: frozenset[Action], action: Action) -> bool:

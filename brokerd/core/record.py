@@ -9,8 +9,10 @@ from brokerd.core.grant import Event, State, move
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Token, Tokens
 from brokerd.core.secret import Secret
+from brokerd.core.wanted import Wanted
 
-OUTLIVED_MOST = 16  # replaced tokens that are remembered; more than a caller can bring forward in a lifetime
+OUTLIVED_MOST = 48  # replaced tokens that are remembered; callers can bring 3 forward in a lifetime, of each variant
+VARIANTS_MOST = 16  # of a grant; a record is sealed and written whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class AccessToken:
 class RefreshToken:
     """The long-lived token that access tokens are got with; the fields are as those of AccessToken. `kept`: a renewal
     was seen to leave it as it is, so that renewing cannot meet its end. Where a provider has but one token, which a
-    renewal extends, it is both."""
+    renewal extends, it is both. `restore`: what the grant's own next token has to name, because a variant was got with
+    this one and a server may have narrowed it by that."""
 
     value: Secret
     issued: Moment
@@ -43,10 +46,22 @@ class RefreshToken:
     jitter: float
     id: str | None = None
     kept: bool = False
+    restore: Wanted | None = None
 
     @property
     def expires(self) -> Moment | None:
         return None if self.lifetime is None else self.issued.after(self.lifetime)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A token of the grant for something else than its own. `asked`: what the grant's own were asked for at that time;
+    `used`: when somebody last wanted it, which is stored with the next change only."""
+
+    wanted: Wanted
+    access_token: AccessToken
+    asked: str
+    used: Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class Record:
     """A grant as it is stored, sealed, in one piece: law 2 wants refresh and access token in one transaction.
 
     `generation` rises with every change of the tokens, and every write names the one that it replaces.
+    `variants` have the last used last (core/variants.py).
     `outlived` are access tokens that were replaced and are still alive; `doomed` are tokens that the provider has to be
     told of, not before `telling`, after `untold` tries in vain; `survivors` are those of which it is not told; `local`:
     so an operator wants it.
@@ -95,6 +111,7 @@ class Record:
     state: State = State.READY
     access_token: AccessToken | None = None
     refresh_token: RefreshToken | None = None
+    variants: tuple[Variant, ...] = ()
     outlived: tuple[AccessToken, ...] = ()
     doomed: tuple[Doomed, ...] = ()
     telling: Moment | None = None
@@ -166,8 +183,8 @@ def issued(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str
         record,
         generation=record.generation + 1,
         state=move(record.state, Event.ISSUED, can_issue=True),
-        access_token=_access(tokens, at, jitter) or record.access_token,
-        refresh_token=_refresh(tokens.refresh_token, at, jitter) or _kept(record, tokens.access_token, at, jitter),
+        access_token=new_access(tokens, at, jitter) or record.access_token,
+        refresh_token=new_refresh(tokens.refresh_token, at, jitter) or _kept(record, tokens.access_token, at, jitter),
         outlived=_outlived(record, at, tokens.access_token) if tokens.access_token else record.outlived,
         interrupted=None,
         retry=None,
@@ -304,7 +321,7 @@ def put_off(record: Record, now: Moment, delay: float) -> Record:
 def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
     """From here on nothing of the grant is served; its living tokens are doomed. `local`: the provider is told of none
     of them, nor of what came to be doomed before."""
-    doomed = record.doomed + tuple(Doomed(access_token=each) for each in _outlived(record, now))
+    doomed = record.doomed + tuple(Doomed(access_token=each) for each in _all_outlived(record, now))
     if usable(record.refresh_token, now):
         doomed += (Doomed(refresh_token=record.refresh_token),)
     return replace(
@@ -313,6 +330,7 @@ def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
         state=move(record.state, Event.REVOKE, can_issue=True),
         access_token=None,
         refresh_token=None,
+        variants=(),
         outlived=(),
         doomed=() if local else doomed,
         survivors=_survivors(record, now, doomed if local else ()),
@@ -329,7 +347,7 @@ def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
 def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
     """Tokens came that nobody is to have: the grant was revoked meanwhile, or they are somebody else's. What becomes of
     the others becomes of them."""
-    access, refresh = _access(tokens, at, 0.0), _refresh(tokens.refresh_token, at, 0.0)
+    access, refresh = new_access(tokens, at, 0.0), new_refresh(tokens.refresh_token, at, 0.0)
     late = (Doomed(access_token=access) if access else None, Doomed(refresh_token=refresh) if refresh else None)
     doomed = tuple(filter(None, late))
     return replace(
@@ -364,11 +382,12 @@ def granted(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: st
         record,
         generation=record.generation + 1,
         state=move(record.state, Event.GRANTED, can_issue=True),
-        access_token=_access(tokens, at, jitter),
-        outlived=_outlived(record, at),
+        access_token=new_access(tokens, at, jitter),
+        variants=(),
+        outlived=_all_outlived(record, at)[-OUTLIVED_MOST:],
         survivors=(),
         local=False,
-        refresh_token=_refresh(tokens.refresh_token, at, jitter),
+        refresh_token=new_refresh(tokens.refresh_token, at, jitter),
         interrupted=None,
         retry=None,
         rotation_retry=None,
@@ -404,7 +423,13 @@ def _survivors(record: Record, now: Moment, tokens: tuple[Doomed, ...]) -> tuple
     return survivors(record, now) + tuple(Survivor(each.kind, each.expires) for each in tokens)
 
 
-def _access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
+def _all_outlived(record: Record, now: Moment) -> tuple[AccessToken, ...]:
+    """The same, and those of its variants."""
+    variants = (each.access_token for each in record.variants)
+    return (*(each for each in variants if usable(each, now)), *_outlived(record, now))
+
+
+def new_access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
     token = tokens.access_token
     if token is None:
         return None
@@ -416,8 +441,8 @@ def _kept(record: Record, access: Token | None, at: Moment, jitter: float) -> Re
     if token is None or access is None:
         return token
     if _extended_in_vain(record.access_token, access, at):
-        return replace(token, kept=True, issued=at, lifetime=access.lifetime, jitter=jitter)
-    return replace(token, kept=True)
+        return replace(token, kept=True, restore=None, issued=at, lifetime=access.lifetime, jitter=jitter)
+    return replace(token, kept=True, restore=None)
 
 
 def _extended_in_vain(old: AccessToken | None, new: Token, at: Moment) -> bool:
@@ -429,5 +454,5 @@ def _extended_in_vain(old: AccessToken | None, new: Token, at: Moment) -> bool:
     return seconds_until(at.after(new.lifetime), old.expires) + 1 < passed / 2
 
 
-def _refresh(token: Token | None, at: Moment, jitter: float) -> RefreshToken | None:
+def new_refresh(token: Token | None, at: Moment, jitter: float) -> RefreshToken | None:
     return None if token is None else RefreshToken(token.value, at, token.lifetime, jitter, token.id)

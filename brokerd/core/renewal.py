@@ -2,12 +2,14 @@
 # Pure: the record, what the dialect can do with it, and the time are arguments.
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, usable
+from brokerd.core.wanted import Wanted
 
 AHEAD = 2 / 3  # of a lifetime: late enough to be worth the request, early enough to fail a few times (law 6)
 SPREAD = 0.08  # of a lifetime, by which jitter puts a renewal off: grants issued together part slowly
@@ -57,11 +59,12 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """An exchange to come: `delay` is in seconds from now, 0 means at once. `early`: a rotation ahead of need, whose
-    failure costs nothing."""
+    failure costs nothing. `wanted`: the variant that it is for; None: the grant's own token, or a revocation."""
 
     operation: Operation
     delay: float
     early: bool = False
+    wanted: Wanted | None = None
 
 
 def next_for_caller(record: Record, ability: Ability, pace: Pace, now: Moment, attempted: Moment | None) -> Plan | None:
@@ -88,6 +91,15 @@ def next_by_itself(record: Record, ability: Ability, pace: Pace, now: Moment, at
         return renewal
     revocation = Plan(Operation.REVOKE, max(0.0, _until(record.telling, now)))
     return revocation if renewal is None or revocation.delay <= renewal.delay else renewal
+
+
+def variants_due(record: Record, asked: str, pace: Pace, now: Moment) -> Iterator[tuple[Wanted, float]]:
+    """The variants that are renewed ahead, as somebody used them within their lifetime, and in how many seconds."""
+    for each in record.variants if not pace.on_demand else ():
+        token = each.access_token
+        lifetime = pace.lifetime if token.lifetime is None else token.lifetime
+        if each.asked == asked and -seconds_until(each.used, now) < lifetime:
+            yield each.wanted, _due(token, pace.lifetime, now)
 
 
 def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, attempted: Moment | None) -> Plan | None:
@@ -125,7 +137,7 @@ def near_end(token: AccessToken | None, now: Moment) -> float:
 def risked_after(record: Record, pace: Pace, now: Moment) -> float:
     """Seconds until a refresh token that may be used up is sent again (law 3): at once within the provider's
     grace, else not before the living access token nears its end. 0 where nothing was interrupted."""
-    if record.interrupted is None or 0 <= -_until(record.interrupted, now) <= pace.reuse_grace:
+    if record.interrupted is None or 0 <= -_until(record.interrupted, now) < pace.reuse_grace:
         return 0.0
     return near_end(record.access_token, now)
 

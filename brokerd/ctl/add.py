@@ -53,8 +53,20 @@ def add(arguments: Namespace) -> int:
     _reload(arguments.socket, name, made, client)
     if place.resource and place.resource.scopes and not arguments.scope:
         write(f"it names scopes, of which none is asked for: {plain(' '.join(place.resource.scopes))}")
-    write(f"next: brokerctl login {name}, and a rule for who may have its tokens: see {plain(str(drop_in))}")
+    rule = f"a rule for who may have its tokens: see {plain(str(drop_in))}"
+    if arguments.login:
+        write(f"what remains is {rule}")
+        return _log_in(arguments.socket, name)
+    write(f"next: brokerctl login {name}, and {rule}")
     return 0
+
+
+def _log_in(path: str | None, name: str) -> int:
+    from brokerd.ctl.arguments import read_arguments
+    from brokerd.ctl.login import login
+
+    with Broker(path) as broker:
+        return login(broker, read_arguments(["login", name]))
 
 
 async def _asked(arguments: Namespace, folder: Path, name: str) -> tuple[Place, Client]:

@@ -152,6 +152,7 @@ def _fetching(parser: ArgumentParser) -> None:
     parser.add_argument("--wait", metavar="N", type=_seconds, help="wait N seconds for the provider if need be (10)")
     parser.add_argument("--scope", metavar="S", action="append", help="a token for this scope; may be repeated")
     parser.add_argument("--audience", metavar="A", help="a token for this audience")
+    parser.add_argument("--resource", metavar="R", help="a token for this resource, a URI")
 
 
 def _status(parser: ArgumentParser) -> None:
@@ -206,7 +207,9 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="%(default)s unless named"
     )
-    parser.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
+    then = parser.add_mutually_exclusive_group()
+    then.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
+    then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
 def _keygen(parser: ArgumentParser) -> None:

@@ -44,7 +44,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if found["trusted"]:
         lines.append("  root and brokerd's own user need no rule")
     for rule in found["rules"] or ():
-        verdict = f"allows {', '.join(rule['actions'])}" if rule["matches"] else "does not match"
+        only = f" for {', '.join(rule['variants'])} alone" if rule["variants"] else ""
+        verdict = f"allows {', '.join(rule['actions'])}{only}" if rule["matches"] else "does not match"
         lines.append(f"  {rule['rule']}: {verdict}")
         if not rule["matches"]:
             lines += [f"    {'; '.join(each)}" for each in rule["objections"]]

@@ -89,7 +89,7 @@ def watch(broker: Broker, arguments: Namespace) -> int:
 
 def _fetch(broker: Broker, arguments: Namespace) -> Token:
     options = {"min_ttl": arguments.min_ttl, "wait": arguments.wait}
-    options |= {"scope": arguments.scope, "audience": arguments.audience}
+    options |= {"scope": arguments.scope, "audience": arguments.audience, "resource": arguments.resource}
     given = {name: value for name, value in options.items() if value is not None}
     return read_token(broker.call("get", grant=arguments.grant, **given))
 

@@ -11,6 +11,7 @@ from brokerd.core.record import AccessToken, Doomed, RefreshToken
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
 from brokerd.core.signing import Signer
+from brokerd.core.wanted import Wanted
 
 DEFAULT_PRESENT = "Authorization: Bearer {access_token}"
 
@@ -18,7 +19,8 @@ DEFAULT_PRESENT = "Authorization: Bearer {access_token}"
 @dataclass(frozen=True, slots=True)
 class GrantView:
     """A grant as its dialect sees it: its credentials, its settings, and its tokens that live. `signer` is
-    there for exchanges; where only identity and ability are asked, nothing is signed."""
+    there for exchanges; where only identity and ability are asked, nothing is signed. `wanted`: the variant that it is
+    about; None: the grant's own token."""
 
     credentials: Mapping[str, Secret]
     settings: Mapping[str, object]
@@ -27,11 +29,27 @@ class GrantView:
     signer: Signer | None = None
     proof_key: Secret | None = None  # of a grant whose tokens are bound to it (RFC 9449)
     nonce: str | None = None  # the server's newest for proofs (RFC 9449 §8)
+    wanted: Wanted | None = None
 
     @property
     def sign(self) -> Signer:
         assert self.signer is not None, "a view without a signer is for questions, not for exchanges"
         return self.signer
+
+
+def unsafe(view: GrantView, more: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Why a refresh token is not asked for that variant; None: it may be. Some servers use it up and then look at what
+    was asked for (npm's oidc-provider, resources), so that a caller's slip would cost the login: it is asked only for
+    what the configuration says that it is good for, its own and `more`."""
+    assert view.wanted is not None
+    own = view.settings.get("scope")
+    if view.wanted.scope and not (own and view.wanted.within(own)):
+        return "the scope is not in what the grant's own scope names in the configuration"
+    for name in ("audience", "resource"):
+        value = getattr(view.wanted, name)
+        if value is not None and value not in (view.settings.get(name), *more.get(name, ())):
+            return f"the {name} is not in what the grant's variants.{name} names in the configuration"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,10 @@ class Dialect(Protocol):
     def ability(self, view: GrantView) -> Ability:
         """What can be done now."""
         ...
+
+    def lacks(self, _view: GrantView) -> str | None:
+        """Why there can be no such variant of the grant's token, whatever happens; None where there can."""
+        return None
 
     def needs(self, _settings: Mapping[str, object]) -> Needs:
         """What an exchange of a grant with such settings needs of others."""

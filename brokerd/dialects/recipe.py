@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from brokerd.core.exchange import Exchange, Request, Response, answered
-from brokerd.core.outcome import Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
+from brokerd.core.outcome import Declined, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
 from brokerd.core.reason import reason
 from brokerd.core.record import Doomed
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
 from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError
+from brokerd.core.wanted import Wanted
 from brokerd.dialects import answer, template
-from brokerd.dialects.dialect import Dialect, GrantView
+from brokerd.dialects.dialect import Dialect, GrantView, unsafe
 from brokerd.dialects.recipe_file import (
     ALWAYS_SETTINGS,
     JWT,
@@ -70,12 +71,23 @@ class RecipeDialect(Dialect):
 
     def ability(self, view: GrantView) -> Ability:
         chosen, renew = self._issue(view), self.recipe.renew
+        if view.wanted is not None:
+            chosen = chosen if _varies(chosen, view.wanted) and not (chosen and chosen.spends) else None
+            renew = renew if _varies(renew, view.wanted) else None
         return Ability(
             issue=chosen is not None,
             renew=renew is not None,
             issue_spends=chosen is not None and chosen.spends,
             renew_spends=renew is not None and renew.spends,
         )
+
+    def lacks(self, view: GrantView) -> str | None:
+        assert view.wanted is not None
+        if view.refresh_token is not None and _varies(self.recipe.renew, view.wanted):
+            return unsafe(view, {})
+        if any(_varies(each, view.wanted) for each in (self.recipe.renew, *self.recipe.issue)):
+            return None
+        return f"{self.recipe.name} has no request for a token that could name its {' and '.join(view.wanted.named())}"
 
     def issue(self, view: GrantView) -> Exchange:
         operation = self._issue(view)
@@ -106,7 +118,11 @@ class RecipeDialect(Dialect):
         if later := answer.later(response, operation.key):
             return later
         if not 200 <= response.status < 300:
-            return self._refusal(operation, response, request)
+            outcome = self._refusal(operation, response, request)
+            # Which of the two it is, no recipe says: of the grant itself its own next renewal learns.
+            if view.wanted is not None and isinstance(outcome, Misconfigured):
+                return Declined(outcome.reason)
+            return outcome
         # Tokens in headers may come with no body at all.
         body = answer.json_object(response) if response.body.strip() else {}
         tokens = None if body is None else _tokens(operation.answer, body, response)
@@ -160,6 +176,7 @@ class RecipeDialect(Dialect):
             "access_token.id": access and access.id,
             "refresh_token": refresh and refresh.value,
             "refresh_token.id": refresh and refresh.id,
+            **_named(view),
         }
         return {name: value for name, value in values.items() if value is not None and value != []}
 
@@ -201,6 +218,19 @@ def _signed(file: JwtFile, values: template.Values, view: GrantView) -> Secret:
     assert isinstance(key, Secret)
     assert isinstance(claims, dict)
     return view.sign.assertion(claims, key, file.algorithm, key_id=key_id, lifetime=file.lifetime, backdated=BACKDATED)
+
+
+def _varies(operation: Operation | None, wanted: Wanted) -> bool:
+    """Whether the operation brings an access token and can name what is wanted of it."""
+    return operation is not None and bool(operation.answer.access_token) and wanted.named().keys() <= operation.sends
+
+
+def _named(view: GrantView) -> dict[str, object]:
+    """What a variant names in the place of the grant's own settings; a list stays a list."""
+    if view.wanted is None:
+        return {}
+    named: dict[str, object] = {**view.wanted.named()}
+    return named | ({"scope": list(view.wanted.scope)} if view.wanted.scope else {})
 
 
 def _at_once(outcome: Outcome) -> Exchange:

@@ -83,6 +83,7 @@ def _judged(policy: Policy, caller: Caller, grant: str) -> list[dict[str, object
         {
             "rule": rule.place,
             "actions": sorted(map(str, rule.actions)),
+            "variants": sorted({*rule.scope, *rule.audience, *rule.resource}),
             "matches": any(each.matches(caller) for each in rule.callers),
             "objections": [[f"{name} {words}" for name, words in each.objections(caller)] for each in rule.callers],
         }

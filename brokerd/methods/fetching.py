@@ -10,8 +10,10 @@ from brokerd.broker import Broker
 from brokerd.core.failure import Failure
 from brokerd.core.policy import Action
 from brokerd.core.record import AccessToken
+from brokerd.core.wanted import Wanted
 from brokerd.dialects.dialect import DEFAULT_PRESENT
 from brokerd.methods.parameters import WAIT
+from brokerd.methods.parameters import wanted as wanted_of
 from brokerd.methods.session import Later, Rights, Session
 from brokerd.metrics import Metrics
 
@@ -26,6 +28,8 @@ class Fetching:
     def get(self, session: Session, params: dict[str, Any]) -> object:
         """A living token at once: nearly every request is one of these. Else later."""
         grant = params["grant"]
+        if len(params) > 1 and (wanted := wanted_of(params)) is not None:
+            return self._get_variant(session, params, wanted)
         if not self._rights.may_get(session, grant):
             self._rights.require(session, Action.GET, grant, "get")
         min_ttl, refused = params.get("min_ttl", 0.0), params.get("refused")
@@ -35,13 +39,36 @@ class Fetching:
         self._metrics.gets_cached.inc()
         return self.as_map(session, grant, token)
 
+    def _get_variant(self, session: Session, params: dict[str, Any], wanted: Wanted) -> object:
+        """A token of the grant for something else than its own. What the provider granted is looked at again by the
+        rules: it may be more than was asked for."""
+        grant, min_ttl, refused = params["grant"], params.get("min_ttl", 0.0), params.get("refused")
+        self._rights.require_variant(session, grant, wanted)
+
+        def served(token: AccessToken) -> dict[str, object]:
+            self._rights.require_granted(session, grant, wanted, token.scope)
+            found = self.as_map(session, grant, token, variant=str(wanted))
+            return found if token.scope is None else {**found, "scope": list(token.scope)}
+
+        async def later() -> dict[str, object]:
+            wait = params.get("wait", WAIT)
+            return served(await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted))
+
+        token = self._broker.cached(grant, min_ttl, refused, wanted)
+        if token is None:
+            return later
+        self._metrics.gets_cached.inc()
+        return served(token)
+
     async def _fetch(
         self, session: Session, grant: str, min_ttl: float, wait: float, refused: str | None = None
     ) -> dict[str, object]:
         token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
         return self.as_map(session, grant, token)
 
-    def as_map(self, session: Session, grant: str, token: AccessToken) -> dict[str, object]:
+    def as_map(
+        self, session: Session, grant: str, token: AccessToken, *, variant: str | None = None
+    ) -> dict[str, object]:
         found: dict[str, object] = {
             "grant": grant,
             "value": token.value.reveal(),
@@ -51,7 +78,7 @@ class Fetching:
         present = self._broker.grants[grant].settings.provider.dialect.present(token.token_type)
         if present is not DEFAULT_PRESENT:
             found["present"] = present
-        self._audit.fetched(grant, session.caller)
+        self._audit.fetched(grant, session.caller, variant)
         return found
 
     def get_many(self, session: Session, params: dict[str, Any]) -> Later:

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from brokerd.core.failure import Code, Failure
+from brokerd.core.wanted import Wanted
 
 MANY = 64  # grants in one get_many or watch
 WAIT, WAIT_LONGEST = 10.0, 60.0  # seconds
@@ -64,8 +67,33 @@ def names(what: str, value: object) -> None:
         raise _wrong(what, f"at most {MANY} names")
 
 
-def _no_variant(what: str, _value: object) -> None:
-    raise Failure(Code.BAD_REQUEST, f"{what}: this version serves a grant's own token only; leave it out")
+def _scope(what: str, value: object) -> None:
+    fits = type(value) is list and value and all(type(each) is str and SCOPE.fullmatch(each) for each in value)
+    if not fits or len(" ".join(value)) > VARIANT_LONGEST:  # type: ignore[arg-type]
+        raise _wrong(what, f"an array of one scope or more, without blanks, {VARIANT_LONGEST} characters in all")
 
 
-VARIANT: Mapping[str, Check] = {"scope": _no_variant, "audience": _no_variant, "resource": _no_variant}
+def _audience(what: str, value: object) -> None:
+    if type(value) is not str or len(value) > VARIANT_LONGEST or not VISIBLE.fullmatch(value):
+        raise _wrong(what, f"text without blanks, at most {VARIANT_LONGEST} characters")
+
+
+def _resource(what: str, value: object) -> None:
+    _audience(what, value)
+    if not URI.fullmatch(value):  # type: ignore[call-overload]
+        raise _wrong(what, "an absolute URI without a fragment (RFC 8707 §2)")
+
+
+def wanted(params: Mapping[str, Any]) -> Wanted | None:
+    """The variant that right parameters name; None: the grant's own token."""
+    if VARIANT.keys().isdisjoint(params):
+        return None
+    scope = params.get("scope")
+    return Wanted(None if scope is None else tuple(sorted(set(scope))), params.get("audience"), params.get("resource"))
+
+
+VARIANT_LONGEST = 1_024  # characters; a record holds 16 variants and is sealed whole
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
+VISIBLE = re.compile(r"[!-~]+")
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^#]+")
+VARIANT: Mapping[str, Check] = {"scope": _scope, "audience": _audience, "resource": _resource}

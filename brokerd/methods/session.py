@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import trio
 
@@ -12,6 +13,7 @@ from brokerd.core.admission import DENIAL, Account
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.policy import Action, Caller, Policy, learned
 from brokerd.core.ports import Process
+from brokerd.core.wanted import Wanted
 from brokerd.metrics import Metrics
 
 Later = Callable[[], Awaitable[object]]
@@ -92,9 +94,23 @@ class Rights:
         """Raises Failure, which says no more than the caller may know."""
         if self.policy.allows(session.caller, action, grant):
             return
+        self._refuse(session, method, grant, f"you may not {action} it")
+
+    def require_variant(self, session: Session, grant: str, wanted: Wanted) -> None:
+        """The same, to get a variant."""
+        if not self.policy.allows_variant(session.caller, grant, wanted):
+            self._refuse(session, "get", grant, f"you may not get it for {wanted}")
+
+    def require_granted(self, session: Session, grant: str, wanted: Wanted, granted: tuple[str, ...] | None) -> None:
+        """The same, once the provider said which scope it granted."""
+        if not self.policy.allows_variant(session.caller, grant, wanted, granted):
+            more = " ".join(granted or ())
+            self._refuse(session, "get", grant, f"its provider answered {wanted} with more than you may get: {more}")
+
+    def _refuse(self, session: Session, method: str, grant: str, words: str) -> NoReturn:
         self._deny(session, method, grant)
         if grant in self._broker.grants and self.policy.allows(session.caller, Action.STATUS, grant):
-            raise Failure(Code.DENIED, f"{grant}: you may not {action} it; see [[allow]] in the configuration", grant)
+            raise Failure(Code.DENIED, f"{grant}: {words}; see [[allow]] in the configuration", grant)
         raise unknown(grant)
 
     def require_administration(self, session: Session, method: str) -> None:

@@ -53,13 +53,24 @@ class Broker:
         self._idle: list[_Connection] = []  # append and pop are whole steps in every Python: no lock is needed
         self._closed = False
 
-    def get(self, grant: str, *, min_ttl: float = 0, wait: float = WAIT, refused: str | None = None) -> Token:
+    def get(
+        self,
+        grant: str,
+        *,
+        min_ttl: float = 0,
+        wait: float = WAIT,
+        refused: str | None = None,
+        scope: Iterable[str] | None = None,
+        audience: str | None = None,
+        resource: str | None = None,
+    ) -> Token:
         """A living token of the grant.
 
         `min_ttl`: seconds that it must live for at least. `wait`: seconds to wait for the provider if there is no
         living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
+        `scope`, `audience`, `resource`: a token of the grant for these, in the place of its own.
         """
-        return read_token(self.call("get", **get_params(grant, min_ttl, wait, refused)))
+        return read_token(self.call("get", **get_params(grant, min_ttl, wait, refused, scope, audience, resource)))
 
     def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
         """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.

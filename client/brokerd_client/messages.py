@@ -15,20 +15,28 @@ PRESENT = f"Authorization: Bearer {PLACEHOLDER}"  # how an API wants a token unl
 class Token:
     """An access token. `value` and `header` are secret; `repr`, `str` and `format` mask them, pickling is refused.
 
+    `scope` is what a variant is good for, where the provider said so: it may be less than was asked for.
     `expires_at` is in Unix seconds, None where the provider names no expiry. `header` is a dict made for the
     `headers=` of requests or httpx: {"Authorization": "Bearer …"} or what the provider's APIs want instead.
     """
 
-    __slots__ = ("expires_at", "grant", "header", "token_type", "value")
+    __slots__ = ("expires_at", "grant", "header", "scope", "token_type", "value")
 
     value: str
     token_type: str
     expires_at: float | None
     grant: str
     header: dict[str, str]
+    scope: tuple[str, ...] | None
 
     def __init__(
-        self, value: str, token_type: str, expires_at: float | None, grant: str, present: str = PRESENT
+        self,
+        value: str,
+        token_type: str,
+        expires_at: float | None,
+        grant: str,
+        present: str = PRESENT,
+        scope: tuple[str, ...] | None = None,
     ) -> None:
         name, colon, line = present.partition(":")
         if not (colon and name.strip() and PLACEHOLDER in line and present.isprintable() and " " not in name.strip()):
@@ -40,6 +48,7 @@ class Token:
         put(self, "token_type", token_type)
         put(self, "expires_at", expires_at)
         put(self, "grant", grant)
+        put(self, "scope", scope)
         put(self, "header", {name.strip(): line.strip().replace(PLACEHOLDER, value)})
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -80,7 +89,10 @@ def read_token(found: object) -> Token:
         raise ProtocolError("expected the expires_at of a token to be a number or nil")
     if not isinstance(present, str):
         raise ProtocolError("expected the present of a token to be text")
-    return Token(value, token_type, expires_at, grant, present)
+    scope = found.get("scope")
+    if scope is not None and not (isinstance(scope, list) and all(isinstance(each, str) for each in scope)):
+        raise ProtocolError("expected the scope of a token to be an array of text")
+    return Token(value, token_type, expires_at, grant, present, None if scope is None else tuple(scope))
 
 
 def read_proof(found: object) -> Token:

@@ -8,7 +8,7 @@ from brokerd_client.wire import MAX_ANSWER, MAX_ID, MAX_MESSAGE, Notification, R
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from brokerd_client.messages import Gone, Token
@@ -91,7 +91,15 @@ def read_result(response: Response) -> Any:
     return response.result
 
 
-def get_params(grant: str, min_ttl: float, wait: float, refused: str | None) -> dict[str, Any]:
+def get_params(
+    grant: str,
+    min_ttl: float,
+    wait: float,
+    refused: str | None,
+    scope: Iterable[str] | None,
+    audience: str | None,
+    resource: str | None,
+) -> dict[str, Any]:
     """The parameters of `get`; what is the default stays away, because the daemon answers the plain get fastest."""
     params: dict[str, Any] = {"grant": grant}
     if wait != WAIT:
@@ -100,6 +108,12 @@ def get_params(grant: str, min_ttl: float, wait: float, refused: str | None) -> 
         params["min_ttl"] = min_ttl
     if refused is not None:
         params["refused"] = refused
+    if scope is not None:
+        params["scope"] = scope.split() if isinstance(scope, str) else list(scope)
+    if audience is not None:
+        params["audience"] = audience
+    if resource is not None:
+        params["resource"] = resource
     return params
 
 

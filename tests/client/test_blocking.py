@@ -48,6 +48,15 @@ def test_a_get_says_what_it_was_told_to(daemon: Daemon) -> None:
     assert daemon.calls == [("get", {"grant": "ix", "min_ttl": 60, "wait": 3, "refused": "old"})]
 
 
+def test_a_get_names_the_variant_that_is_wanted(daemon: Daemon) -> None:
+    daemon.answers["get"] = lambda params: {**daemon.token(params), "scope": ["a"]}
+    with Broker(daemon.path) as broker:
+        assert broker.get("ix", scope={"a": 1}, audience="x", resource="urn:r").scope == ("a",)
+        broker.get("ix", scope="a b")
+    variant = {"grant": "ix", "scope": ["a"], "audience": "x", "resource": "urn:r"}
+    assert daemon.calls == [("get", variant), ("get", {"grant": "ix", "scope": ["a", "b"]})]
+
+
 def test_an_answer_of_an_error_is_raised_as_its_class(daemon: Daemon) -> None:
     with Broker() as broker:
         with pytest.raises(UnknownGrant, match="no grant nope") as caught:

@@ -51,6 +51,8 @@ def test_a_token_is_frozen_and_is_not_pickled() -> None:
         {**PLAIN, "token_type": None},
         {**PLAIN, "expires_at": "soon"},
         {**PLAIN, "present": 7},
+        {**PLAIN, "scope": "a"},
+        {**PLAIN, "scope": [7]},
         {**PLAIN, "present": "no colon {access_token}"},
     ],
 )

@@ -36,11 +36,11 @@ async def calls(daemon: Daemon, count: int) -> None:
 
 def test_a_get_brings_a_token(daemon: Daemon) -> None:
     async def main(broker: Broker) -> None:
-        token = await broker.get("ix", min_ttl=60)
+        token = await broker.get("ix", min_ttl=60, scope=["a"])
         assert token.header == {"Authorization": "Bearer token-of-ix"}
 
     run(main)
-    assert daemon.calls == [("get", {"grant": "ix", "min_ttl": 60})]
+    assert daemon.calls == [("get", {"grant": "ix", "min_ttl": 60, "scope": ["a"]})]
 
 
 def test_an_error_is_raised_as_its_class(daemon: Daemon) -> None:

@@ -28,9 +28,9 @@ async def calls(daemon: Daemon, count: int) -> None:
 
 async def test_a_get_brings_a_token(daemon: Daemon) -> None:
     async with Broker() as broker:
-        token = await broker.get("ix", min_ttl=60)
+        token = await broker.get("ix", min_ttl=60, scope=["a"])
     assert token.header == {"Authorization": "Bearer token-of-ix"}
-    assert daemon.calls == [("get", {"grant": "ix", "min_ttl": 60})]
+    assert daemon.calls == [("get", {"grant": "ix", "min_ttl": 60, "scope": ["a"]})]
 
 
 async def test_an_error_leaves_the_broker_as_itself_and_not_in_a_group(daemon: Daemon) -> None:

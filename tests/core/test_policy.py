@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brokerd.core.policy import OVERFLOW_ID, Action, Caller, Policy, Rule, Selector
+from brokerd.core.wanted import Wanted
 
 ROOT, DAEMON, PORTAL = 0, 990, 1_001
 PORTAL_CALLER = Caller(4_242, PORTAL, frozenset({1_001, 44}), "portal", frozenset({"portal", "video"}))
@@ -167,3 +169,57 @@ def test_only_admin_of_all_grants_concerns_the_whole_daemon() -> None:
     assert not policy(allow("ix-*", actions=admin, user="portal")).allows_administration(PORTAL_CALLER)
     assert not policy(allow("*", actions=frozenset(Action) - admin, user="portal")).allows_administration(PORTAL_CALLER)
     assert not policy(allow("*", actions=admin, user="mallory")).allows_administration(PORTAL_CALLER)
+
+
+# Variants
+
+
+READ, BOTH = Wanted(("read",)), Wanted(("read", "write"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "allowed", "refused"),
+    [
+        ({}, [], [READ, Wanted(audience="a"), Wanted(resource="urn:r")]),
+        ({"scope": ("read",)}, [READ], [BOTH, Wanted(("read",), "a"), Wanted(audience="a"), Wanted(resource="urn:r")]),
+        ({"scope": ("r*", "write")}, [READ, BOTH], [Wanted(("admin", "read"))]),
+        ({"audience": ("a*",)}, [Wanted(audience="api")], [READ, Wanted(audience="b"), Wanted(("read",), "api")]),
+        ({"resource": ("urn:r",)}, [Wanted(resource="urn:r")], [Wanted(resource="urn:r2"), READ]),
+        ({"scope": ("read",), "audience": ("a",)}, [Wanted(("read",), "a")], [READ, Wanted(audience="a")]),
+    ],
+)
+def test_a_variant_names_exactly_what_a_rule_names_and_lies_within(
+    rule: dict[str, tuple[str, ...]], allowed: list[Wanted], refused: list[Wanted]
+) -> None:
+    rules = policy(replace(allow("reports", uid=PORTAL), **rule))  # type: ignore[arg-type]
+    assert [each for each in (*allowed, *refused) if rules.allows_variant(PORTAL_CALLER, "reports", each)] == allowed
+    assert not rules.allows_variant(PORTAL_CALLER, "other", (*allowed, *refused)[0])
+    assert not rules.allows_variant(caller(PORTAL + 1), "reports", (*allowed, *refused)[0])
+    assert rules.allows_variant(caller(ROOT), "reports", refused[0])
+    assert not rules.allows_variant(caller(OVERFLOW_ID), "reports", (*allowed, *refused)[0])
+    assert rules.allows(PORTAL_CALLER, Action.GET, "reports") is (not rule), "the grant's own token may be more"
+    assert rules.allows(PORTAL_CALLER, Action.STATUS, "reports")
+
+
+def test_what_the_provider_granted_has_to_lie_within_the_rule() -> None:
+    rules = policy(replace(allow("reports", uid=PORTAL), scope=("read",)))
+    assert rules.allows_variant(PORTAL_CALLER, "reports", READ, ("read",))
+    assert rules.allows_variant(PORTAL_CALLER, "reports", READ, None)
+    assert rules.allows_variant(PORTAL_CALLER, "reports", READ, ())
+    assert not rules.allows_variant(PORTAL_CALLER, "reports", READ, ("read", "write"))
+    assert rules.allows_variant(caller(ROOT), "reports", READ, ("read", "write"))
+
+
+def test_two_rules_are_never_put_together_for_one_variant() -> None:
+    rules = policy(
+        replace(allow("reports", uid=PORTAL), scope=("read",)), replace(allow("reports", uid=PORTAL), scope=("write",))
+    )
+    assert rules.allows_variant(PORTAL_CALLER, "reports", READ)
+    assert not rules.allows_variant(PORTAL_CALLER, "reports", BOTH)
+
+
+def test_an_action_that_includes_get_is_bounded_as_well() -> None:
+    rules = policy(replace(allow("*", actions=frozenset({Action.ADMIN}), uid=PORTAL), scope=("read",)))
+    assert not rules.allows(PORTAL_CALLER, Action.GET, "reports")
+    assert rules.allows(PORTAL_CALLER, Action.REVOKE, "reports")
+    assert rules.allows_administration(PORTAL_CALLER)

@@ -20,9 +20,10 @@ def test_get_prints_the_token_and_a_newline_and_nothing_else(daemon: Daemon, bro
 
 
 def test_get_passes_its_options_on(daemon: Daemon, brokerctl: Run) -> None:
-    words = ("--min-ttl", "60", "--wait", "2.5", "--scope", "a", "--scope", "b", "--audience", "x")
+    words = ("--min-ttl", "60", "--wait", "2.5", "--scope", "a", "--scope", "b")
+    words = (*words, "--audience", "x", "--resource", "urn:r")
     assert brokerctl("get", *words, "ix").stdout == "token-of-ix\n"
-    params = {"grant": "ix", "min_ttl": 60, "wait": 2.5, "scope": ["a", "b"], "audience": "x"}
+    params = {"grant": "ix", "min_ttl": 60, "wait": 2.5, "scope": ["a", "b"], "audience": "x", "resource": "urn:r"}
     assert daemon.calls == [("get", params)]
 
 

@@ -159,6 +159,9 @@ class ModelProvider:
     reused: int = 0
     revoked: list[str] = field(default_factory=list)
     password: str = "test-only-password"
+    scope: str | None = None  # answered where none is asked for
+    narrows: bool = False  # the refresh token too, against RFC 6749 §6
+    forbidden: set[str] = field(default_factory=set)  # scopes, audiences and resources that are refused
     connections: list[bool] = field(default_factory=list)
 
     def new_refresh_token(self) -> str:
@@ -207,6 +210,9 @@ class ModelProvider:
             self.revoked.append(fields["token"])
             self.valid.discard(fields["token"])
             return 200, {}
+        for name, error in (("scope", "invalid_scope"), ("resource", "invalid_target"), ("audience", "invalid_target")):
+            if self.forbidden & set(fields.get(name, "").split()):
+                return 400, {"error": error}
         if fields["grant_type"] == "refresh_token":
             token = fields["refresh_token"]
             if token in self.used:
@@ -223,6 +229,10 @@ class ModelProvider:
             "token_type": "Bearer",
             "expires_in": self.lifetime,
         }
+        if scope := fields.get("scope", self.scope):
+            body["scope"] = scope
+            if self.narrows:
+                self.scope = scope
         if self.refreshes and fields["grant_type"] != "client_credentials":
             body["refresh_token"] = self.new_refresh_token()
         return 200, body

@@ -25,7 +25,7 @@ def provider(server: OidcProvider) -> Table:
 
 
 def by_urls(server: OidcProvider) -> Table:
-    """The same without its metadata: nothing is pushed, and nobody knows the issuer."""
+    """The same without its metadata: nobody knows the issuer."""
     urls = {"token_url": server.token_url, "authorization_url": f"{server.url}/auth"}
     return {"dialect": "oauth2", "ca_file": server.ca_file, **urls}
 
@@ -193,7 +193,10 @@ async def test_over_ssh_the_address_of_a_page_that_did_not_load_is_pasted(
 async def test_an_address_elsewhere_is_pasted_too(brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start) -> None:
     """A pushed request (RFC 9126) whose answer goes to a place that is not there, as the client is registered."""
     credentials = {"client_id": "code-par", "client_secret": real_oidc.clients["code-par"].secret}
-    brokerd.configure({"app": grant(credentials, redirect_uri="https://client.test/cb")}, {"op": provider(real_oidc)})
+    brokerd.configure(
+        {"app": grant(credentials, redirect_uri="https://client.test/cb", pushed_request=True)},
+        {"op": provider(real_oidc)},
+    )
     await brokerd.start()
     mine = terminal("login", "app", is_tty=True)
     said = await mine.until("paste its whole address here")

@@ -18,6 +18,7 @@ from brokerd.core.signing import thumbprint
 from brokerd.core.typed import ConfigError
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.oauth2 import OAuth2
+from brokerd.dialects.oauth2.discovery import learn
 from tests.dialects.answers import NOW, answer, jwt_of, meaning, words
 from tests.logins.exchange import IDP, SERVER, TOKENS, form, grant, metadata
 
@@ -119,13 +120,28 @@ def test_a_code_can_be_bound_to_the_key_of_its_tokens() -> None:
 def test_a_pushed_request_shows_the_browser_nothing_of_itself() -> None:
     known = metadata()
     known = replace(known, endpoints={**known.endpoints, **PUSHING})
+    assert "code_challenge" in Login(server=KNOWN, knows=known).params, "it is not wanted"
     pushed = answer(201, {"request_uri": "urn:example:1", "expires_in": 60})
+    own = Login(pushed, server=KNOWN, knows=known, view=grant("authorization_code", pushed_request=True))
+    assert own.params == {"client_id": "client-1", "request_uri": "urn:example:1"}
+    known = replace(known, wants_pushed=True)
     login = Login(pushed, server=KNOWN, knows=known)
     assert login.params == {"client_id": "client-1", "request_uri": "urn:example:1"}
     assert (login.requests[0].url, form(login.requests[0])["code_challenge_method"]) == (f"{IDP}/par", "S256")
     assert isinstance(login.outcome, Issued)
     refused = Login(answer(400, {"error": "invalid_request"}), server=KNOWN, knows=known)
     assert (refused.kinds, meaning(refused.outcome)) == (["listen"], "misconfigured")
+
+
+def test_the_metadata_say_what_a_login_has_to_do() -> None:
+    said = {"authorization_response_iss_parameter_supported": True, "require_pushed_authorization_requests": True}
+    document = {"issuer": IDP, "token_endpoint": f"{IDP}/token", **said}
+    discovery = learn(IDP, None)
+    next(discovery)
+    with pytest.raises(StopIteration) as stopped:
+        discovery.send(answer(200, document))
+    assert isinstance(found := stopped.value.value, Metadata)
+    assert (found.names_issuer, found.wants_pushed) == (True, True)
 
 
 @pytest.mark.parametrize(

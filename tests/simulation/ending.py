@@ -25,6 +25,8 @@ QUIET = 450.0  # seconds of peace: the longest backoff and Retry-After with thei
 async def heal(world: World) -> None:
     """Everything is well again, and an operator has looked after what only he can mend."""
     world.armed, world.disk, world.without = None, Disk(), set()
+    if world.life is not None:
+        world.life.disarm()
     if world.clock.off:
         world.clock.step(0.0, noticed=True)
     world.clock.synchronised = True
@@ -36,7 +38,6 @@ async def heal(world: World) -> None:
     await _until_up(world)
     await trio.sleep(DEADLINE + 10.0)  # requests that never get an answer have ended
     life = await _until_up(world)
-    life.disarm()
     with contextlib.suppress(Failure):
         await life.broker.adopt()
     await life.reload()
@@ -63,7 +64,7 @@ async def last_look(world: World) -> None:
         else:
             world.laws.served(life, grant, token)
             _good(world, life, grant, token, status)
-        if (seen.doomed | seen.dooming) and world.provider_of(grant).setup.revocation:
+        if seen.to_be_dead() and world.provider_of(grant).setup.revocation:
             _told_in_the_end(world, grant, status)
 
 
@@ -75,7 +76,8 @@ async def _until_up(world: World) -> Life:
 
 def _good(world: World, life: Life, grant: str, token: AccessToken, status: Status) -> None:
     """A grant that serves in the end had its token before anybody asked, and says nothing bad of itself."""
-    world.laws.hold(AHEAD, status["issued_at"] is not None, f"{grant}: {status}")
+    there = status["issued_at"] is not None or _on_its_way(world, grant, status)
+    world.laws.hold(AHEAD, there, f"{grant}: {status}")
     if token.lifetime is None or life.broker.grants[grant].record.rotation_retry is not None:
         return  # it goes on without what failed, and the failure is still to be seen
     if status["state"] == State.NEEDS_LOGIN and _ended(world, grant):
@@ -83,6 +85,13 @@ def _good(world: World, life: Life, grant: str, token: AccessToken, status: Stat
     well = status["state"] in ("ready", "renewing") and not status["unstored"]
     world.laws.hold("final: each grant is ready", well, f"{grant}: {status}")
     world.laws.hold("final: a good grant says no error", status["last_error"] is None, f"{grant}: {status}")
+
+
+def _on_its_way(world: World, grant: str, status: Status) -> bool:
+    """Whether it is being renewed over ways that may take longer than the quarter of a lifetime that is left then."""
+    setup = world.provider_of(grant).setup
+    slowest = 2 * (setup.latency + world.schedule.setup.disk_latency)
+    return status["state"] == State.RENEWING and slowest > setup.lifetime / 4
 
 
 def _ended(world: World, grant: str) -> bool:
@@ -121,7 +130,7 @@ def _told_in_the_end(world: World, grant: str, status: Status) -> None:
     seen, provider = world.laws.seen[grant], world.provider_of(grant)
     living = [
         value
-        for value in seen.doomed | seen.dooming
+        for value in seen.to_be_dead()
         if provider.valid(value)
         or (
             value in provider.access

@@ -14,6 +14,7 @@ from brokerd.core.grant import State
 from brokerd.core.ports import StoreError
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
+from brokerd.core.wanted import Wanted
 from tests.simulation.crash import Steps
 from tests.simulation.laws import EPSILON
 from tests.simulation.providers import Fault
@@ -46,19 +47,20 @@ async def _caller(world: World, life: Life, event: Event) -> None:
     if life.dead or grant not in life.broker.grants:
         return
     min_ttl = _number(event, "min_ttl", 0.0) * world.provider_of(grant).setup.lifetime
-    had = life.broker.cached(grant)
+    wanted = Wanted((str(values["scope"]),)) if "scope" in values else None
+    had = life.broker.cached(grant, wanted=wanted)
     refused = had.value.reveal() if had is not None and values.get("refused") else None
     at_once = had is not None and not min_ttl and refused is None
     begun = trio.current_time()
     with trio.move_on_after(_number(event, "leaves", inf)):
         try:
-            token = await life.broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
+            token = await life.broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted)
         except Failure as failure:
             laws.said(str(failure))
             laws.hold("law 5: a living token is served", not at_once, f"{grant}: {failure}")
         else:
             if not life.dead:
-                laws.served(life, grant, token, min_ttl)
+                laws.served(life, grant, token, min_ttl, wanted)
                 fresh = refused is None or token.value.reveal() != refused
                 laws.hold("law 5: a refused token is not served again", fresh, grant)
         took, most = trio.current_time() - begun, 0.0 if at_once else wait
@@ -108,7 +110,7 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
     except trio.Cancelled:
         if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
             seen.revoked = ""
-            seen.dooming.clear()
+            seen.holding = set()
         raise
     if done.stored and epoch == seen.epoch:
         seen.revoked = "stored"

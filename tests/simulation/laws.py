@@ -3,7 +3,7 @@
 # brokerd only what it serves, sends, stores and says of itself.
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.record import AccessToken, Record
 from brokerd.core.renewal import Operation
+from brokerd.core.wanted import Wanted
 from brokerd.held import HeldGrant
 from tests.simulation.providers import DEADLINE, Provider, Reply
 from tests.simulation.schedule import GRANTS, REFRESHING
@@ -42,7 +43,7 @@ class Seen:
     """What is known of one grant. Times are the true ones."""
 
     in_flight: list[tuple[str, HeldGrant | None]] = field(default_factory=list)
-    left: deque[float] = field(default_factory=deque)
+    left: defaultdict[str | None, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     stirred: deque[float] = field(default_factory=deque)  # acts of people and crashes, which excuse a request
     not_before: float = -inf  # Retry-After
     dead: dict[str, HeldGrant | None] = field(default_factory=dict)  # replaced or rejected, as this one heard
@@ -57,8 +58,12 @@ class Seen:
     epoch: int = 0  # rises with each import and revocation
     family: int = 0  # of the last import that was said to have happened
     imported_by: HeldGrant | None = None
-    dooming: set[str] = field(default_factory=set)  # tokens held when it was asked to be revoked
+    holding: set[str] = field(default_factory=set)  # tokens held when it was last asked to be revoked
+    dooming: set[str] = field(default_factory=set)  # those of revocations before that one
     doomed: set[str] = field(default_factory=set)  # those of a revocation that is durable
+
+    def to_be_dead(self) -> set[str]:
+        return self.doomed | self.dooming | self.holding
 
 
 class Laws:
@@ -71,7 +76,7 @@ class Laws:
         self.seen = {grant: Seen() for grant in world.schedule.setup.grants}
         self.durable: dict[str, Record] = {}
         self.ever_durable: set[str] = set()  # token values
-        self._due: dict[tuple[object, ...], float] = {}
+        self._due: dict[tuple[int, str, int, str], float] = {}
 
     def hold(self, law: str, holds: bool, what: str) -> None:
         self.checked[law] += 1
@@ -81,7 +86,9 @@ class Laws:
 
     # -- what is served
 
-    def served(self, life: Life, grant: str, token: AccessToken, min_ttl: float = 0.0) -> None:
+    def served(
+        self, life: Life, grant: str, token: AccessToken, min_ttl: float = 0.0, wanted: Wanted | None = None
+    ) -> None:
         seen, held, value = self.seen[grant], life.broker.grants.get(grant), token.value.reveal()
         self.hold("law 14: a grant that vanished serves nothing", held is not None, f"{grant}: {value}")
         truth = self.world.provider_of(grant).access[value]
@@ -98,6 +105,8 @@ class Laws:
             left >= min_ttl - EPSILON,
             f"{grant}: {value} lives {left:.2f} s, wanted {min_ttl:g}",
         )
+        right = _is_own(truth.scope) if wanted is None else (truth.scope,) == wanted.scope
+        self.hold(VARIANTS, right, f"{grant}: {value} was got for {truth.scope}, wanted {wanted}")
         self.hold("law 15: a grant serves its own tokens", truth.grant == grant, f"{grant}: {value} of {truth.grant}")
         self.hold("law 10: nothing revoked is served", not seen.revoked, f"{grant}: {value} after its revocation")
         self.hold(
@@ -148,9 +157,10 @@ class Laws:
         """brokerd told people something."""
         self.hold("law 11: no secret is said", "test-only-" not in text, text)
 
-    def decided(self, life: Life, provider: Provider, grant: str, token: str | None) -> None:
+    def decided(self, life: Life, provider: Provider, grant: str, fields: dict[str, str]) -> None:
         """brokerd has decided to send a request, whether it can leave or not."""
         seen, now = self.seen[grant], self.world.clock.true()
+        token, scope = fields.get("refresh_token"), fields.get("scope")
         if token is not None:
             self._spends(life, provider, grant, token)
         held = self.world.life and self.world.life.broker.grants.get(grant)
@@ -162,16 +172,17 @@ class Laws:
             now >= seen.not_before - EPSILON,
             f"{grant}: {seen.not_before - now:.2f} s too early",
         )
-        seen.left.append(now)
-        while seen.left[0] < now - WINDOW:
-            seen.left.popleft()
+        left = seen.left[None if _is_own(scope) else scope]
+        left.append(now)
+        while left[0] < now - WINDOW:
+            left.popleft()
         while seen.stirred and seen.stirred[0] < now - 1.5 * WINDOW:
             seen.stirred.popleft()
         setup = self.world.provider_of(grant).setup
         lifetime, kept = setup.lifetime, not setup.rotates and setup.refresh_lifetime is not None
         most = 12 + WINDOW / (lifetime / 3) + WINDOW / (0.6 * lifetime) + 8 * len(seen.stirred)
         law = "law 6: a refresh token that is never replaced causes no loop" if kept else "law 6: requests are bounded"
-        self.hold(law, len(seen.left) <= most, f"{grant}: {len(seen.left)} in a minute")
+        self.hold(law, len(left) <= most, f"{grant}: {len(left)} in a minute for {scope}")
 
     def _spends(self, life: Life, provider: Provider, grant: str, token: str) -> None:
         seen, clock = self.seen[grant], self.world.clock
@@ -269,9 +280,8 @@ class Laws:
         self.by_hand(grant)
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
         seen.known.clear()
-        for token in (record.access_token, record.refresh_token):
-            if token is not None:
-                seen.dooming.add(token.value.reveal())
+        seen.dooming |= seen.holding
+        seen.holding = _tokens(record)
 
     def importing(self, grant: str, token: str) -> None:
         seen = self.seen[grant]
@@ -299,17 +309,18 @@ class Laws:
         before, self.durable = self.durable, life.store.records()
         for grant, record in self.durable.items():
             seen, provider = self.seen[grant], self.world.provider_of(grant)
-            for token in (record.access_token, record.refresh_token):
-                if token is not None:
-                    self.ever_durable.add(token.value.reveal())
-            refresh = record.refresh_token
+            same = _same(record, before.get(grant))
+            self.ever_durable |= _tokens(record)
+            refresh = _refresh_token(record)
             if record.state is State.REVOKED:
                 seen.known.clear()
-                seen.doomed |= seen.dooming
-            elif refresh is not None and (value := refresh.value.reveal()) in seen.imports - seen.dead.keys():
-                seen.known.add(value)  # an import counts from here on, whether its caller is still there or not
-            if refresh is not None and GRANTS[grant] == REFRESHING and not _same(record, before.get(grant)):
-                family = provider.refresh[refresh.value.reveal()].family
+                seen.doomed |= seen.dooming | seen.holding
+            elif refresh in seen.imports - seen.dead.keys() and not same:
+                # An import counts from here on, whether its caller is still there or not. One that still lies here
+                # while a newer one is in memory only counts no more.
+                seen.known.add(refresh)
+            if refresh is not None and GRANTS[grant] == REFRESHING and not same:
+                family = provider.refresh[refresh].family
                 other = seen.imported_by not in (None, life.broker.grants.get(grant))
                 self.hold(
                     RETURNED if other else "law 4: an outcome of an older generation moves nothing",
@@ -338,6 +349,8 @@ class Laws:
             if lost := {token for token in seen.known if token != held}:
                 seen.known -= lost
                 seen.unheard = seen.unheard or (bool(lost - seen.imports) and held in seen.touched)
+            if held in seen.imports - seen.dead.keys():
+                seen.known.add(held)  # a newer import may have been in memory only
             if record is None or record.refused is None:
                 seen.refused.clear()
             if record is None or not self._remembers(record, seen.not_before):
@@ -346,7 +359,7 @@ class Laws:
                 seen.revoked = "stored"
             elif seen.revoked == "asked":
                 seen.revoked = ""
-            seen.dooming.clear()
+            seen.holding, seen.dooming = set(), set()
             if seen.family and held is not None:
                 seen.family = min(seen.family, self.world.provider_of(grant).refresh[held].family)
             elif held is None:
@@ -370,6 +383,11 @@ class Laws:
         for grant, held in list(life.broker.grants.items()):
             if (token := life.broker.cached(grant)) is not None:
                 self.served(life, grant, token)
+            for each in held.record.variants:
+                if (token := held.serves_variant(each.wanted, now)) is not None:
+                    self.served(life, grant, token, wanted=each.wanted)
+            if self.seen[grant].revoked == "asked" and held.record.state is not State.REVOKED:
+                self.seen[grant].holding = _tokens(held.record)  # what was being written when it was asked comes first
             if held.flight is None and not held.blocked:
                 self._marks(life, grant, held)
                 self._steady(life, grant, held, now)
@@ -397,7 +415,8 @@ class Laws:
         if plan.delay <= 2.0 or held.provider.breaker.shut_until or plan.early:
             return
         due = now.boot + plan.delay
-        before = self._due.setdefault((life.number, grant, record.generation, record.asked, plan.operation), due)
+        renewal = f"{plan.operation} {plan.wanted} of {record.asked}"
+        before = self._due.setdefault((life.number, grant, record.generation, renewal), due)
         self.hold(
             "law 6: jitter is drawn once",
             abs(due - before) < 1.0,
@@ -409,6 +428,16 @@ def _same(record: Record, before: Record | None) -> bool:
     return before is not None and record.generation == before.generation
 
 
+def _is_own(scope: str | None) -> bool:
+    """Whether it is what a grant asks its own tokens for, not a variant."""
+    return scope is None or " " in scope
+
+
+def _tokens(record: Record) -> set[str]:
+    held = (record.access_token, record.refresh_token, *(each.access_token for each in record.variants))
+    return {token.value.reveal() for token in held if token is not None}
+
+
 def _refresh_token(record: Record | None) -> str | None:
     return record.refresh_token.value.reveal() if record is not None and record.refresh_token is not None else None
 
@@ -417,4 +446,5 @@ AHEAD = "law 6: a token that can be had is there before it is asked for"
 UNDATED = "law 8: what an untrusted clock dated is not believed in another boot"
 REFUSED_EARLY = "law 7: a password that was refused ahead of need is remembered"
 BEGUN = "law 4: the state is looked at again once the credentials are read"
+VARIANTS = "law 1: a variant is what was asked for, and never the grant's own token"
 RETURNED = "law 1: a grant that vanished and returned is still one grant"

@@ -14,7 +14,7 @@ import trio
 from brokerd import exchanger, reload
 from brokerd import held as held_grants
 from brokerd.broker import Broker, Revocation
-from brokerd.core import moment, record, renewal
+from brokerd.core import moment, record, renewal, variants
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer
@@ -66,17 +66,17 @@ def _serve_before_commit(old: Any) -> Any:
 
 
 def _no_single_flight(old: Any) -> Any:
-    def launch(self: Flights, held: HeldGrant, *, for_caller: bool) -> None:
+    def launch(self: Flights, held: HeldGrant, **how: Any) -> None:
         if held.flight is not None and held.record.state is record.State.RENEWING:
             held.record = replace(held.record, state=record.State.READY)
-        old(self, held, for_caller=for_caller)
+        old(self, held, **how)
 
     return launch
 
 
-async def _wait_for_a_flight_of_ones_own(self: Flights, held: HeldGrant, wait: float) -> None:
+async def _wait_for_a_flight_of_ones_own(self: Flights, held: HeldGrant, wait: float, wanted: Any = None) -> None:
     with trio.move_on_after(wait):
-        self.launch(held, for_caller=True)
+        self.launch(held, for_caller=True, wanted=wanted)
         if held.flight is not None:
             await held.flight.done.wait()
 
@@ -153,6 +153,21 @@ def _drop_the_refresh_token(old: Any) -> Any:
         return changed if tokens.refresh_token else replace(changed, refresh_token=None)
 
     return issued
+
+
+def _variant_becomes_own(old: Any) -> Any:
+    def issued(
+        kept: record.Record, wanted: Any, tokens: Any, at: Any, jitter: float, *values: Any, **named: Any
+    ) -> Any:
+        return replace(
+            old(kept, wanted, tokens, at, jitter, *values, **named), access_token=record.new_access(tokens, at, jitter)
+        )
+
+    return issued
+
+
+def _forget_what_a_refusal_used_up(old: Any) -> Any:
+    return lambda kept, since, *, spent: old(kept, since, spent=False)
 
 
 def _redraw_jitter(old: Any) -> Any:
@@ -250,9 +265,9 @@ def _cancelled_with_its_caller() -> tuple[Patch, ...]:
         return fly
 
     def waiting(old: Any) -> Any:
-        async def wait_for(self: Flights, held: HeldGrant, wait: float) -> None:
+        async def wait_for(self: Flights, held: HeldGrant, *values: Any) -> None:
             try:
-                await old(self, held, wait)
+                await old(self, held, *values)
             except trio.Cancelled:
                 if held.flight in scopes:
                     scopes[held.flight].cancel()
@@ -284,6 +299,12 @@ def _mutants() -> dict[str, Mutant]:
             "every caller has an exchange of his own",
             (Flights, "launch", _no_single_flight),
             (Flights, "wait_for", _constant(_wait_for_a_flight_of_ones_own)),
+        ),
+        "variant-becomes-own": mutant(
+            "a variant's token is taken for the grant's own", (variants, "issued", _variant_becomes_own)
+        ),
+        "forget-what-a-refusal-used-up": mutant(
+            "a refused variant marks no interruption", (variants, "declined", _forget_what_a_refusal_used_up)
         ),
         "redraw-jitter": mutant("jitter is drawn at each look", (renewal, "_due", _redraw_jitter)),
         "ignore-generation": mutant(

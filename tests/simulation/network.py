@@ -30,7 +30,7 @@ class Http:
         fields = fields_of(request)
         grant, telling = fields["client_id"], request.url.endswith("/revoke")
         if not telling:
-            laws.decided(life, provider, grant, fields.get("refresh_token"))
+            laws.decided(life, provider, grant, fields)
         await life.point("before-send")
         fault = provider.fault()
         if fault is not None and fault.kind == "refuse":
@@ -121,6 +121,8 @@ class _Conversation:
                 laws.asked_to_wait(self.grant, after, self.epoch)
             return response
         assert self.reply is not None
+        if self.reply.used_up:
+            return self.provider.respond(self.reply, sent)
         self.settled = True
         laws.heard(self.grant, self.fields, self.reply, self.epoch, self.held)
         return self.provider.respond(self.reply, sent)

@@ -18,6 +18,7 @@ from tests.simulation.schedule import ProviderSetup
 
 MINUTE = 60.0
 DEADLINE = 60.0  # seconds: the HTTP client's own
+FORBIDDEN = "admin"  # a scope that is refused where it is asked for alone
 RIGHT = "test-only-password-0"
 
 Pause = Callable[[float], Awaitable[None]]
@@ -33,12 +34,13 @@ class RefreshToken:
 
 @dataclass
 class AccessToken:
-    """`rotated`: a new refresh token came with it, so that it is derived from a replaced one."""
+    """`rotated`: a new refresh token came with it, so that it is derived from a replaced one. `scope`: as asked for."""
 
     grant: str
     expires: float
     rotated: bool
     boots: int
+    scope: str | None = None
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Reply:
     issued: str | None = None  # the new refresh token
     rejected: bool = False  # the refresh token, in the provider's own form
     refused: bool = False  # the password
+    used_up: bool = False  # a scope was refused once the refresh token had been replaced, as npm's oidc-provider does
 
 
 @dataclass
@@ -129,17 +132,20 @@ class Provider:
             return self._revoke(fields["token"])
         if fault == "invalid_client":
             return Reply(401, {"error": "invalid_client"})
+        scope = fields.get("scope")
+        if scope == FORBIDDEN and not (fields["grant_type"] == "refresh_token" and self.setup.rotates):
+            return Reply(400, {"error": "invalid_scope"})
         match fields["grant_type"]:
             case "refresh_token":
-                return self._renew(grant, fields["refresh_token"], fault)
+                return self._renew(grant, fields["refresh_token"], fault, scope)
             case "password":
                 if fields["password"] != self.password:
                     echo = f"bad password {fields['password']}"
                     return Reply(400, {"error": "invalid_grant", "error_description": echo}, refused=True)
                 self.families += 1
-                return self._issue(grant, self.families, fault, refresh=True)
+                return self._issue(grant, self.families, fault, scope, refresh=True)
             case _:
-                return self._issue(grant, 0, fault, refresh=False)
+                return self._issue(grant, 0, fault, scope, refresh=False)
 
     def respond(self, reply: Reply, sent: object, headers: dict[str, str] | None = None) -> Response:
         body = json.dumps(reply.body).encode()
@@ -170,7 +176,7 @@ class Provider:
         now = ceil(self.clock.server_wall())
         return (("date", formatdate(now, usegmt=True)), ("retry-after", formatdate(now + fault.seconds, usegmt=True)))
 
-    def _renew(self, grant: str, token: str, fault: str) -> Reply:
+    def _renew(self, grant: str, token: str, fault: str, scope: str | None) -> Reply:
         echo = f"no such token: {token}"  # frameworks show in an error what they were sent
         dead = Reply(400, {"error": "invalid_grant", "error_description": echo}, rejected=True)
         known = self.refresh.get(token)
@@ -179,14 +185,17 @@ class Provider:
         if self.clock.true() >= known.expires:
             return dead
         if not self.setup.rotates:
-            return self._issue(grant, known.family, fault, refresh=False)
+            return self._issue(grant, known.family, fault, scope, refresh=False)
         if known.used is not None and self.clock.true() - known.used > self.setup.grace:
             self.killed.add(known.family)
             return dead
         known.used = self.clock.true() if known.used is None else known.used
-        return self._issue(grant, known.family, fault, refresh=True)
+        if scope == FORBIDDEN:
+            issued = self._new_refresh(grant, known.family)
+            return Reply(400, {"error": "invalid_scope"}, issued=issued, used_up=True)
+        return self._issue(grant, known.family, fault, scope, refresh=True)
 
-    def _issue(self, grant: str, family: int, fault: str, *, refresh: bool) -> Reply:
+    def _issue(self, grant: str, family: int, fault: str, scope: str | None, *, refresh: bool) -> Reply:
         value = f"test-only-access-{self.name}-{len(self.access)}"
         lifetime: object = {
             "expires-text": f"{self.setup.lifetime:g}",
@@ -195,8 +204,10 @@ class Provider:
             "expires-negative": -5,
         }.get(fault, self.setup.lifetime)
         lasts = inf if lifetime is None else float(str(lifetime))
-        self.access[value] = AccessToken(grant, self.clock.true() + lasts, refresh, self.clock.boots)
+        self.access[value] = AccessToken(grant, self.clock.true() + lasts, refresh, self.clock.boots, scope)
         body: dict[str, object] = {"access_token": value, "token_type": "Bearer"}
+        if scope is not None:
+            body["scope"] = scope
         if lifetime is not None:
             body["expires_in"] = lifetime
         if not refresh:

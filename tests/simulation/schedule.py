@@ -79,7 +79,17 @@ def drawn(seed: int) -> Schedule:
         if what == "step":
             values["noticed"] = not liar
         events.append(Event(round(at, 3), what, values))
+    events += _variants(Random(f"{seed} variants"), events)
     return Schedule(seed, setup, tuple(sorted(events, key=lambda event: event.at)), horizon)
+
+
+def _variants(random: Random, events: list[Event]) -> list[Event]:
+    """Gets of a grant's variants on the heels of others' gets of its own token."""
+    gets = [event for event in events if event.what == "get" and random.random() < 0.3]
+    return [
+        Event(event.at + random.choice((0.0, 0.5, 20.0)), "get", {**event.values, "scope": random.choice(SCOPES)})
+        for event in gets
+    ]
 
 
 def _setup(random: Random) -> Setup:
@@ -206,6 +216,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+SCOPES = ("read", "read", "write", "admin")  # the last is refused
 POINTS = ("before-commit", "torn", "after-commit", "before-send", "after-send", "after-answer", "step")
 FAULTS = (
     "refuse",

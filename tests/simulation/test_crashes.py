@@ -17,7 +17,6 @@ SCENES = {
         Event(19.0, "fault", {"provider": "one", "kind": "500", "requests": 1}),
         Event(20.0, "refresh", {"grant": "app"}),
     ),
-    "a revocation": (IMPORT, Event(20.0, "revoke", {"grant": "app"})),
     "a revocation during a renewal": (
         IMPORT,
         Event(20.0, "refresh", {"grant": "app"}),
@@ -43,7 +42,7 @@ SCENES = {
 
 def crashed(scene: str, where: str, number: int) -> Result:
     events = SCENES[scene]
-    at = next(event.at for event in events if event.at >= 20.0 or events == (IMPORT,))
+    at = events[-1].at  # what comes before the last event is another scene's
     crash = Event(at, "crash", {"where": where, "count": number, "down": 1.0})
     several = (*(each for each in events if each.at < at), crash, *(each for each in events if each.at >= at))
     return simulate(Schedule(1, Setup({"one": PROVIDER, "two": PROVIDER}, ("app",), 0.02), several, 30.0))

@@ -6,7 +6,7 @@ import pytest
 from tests.simulation.schedule import drawn
 from tests.simulation.simulation import report, shrink, simulate
 
-SEEDS = 40
+SEEDS = 8
 
 
 def test_every_law_holds_in_the_first_seeds() -> None:

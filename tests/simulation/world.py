@@ -21,6 +21,8 @@ from tests.simulation.life import Life
 from tests.simulation.providers import RIGHT
 from tests.simulation.schedule import GRANTS, PASSWORD, PROVIDER_OF, Schedule
 
+SCOPE = ["read", "write", "admin"]
+
 
 class Entropy:
     """The Entropy port, from the seed."""
@@ -112,8 +114,8 @@ class World:
             auth = "none" if GRANTS[grant] == PASSWORD else "client_secret_post"
             lines = [f"[grants.{grant}]", f'provider = "{PROVIDER_OF[grant]}"', f'grant_type = "{GRANTS[grant]}"']
             lines += [f'client_auth = "{auth}"', f"credentials = {{ {credentials} }}"]
-            if grant in self.scoped:
-                lines.append('scope = ["read"]')
+            scope = SCOPE + (["more"] if grant in self.scoped else [])
+            lines.append(f"scope = {scope}")
             parts.append("\n".join(lines))
         return "\n".join(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 
 from tests.ctl.conftest import program
 from tests.daemon.harness import Brokerd
-from tests.realservers import LOGIN_SCOPE, Client, OidcProvider, device_login, introspect
+from tests.realservers import LOGIN_SCOPE, Client, OidcProvider, approve, device_login, introspect
 
 pytestmark = pytest.mark.real
 
@@ -61,6 +62,26 @@ async def test_one_command_leads_from_a_url_to_a_login(brokerd: Brokerd, real_oi
     await brokerd.call("import", grant="tools", refresh_token=token)
     claims = introspect(real_oidc, await brokerd.get("tools"))
     assert (claims["active"], claims["client_id"]) == (True, client.id)
+
+
+async def test_the_login_can_follow_at_once(brokerd: Brokerd, real_oidc: OidcProvider) -> None:
+    brokerd.configure({}, {})
+    await brokerd.start()
+    scope = [word for each in LOGIN_SCOPE.split() for word in ("--scope", each)]
+    words = ["--config", str(brokerd.config), "--ca-file", str(real_oidc.ca_file), "--name", "tools", "--login", *scope]
+    command = [*program(), "--socket", str(brokerd.socket), "add", "--resource", f"{real_oidc.url}/mcp", *words]
+    with trio.fail_after(30):
+        running = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            heard = ""
+            while not (code := re.search(r"\b[A-Z]{4}-[A-Z]{4}\b", heard)):
+                assert running.stdout is not None
+                heard += (await running.stdout.receive_some()).decode()
+            await trio.to_thread.run_sync(approve, real_oidc, code[0])
+            assert await running.wait() == 0
+        finally:
+            running.kill()  # where it has not ended
+    assert introspect(real_oidc, await brokerd.get("tools"))["active"] is True
 
 
 async def test_a_plain_server_is_added_by_its_issuer(brokerd: Brokerd, real_oidc: OidcProvider) -> None:

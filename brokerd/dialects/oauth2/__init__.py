@@ -18,14 +18,14 @@ from brokerd.core.exchange import (
     discovered,
 )
 from brokerd.core.metadata import Metadata
-from brokerd.core.outcome import Misconfigured, Outcome, Unsupported
+from brokerd.core.outcome import Declined, Misconfigured, Outcome, Unsupported
 from brokerd.core.record import AccessToken, Doomed, RefreshToken
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
 from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError, expected
 from brokerd.dialects import answer
-from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView, Needs
+from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView, Needs, unsafe
 from brokerd.dialects.oauth2 import browser, client_auth, device, discovery, grant_types, login
 from brokerd.dialects.oauth2.answers import (
     ISSUE_ERRORS,
@@ -94,9 +94,17 @@ class OAuth2(Dialect):
         return ("oauth2", *explicit, *issuer, *who, *_asserted(view), str(view.settings["grant_type"]))
 
     def ability(self, view: GrantView) -> Ability:
+        if _exchanges(view):
+            return Ability(issue=view.access_token is not None, renew=False)
         grant_type = _grant_type(view)
         issues = grant_type.issues and (grant_type.asked is None or grant_type.asked in view.credentials)
         return Ability(issues, renew=True, renew_spends=True, login=grant_type.login and not issues)
+
+    def lacks(self, view: GrantView) -> str | None:
+        if view.refresh_token is None or _exchanges(view):
+            return None
+        more = _variants(view)
+        return unsafe(view, {"audience": more.audience, "resource": more.resource})
 
     def needs(self, settings: Mapping[str, object]) -> Needs:
         subject = settings.get("subject")
@@ -115,7 +123,10 @@ class OAuth2(Dialect):
 
     def issue(self, view: GrantView) -> Exchange:
         try:
-            fields, secrets = yield from grant_types.fields(str(view.settings["grant_type"]), view)
+            if _exchanges(view):
+                fields, secrets = grant_types.exchange_of_own(view)
+            else:
+                fields, secrets = yield from grant_types.fields(str(view.settings["grant_type"]), view)
         except UnusableKey as error:
             return Misconfigured(f"private_key: {error}")
         return (yield from self._ask(view, {**fields, **wanted(view)}, ISSUE_ERRORS, secrets=secrets))
@@ -126,6 +137,8 @@ class OAuth2(Dialect):
     def renew(self, view: GrantView) -> Exchange:
         assert view.refresh_token is not None
         fields = {"grant_type": "refresh_token", "refresh_token": view.refresh_token.value.reveal()}
+        if named := view.wanted or view.refresh_token.restore:
+            fields |= named.named()
         return self._ask(view, fields, RENEW_ERRORS, spends=True)
 
     def revoke(self, view: GrantView, token: Doomed) -> Exchange | None:
@@ -170,7 +183,10 @@ class OAuth2(Dialect):
             return heard
         response = heard.response
         assert isinstance(response, Response)
-        return answer.later(response, what) or tokens(response, what, errors, heard.request)
+        outcome = answer.later(response, what) or tokens(response, what, errors, heard.request)
+        if view.wanted and isinstance(outcome, Misconfigured) and code(response) not in GRANTS_OWN_FAULTS:
+            return Declined(outcome.reason)
+        return outcome
 
     def post(
         self,
@@ -279,14 +295,25 @@ def _grant_type(view: GrantView) -> grant_types.GrantType:
 
 
 def wanted(view: GrantView) -> dict[str, str]:
-    """What the token is asked for. A renewal leaves it out: the grant's own scope then stays (RFC 6749 §6)."""
+    """What the token is asked for. A renewal leaves it out: the grant's own scope then stays (RFC 6749 §6), unless a
+    variant was got with the refresh token: it is to stay identical, and servers differ."""
     scope, found = view.settings.get("scope"), {}
     if isinstance(scope, list | tuple) and scope:
         found["scope"] = " ".join(str(each) for each in scope)
     for name in ("audience", "resource"):
         if value := view.settings.get(name):
             found[name] = str(value)
-    return found
+    return found | view.wanted.named() if view.wanted else found
+
+
+def _exchanges(view: GrantView) -> bool:
+    """Whether a variant is got by exchanging the grant's own token (RFC 8693)."""
+    return view.wanted is not None and _variants(view).exchange
+
+
+def _variants(view: GrantView) -> grant_types.Variants:
+    found = view.settings.get("variants")
+    return found if isinstance(found, grant_types.Variants) else grant_types.Variants()
 
 
 def _asserted(view: GrantView) -> tuple[str, ...]:
@@ -305,6 +332,11 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+GRANTS_OWN_FAULTS = (
+    "invalid_client",
+    "invalid_grant",
+    "unsupported_grant_type",
+)  # whatever is asked for (RFC 6749 §5.2)
 URLS = {
     "token_endpoint": "token_url",
     "revocation_endpoint": "revocation_url",

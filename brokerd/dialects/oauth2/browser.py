@@ -101,9 +101,9 @@ def _more(view: GrantView, wanted: Mapping[str, str], nonce: str) -> dict[str, s
 def _url(
     server: Server, view: GrantView, place: str, metadata: Metadata | None, params: dict[str, str]
 ) -> Generator[Step, Answer, str | Outcome]:
-    """What the browser opens. Where the server has a place for it, the request is pushed there first (RFC 9126), so
-    that nothing of it can be changed on its way through the browser."""
-    if metadata is not None and PUSHING in metadata.endpoints:
+    """What the browser opens. The request is pushed first (RFC 9126) where the server or the configuration wants that,
+    not wherever it can be: what the server gives for it is good for a minute or so, and a person may take longer."""
+    if view.settings.get("pushed_request") or (metadata is not None and metadata.wants_pushed):
         heard = yield from server.post(PUSHING, view, params)
         if isinstance(heard, Misconfigured):
             return heard

@@ -63,6 +63,7 @@ def _read(issuer: str, known: Metadata | None, response: Response) -> Metadata |
         auth_methods=names(body, "token_endpoint_auth_methods_supported") or ("client_secret_basic",),
         signing_algorithms=names(body, "token_endpoint_auth_signing_alg_values_supported"),
         names_issuer=body.get("authorization_response_iss_parameter_supported") is True,
+        wants_pushed=body.get("require_pushed_authorization_requests") is True,
         origins=known.origins if known and known.origins else origins(endpoints, aliases),
         public=response.public,
         agreed=known is not None and known.agreed,

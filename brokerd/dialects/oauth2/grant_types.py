@@ -66,6 +66,16 @@ class Subject:
     requested_token_type: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """How variants are got: by `exchange` of the grant's own token (RFC 8693), else with the refresh token or from
+    credentials. `audience` and `resource`: what a refresh token is good for besides the grant's own."""
+
+    exchange: bool = False
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+
+
 def check(name: str, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
     """What a grant type needs besides its credentials. Raises ConfigError."""
     if name == "jwt_bearer":
@@ -85,7 +95,7 @@ def check(name: str, credentials: frozenset[str], settings: Mapping[str, object]
             raise ConfigError(words, key="credentials.subject_token")
     elif "subject" in settings:
         raise ConfigError('only grant_type = "token_exchange" has this', key="subject")
-    for key in ("redirect_uri", "authorization_params"):
+    for key in ("redirect_uri", "authorization_params", "pushed_request"):
         if key in settings and name != "authorization_code":
             raise ConfigError('only grant_type = "authorization_code" has this', key=key)
 
@@ -111,6 +121,14 @@ def fields(name: str, view: GrantView) -> Generator[Step, Answer, tuple[dict[str
             sent["requested_token_type"] = subject.requested_token_type
         return sent, (token,)
     return sent, ()
+
+
+def exchange_of_own(view: GrantView) -> tuple[dict[str, str], tuple[Secret, ...]]:
+    """What brings a variant in exchange for the grant's own living token (RFC 8693 §2.1)."""
+    assert view.access_token is not None
+    token, kind = view.access_token.value, TOKEN_TYPE + "access_token"
+    sent = {"grant_type": TOKEN_EXCHANGE, "subject_token": token.reveal(), "subject_token_type": kind}
+    return {**sent, "requested_token_type": kind}, (token,)
 
 
 def _assertion(view: GrantView) -> Secret:

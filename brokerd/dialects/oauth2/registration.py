@@ -12,10 +12,10 @@ from brokerd.core.outcome import Misconfigured, Outcome
 from brokerd.core.secret import Secret
 from brokerd.dialects import answer
 from brokerd.dialects.oauth2.answers import ISSUE_ERRORS, refusal
+from brokerd.dialects.oauth2.browser import REDIRECT_URI
 from brokerd.dialects.oauth2.discovery import names
 from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
 
-REDIRECT_URI = "http://127.0.0.1/callback"  # any port of it (RFC 8252 §7.3)
 METHODS = ("none", "client_secret_basic", "client_secret_post")  # best first: a secret that is not there cannot leak
 LOGINS = ("device_code", "authorization_code")  # of grant types; best first: a server has no browser
 

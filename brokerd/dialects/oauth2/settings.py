@@ -10,7 +10,7 @@ from brokerd.core.duration import Duration
 from brokerd.core.signing import ALGORITHMS
 from brokerd.core.typed import expected
 from brokerd.dialects.oauth2.client_auth import ClientAssertion
-from brokerd.dialects.oauth2.grant_types import TOKEN_TYPE, Assertion, Subject
+from brokerd.dialects.oauth2.grant_types import TOKEN_TYPE, Assertion, Subject, Variants
 
 TOKEN_TYPES = ("access_token", "refresh_token", "id_token", "saml1", "saml2", "jwt")  # RFC 8693 §3
 
@@ -38,6 +38,12 @@ class SubjectFile(msgspec.Struct, forbid_unknown_fields=True):
     requested_token_type: str | None = None
 
 
+class VariantsFile(msgspec.Struct, forbid_unknown_fields=True):
+    exchange: bool = False
+    audience: list[str] = []
+    resource: list[str] = []
+
+
 def assertion(table: AssertionFile) -> Assertion:
     _check_algorithm(table.algorithm, "assertion.algorithm")
     if not 1 <= table.lifetime <= 3_600:
@@ -56,6 +62,10 @@ def assertion(table: AssertionFile) -> Assertion:
 def client_assertion(table: ClientAssertionFile) -> ClientAssertion:
     _check_algorithm(table.algorithm, "client_assertion.algorithm")
     return ClientAssertion(table.audience, table.algorithm, table.key_id)
+
+
+def variants(table: VariantsFile) -> Variants:
+    return Variants(table.exchange, tuple(table.audience), tuple(table.resource))
 
 
 def subject(table: SubjectFile) -> Subject:

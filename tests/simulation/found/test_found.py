@@ -193,4 +193,27 @@ def test_what_was_refused_and_sent_again_since_holds_a_grant_back_no_more() -> N
     assert broken_by(schedule(*events, horizon=300.0)) is None
 
 
+def test_a_conflict_whose_record_cannot_be_read_because_the_disk_went_away_is_no_fault_of_our_own() -> None:
+    events = [IMPORT]
+    for n in range(100, 900, 40):  # a commit that fails lies on the disk at times; then the disk goes between two more
+        fails = at(n - 1, "disk", kind="fails", after=2, writes=4)
+        again = at(n + 7, "disk", kind="fails", after=1, writes=1)
+        events += [fails, at(n, "refresh", grant="app"), again]
+    assert broken_by(schedule(*events)) is None
+
+
+def test_a_revocation_while_a_refused_password_is_read_again_is_not_followed_by_another_try() -> None:
+    asleep, get = at(100, "suspend", seconds=1_000.0), at(100.1, "get", **{**GET, "grant": "user"})
+    events = (asleep, get, at(100.15, "password", told=True, kill=True), at(100.25, "revoke", grant="user"))
+    made = schedule(*events, grants=("app", "user"), horizon=200.0, refresh_lifetime=600.0, rotates=False)
+    assert broken_by(replace(made, setup=replace(made.setup, disk_latency=0.5))) is None
+
+
+def test_a_refresh_token_that_expires_while_the_credentials_are_read_is_no_fault_of_our_own() -> None:
+    disk, refresh = at(99, "disk", kind="slow", lasts=60.0), at(100, "refresh", grant="app")
+    for gap in (3.6, 3.8, 4.0):  # the machine is suspended then
+        events = (IMPORT, disk, refresh, at(100 + gap, "suspend", seconds=20_000.0))
+        assert broken_by(schedule(*events, horizon=300.0, refresh_lifetime=5_000.0)) is None
+
+
 GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}

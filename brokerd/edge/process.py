@@ -25,6 +25,7 @@ class Process:
     def __init__(self, caller: Caller, pidfd: int) -> None:
         self.caller = caller
         self.pidfd = pidfd
+        self._glanced: tuple[int, Caller | None] = (0, None)  # the last cgroup, and the caller in it
         self._end = select.poll()
         self._end.register(pidfd, select.POLLIN)
 
@@ -38,8 +39,11 @@ class Process:
         """The caller with that evidence as it is now; None where reading it could block. Raises OSError: it is gone."""
         if not needs <= PLACE or (cgroup := cgroups.id_of(self.pidfd)) is None:
             return None
-        path = cgroups.known(cgroup)
-        return None if path is None else self._seen(self._placed(read_place(path)))
+        if cgroup != self._glanced[0]:  # an id is one folder's for ever
+            if (path := cgroups.known(cgroup)) is None:
+                return None
+            self._glanced = cgroup, self._seen(self._placed(read_place(path)))
+        return self._glanced[1]
 
     async def look(self, needs: frozenset[str]) -> Caller:
         """The caller with that evidence as it is now. Raises OSError: it is gone."""

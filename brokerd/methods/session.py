@@ -43,6 +43,8 @@ class Session:
 
     def know(self, seen: Caller, needs: frozenset[str]) -> None:
         """What the process shows now."""
+        if seen is self.caller:
+            return
         caller = learned(self.caller, seen, needs)
         if caller != self.caller:
             self.caller = caller

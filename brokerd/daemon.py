@@ -27,10 +27,11 @@ from brokerd.core.ports import Http, StoreError, TransportError
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.custody import Custody
-from brokerd.edge import descriptors, listen, log, place, process, systemd
+from brokerd.edge import descriptors, hardening, listen, log, place, systemd
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
+from brokerd.edge.peer import SystemProcesses, demand_credentials
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
 from brokerd.exchanger import Exchanger, SecretsUnreadable
@@ -61,7 +62,7 @@ LANDING = 10.0  # seconds for exchanges under way at SIGTERM; those that spend k
 def main() -> None:
     """The command `brokerd`."""
     arguments = parser().parse_args()
-    process.harden()
+    hardening.harden()
     try:
         if arguments.check:
             print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
@@ -158,7 +159,8 @@ class Daemon:
             self.service = Service(self.broker, systemd.notify)
             async with trio.open_nursery() as serving:
                 custody = Custody(self.store, self.broker, self, self.audit)
-                methods = Methods(self.broker, serving, self.reload, custody, self.audit, self.metrics)
+                processes = SystemProcesses()
+                methods = Methods(self.broker, serving, self.reload, custody, self.audit, self.metrics, processes)
                 limits = self.settings.limits.within(descriptors.raise_limit())
                 admission = Admission(limits, os.geteuid())
                 self.server = Server(serving, methods, admission, self.audit, self.metrics)
@@ -196,7 +198,7 @@ class Daemon:
             await self._bring_in(configuration, await in_thread(self.store.all))
 
     def _say_how_safe(self) -> None:
-        if not process.lock_memory():
+        if not hardening.lock_memory():
             self.audit.said("memory is not locked and may be swapped out", remedy="LimitMEMLOCK=infinity in its unit")
         if os.geteuid() == 0:
             self.audit.warned("brokerd runs as root, which it never needs", remedy="User=brokerd in its unit")
@@ -346,6 +348,7 @@ def _listening(settings: DaemonSettings) -> Iterator[socket.socket]:
         listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)
     except listen.CannotListen as error:
         raise CannotStart(str(error)) from None
+    demand_credentials(listener)
     try:
         yield listener
     finally:

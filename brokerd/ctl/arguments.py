@@ -164,6 +164,15 @@ def _status(parser: ArgumentParser) -> None:
     often.add_argument("--verify", action="store_true", help="ask the providers whether they agree (RFC 7662)")
 
 
+def _explain(parser: ArgumentParser) -> None:
+    _grant(parser)
+    parser.add_argument("--pid", metavar="N", type=int, help="for this process instead of yourself")
+    parser.add_argument("--as", metavar="USER", dest="user", help="for a process of this user, described by:")
+    for name in ("unit", "user-unit", "slice", "container", "exe", "sha256"):
+        parser.add_argument(f"--{name}", metavar=name.upper())
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+
+
 def _revoke(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -294,6 +303,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "proof": ("print the headers of one request with a token that is bound to a key", _proof, _later("fetch", "proof")),
     "watch": ("print a line whenever a grant has a new token, or none any more", _watch, _later("fetch", "watch")),
     "status": ("show states, expiries, next renewals and last errors", _status, _later("status", "status")),
+    "explain": ("say who would get a token, by which rule, or why not", _explain, _later("explain", "explain")),
     "refresh": ("renew a token now, and try a misconfigured grant again", _grant, _later("change", "refresh")),
     "revoke": ("end a grant: serve nothing more, tell the provider", _revoke, _later("change", "revoke")),
     "login": ("log in for a grant, as a person, with a browser here or elsewhere", _login, _later("login", "login")),

@@ -10,8 +10,10 @@ from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
+from brokerd.core.ports import Processes
 from brokerd.custody import Custody
 from brokerd.methods.changing import Changing
+from brokerd.methods.explaining import SAID, Explaining
 from brokerd.methods.fetching import Fetching
 from brokerd.methods.keeping import Keeping
 from brokerd.methods.logging_in import LoggingIn
@@ -26,6 +28,7 @@ from brokerd.methods.parameters import (
     count,
     names,
     names_of_any_number,
+    pid,
     seconds,
     text,
     texts,
@@ -65,6 +68,7 @@ class Methods:
         custody: Custody,
         audit: Audit,
         metrics: Metrics,
+        processes: Processes,
     ) -> None:
         self.audit = audit
         self._broker = broker
@@ -75,6 +79,8 @@ class Methods:
         looking, changing = Looking(broker, rights), Changing(broker, rights, reload)
         self._logging_in = logging_in = LoggingIn(broker, rights)
         step = {"login": text, "step": count, "wait": wait}
+        explaining = Explaining(broker, rights, processes)
+        explain = {"grant": text, "pid": pid, **dict.fromkeys(SAID, text)}
         get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
         proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
         self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
@@ -86,6 +92,7 @@ class Methods:
             "unwatch": (watching.unwatch, {"grants": names}, ("grants",)),
             "status": (looking.status, {"grants": names_of_any_number}, ()),
             "verify": (looking.verify, {"grant": text, "wait": wait}, ("grant",)),
+            "explain": (explaining.explain, explain, ("grant",)),
             "refresh": (changing.refresh, {"grant": text, "wait": wait}, ("grant",)),
             "revoke": (changing.revoke, {"grant": text, "local": boolean, "wait": wait}, ("grant",)),
             "forget": (changing.forget, {"grant": text}, ("grant",)),
@@ -127,12 +134,32 @@ class Methods:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
         if self._broker.locked and method not in WHILE_LOCKED:
             raise self._broker.locked_failure()
-        return handler(session, params)
+        grants = _grants(params)
+        if self._rights.up_to_date(session, grants):
+            return handler(session, params)
+
+        async def later() -> object:
+            try:
+                await self._rights.look(session, grants)
+            except OSError:
+                raise Failure(Code.DENIED, "the caller is gone") from None
+            answer = handler(session, params)
+            return await answer() if callable(answer) else answer
+
+        return later
 
     def end(self, session: Session) -> None:
         """The connection is gone: nothing is pushed to it any more, and nobody logs in."""
         self._watching.end(session)
         self._logging_in.end(session)
+
+
+def _grants(params: dict[str, Any]) -> list[str | None]:
+    """The grants that a request is about; None stands for all."""
+    if "grant" in params:
+        return [params["grant"]]
+    found: list[str | None] = params.get("grants", [None])
+    return found
 
 
 def waits(method: str, params: dict[str, Any]) -> int:

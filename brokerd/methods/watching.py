@@ -58,6 +58,11 @@ class Watching:
                 session.wake = trio.Event()
                 while session.changed:
                     grant = session.changed.pop()
+                    try:
+                        if not self._rights.up_to_date(session, [grant]):
+                            await self._rights.look(session, [grant])
+                    except OSError:
+                        return  # the caller is gone
                     method, params = self._event(session, grant)
                     told = params.get("value") or params["code"]
                     if last.get(grant) != told and not await session.notify(method, params):

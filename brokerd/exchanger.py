@@ -395,7 +395,7 @@ def _stands(plan: Plan, held: HeldGrant, generation: int, now: Moment) -> bool:
     would be sent lives (a machine may have been suspended)."""
     if held.stopped or held.record.generation != generation or held.record.state is State.REVOKED:
         return False
-    ability = held.ability(now)
+    ability = held.ability(now, plan.wanted)
     if plan.operation is Operation.RENEW:
         return ability.renew and usable(held.record.refresh_token, now)
     return ability.issue

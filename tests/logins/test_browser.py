@@ -2,6 +2,7 @@
 # machine who wants his own account in somebody else's grant.
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from http.client import HTTPConnection
 from urllib.error import HTTPError
@@ -39,17 +40,15 @@ def ask(url: str, method: str = "GET", **headers: str) -> tuple[int, str]:
     """One request to the loopback port, with exactly these headers."""
     parts = urlsplit(url)
     assert parts.hostname is not None
-    connection = HTTPConnection(parts.hostname, parts.port, timeout=10)
-    connection.putrequest(method, f"{parts.path}?{parts.query}", skip_host="Host" in headers)
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    connection.endheaders()
-    with connection.getresponse() as response:
-        assert response.headers["Cache-Control"] == "no-store"
-        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-        found = response.status, response.headers.get("Set-Cookie", "") + response.read().decode()
-    connection.close()
-    return found
+    with contextlib.closing(HTTPConnection(parts.hostname, parts.port, timeout=10)) as connection:
+        connection.putrequest(method, f"{parts.path}?{parts.query}", skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        with connection.getresponse() as response:
+            assert response.headers["Cache-Control"] == "no-store"
+            assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+            return response.status, response.headers.get("Set-Cookie", "") + response.read().decode()
 
 
 async def person(server: OidcProvider, url: str, user: str = "alice", *, deny: bool = False) -> Page:

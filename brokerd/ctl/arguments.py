@@ -218,7 +218,7 @@ def _unlock(parser: ArgumentParser) -> None:
 
 
 def _key(parser: ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rotate",), help="to the key that [daemon] key names by now")
+    parser.add_argument("what", metavar="rotate", choices=("rotate",), help="to the key that [daemon] key names by now")
     parser.add_argument("--full", action="store_true", help="seal everything anew under a new data key as well")
     parser.add_argument("--passphrase", action="store_true", help="to a passphrase that you choose now")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgpack
 
-PARTS = {"holder": 65_000, "denied": 65_001, "newcomer": 65_002}  # and their uids, which nobody knows
+PARTS = {"holder": 60_900, "denied": 60_901, "newcomer": 60_902}  # and their uids, which nobody knows
 IDLE, STUCK, HALVES = 1_000, 8, 50
 KINDS = "1,000 idle, 8 that pipeline and read nothing, 50 half-said, one that is always denied, new ones without end"
 ALLOWED = f'\n[[allow]]\ngrants = ["*"]\ncaller = {{ uid = {PARTS["holder"]} }}\n'  # or nobody would be stuck

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
+from weakref import ref
 
 import structlog
 
@@ -14,10 +15,12 @@ from brokerd.core.failure import Failure
 from brokerd.core.policy import Caller
 from brokerd.core.record import AccessToken
 from brokerd.core.tally import Counted
+from brokerd.core.wanted import Wanted
 
 acting: ContextVar[Caller | None] = ContextVar("acting", default=None)  # on whose word this task does what it does
 
-Told = dict[str, tuple[Counted, AccessToken, Caller, str]]  # by grant: the last fetch of a connection, as it is counted
+# By grant: the last fetch of a connection, as it is counted. It keeps no token alive that was dropped.
+Told = dict[str, tuple[Counted, ref[AccessToken], Caller, str]]
 
 
 class Trail(Protocol):
@@ -36,7 +39,7 @@ class Trail(Protocol):
         more: Callable[[], Mapping[str, object]] | None = None,
     ) -> Counted: ...
 
-    def mark(self, token: object, value: str) -> str: ...
+    def mark(self, token: object, value: str) -> str | None: ...
 
 
 class Audit:
@@ -66,25 +69,25 @@ class Audit:
         caller: Caller,
         token: AccessToken,
         told: Told,
-        ground: Callable[[Caller, str], str],
+        ground: Callable[[Caller, str, Wanted | None], str],
         method: str = "get",
-        variant: str | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         """`told`: what was said of this connection's fetches already; `ground`: by what this caller may get it."""
-        log = self._log if variant is None else self._log.bind(variant=variant)
+        log = self._log if wanted is None else self._log.bind(variant=str(wanted))
         log.debug("token fetched", grant=grant, pid=caller.pid, uid=caller.uid, user=caller.user)
         if self._trail is None:
             return
         known = told.get(grant)
-        if known and known[0].is_open and known[1] is token and known[2] is caller and known[3] == method:
+        if known and known[0].is_open and known[1]() is token and known[2] is caller and known[3] == method:
             self._trail.again(known[0])
             return
         mark = self._trail.mark(token, token.value.reveal())
         entry = {"event": method, "outcome": "served", "grant": grant, "token": mark, "who": evidence(caller)}
-        if variant is not None:
-            entry["variant"] = variant
-        counted = self._trail.note("audit", entry, caller.uid, lambda: {"allowed_by": ground(caller, grant)})
-        told[grant] = (counted, token, caller, method)
+        if wanted is not None:
+            entry["variant"] = str(wanted)
+        counted = self._trail.note("audit", entry, caller.uid, lambda: {"allowed_by": ground(caller, grant, wanted)})
+        told[grant] = (counted, ref(token), caller, method)
 
     @contextlib.contextmanager
     def asked(self, method: str, grant: str | None, caller: Caller) -> Iterator[None]:

@@ -3,7 +3,7 @@
 # flights.py's and exchanger.py's matter, what is in the configuration reload.py's to bring in.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import trio
@@ -31,6 +31,8 @@ from brokerd.variety import Refusal
 
 EVERY = "*"  # no grant has this name
 STOPPED = "brokerd is stopping; try again when it is back"
+LOCKED = "brokerd is locked; an operator unlocks it: brokerctl unlock"
+UNSERVED = ("issued_at", "expires_at", "next_renewal_at")  # of a grant's status, while it is locked
 
 
 class Store(FlightStore, Protocol):
@@ -66,6 +68,8 @@ class Broker:
         self._entropy = entropy
         self._exchanger = exchanger
         self._watchers: dict[str, set[Callable[[str], None]]] = {}
+        self.locked = False  # nothing is served; `_remembered` has each grant's status, as far as it was ever known
+        self._remembered: dict[str, dict[str, object]] = {}
 
     @property
     def grants(self) -> dict[str, HeldGrant]:
@@ -127,7 +131,7 @@ class Broker:
             return token
         await self.flights.wait_for(held, wait, wanted)
         if self.grants.get(name) is not held:  # a reload took it away meanwhile
-            raise unknown(name)
+            raise self.absent(name)
         if (token := self._found(held, min_ttl, refused, wanted)) is None:
             self.metrics.gets_failed.inc()
             raise self.failure(held, wanted)
@@ -148,7 +152,7 @@ class Broker:
         before = held.record.access_token
         await self.flights.wait_for(held, wait)
         if self.grants.get(name) is not held:
-            raise unknown(name)
+            raise self.absent(name)
         token = held.serves(self._clock.now())
         if token is None or token is before:
             raise self.failure(held)
@@ -170,8 +174,15 @@ class Broker:
         """Raises Failure for a name that is not there."""
         held = self.grants.get(name)
         if held is None:
-            raise unknown(name)
+            raise self.absent(name)
         return held
+
+    def absent(self, name: str) -> Failure:
+        """Why a grant is not there."""
+        return self.locked_failure() if self.locked else unknown(name)
+
+    def locked_failure(self) -> Failure:
+        return Failure(Code.LOCKED, LOCKED)
 
     def failure(self, held: HeldGrant, wanted: Wanted | None = None) -> Failure:
         """Why the grant has no token to serve, or not the wanted variant, and what mends it."""
@@ -311,6 +322,39 @@ class Broker:
             self.flights.announce(held)
         return sorted(held.name for held in again)
 
+    # -- locking
+
+    async def lock(self) -> None:
+        """Serve nothing from this moment on, and let go of every token when exchanges under way have ended and are
+        stored (laws 2 and 3). Names and states are remembered. Raises Failure where the disk does not take them."""
+        held = dict(self.grants)
+        self.locked = True
+        self._remember(held)
+        for name in held:
+            self.logins.end(name, "brokerd was locked meanwhile")
+            self.tell_watchers(name)
+        if not await self.flights.emptied():
+            self.locked = False
+            for name in held:
+                self.tell_watchers(name)
+            words = "the newest tokens of a grant could not be stored and would be lost; mend the store first"
+            raise Failure(Code.UNAVAILABLE, f"not locked: {words}: {self.store.trouble}", retry_after=5.0)
+        self._remember(held)
+
+    def _remember(self, held: dict[str, HeldGrant]) -> None:
+        nothing = dict.fromkeys(UNSERVED)
+        self._remembered = {name: {**self._status(each), **nothing} for name, each in held.items()}
+
+    def unlocked(self) -> None:
+        """The grants are there again."""
+        self.locked, self._remembered = False, {}
+        for name in self.grants:
+            self.tell_watchers(name)
+
+    @property
+    def names(self) -> Iterable[str]:
+        return self._remembered if self.locked else self.grants
+
     # -- looking
 
     async def verify(self, name: str, *, wait: float = 10.0) -> Verification:
@@ -346,7 +390,10 @@ class Broker:
 
     def status(self, name: str) -> dict[str, object]:
         """One grant as `status` shows it (docs/protocol.md). No secrets are in it."""
-        held, now = self.held(name), self._clock.now()
+        return self._remembered[name] if self.locked else self._status(self.held(name))
+
+    def _status(self, held: HeldGrant) -> dict[str, object]:
+        name, now = held.name, self._clock.now()
         record = held.record
         token = held.serves(now)
         refresh = record.refresh_token

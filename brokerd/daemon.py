@@ -24,19 +24,30 @@ from brokerd.core.admission import Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
 from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportError
-from brokerd.core.secret import Secret
+from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
-from brokerd.edge import descriptors, keys, listen, log, systemd
+from brokerd.custody import Custody
+from brokerd.edge import descriptors, hardening, listen, log, place, systemd
 from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, HttpSettings, check
-from brokerd.edge.lock import AWAY
-from brokerd.edge.machine import machine_id
+from brokerd.edge.peer import SystemProcesses, demand_credentials
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
 from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
+from brokerd.installation import (
+    EXIT_CONFIGURATION,
+    EXIT_UNAVAILABLE,
+    CannotStart,
+    as_config_error,
+    key_sources,
+    loaded,
+    opened_store,
+    read_key,
+    refuse,
+)
 from brokerd.methods import NOT_ADOPTED, Methods
 from brokerd.metrics import Metrics
 from brokerd.provider import Provider
@@ -45,25 +56,16 @@ from brokerd.reload import Changes, bring_in, fingerprints, sweep_dormant
 from brokerd.server import Server
 from brokerd.service import Service
 
-DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
 CLOSE_IDLE = 15.0  # seconds between looks at connections that are kept and not used
 SWEEP = 86_400.0  # seconds between looks at what has lain dormant for too long
 LANDING = 10.0  # seconds for exchanges under way at SIGTERM; those that spend keep their own deadline (law 3)
-EXIT_OURS, EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 1, 2, 4
-
-
-class CannotStart(Exception):
-    """The daemon cannot start; the text says why, and what to do. `code` is the exit status."""
-
-    def __init__(self, message: str, code: int = EXIT_CONFIGURATION) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def main() -> None:
     """The command `brokerd`."""
     arguments = parser().parse_args()
+    hardening.harden()
     try:
         if arguments.check:
             print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
@@ -104,10 +106,11 @@ def check_configuration(path: str) -> str:
     for grant in configuration.grants.values():
         for name, source in grant.credentials.items():
             if source.command is None:  # a command may need the network
-                with _as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
+                with as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
                     read_secret(source)
-    if configuration.daemon.key.command is None:
-        read_key(configuration)
+    for source in key_sources(configuration.daemon)[:1]:
+        if source.command is None:
+            read_key(configuration.path, source)
     counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
     words = ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
     return f"{path}: the configuration is right: {words}"
@@ -118,40 +121,43 @@ def check_configuration(path: str) -> str:
 
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
-    configuration = await in_thread(functools.partial(load, path))
-    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration) as listener:
+    configuration = await in_thread(functools.partial(loaded, path))
+    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration.daemon) as listener:
         async with trio.open_nursery() as writing:
             writing.start_soon(store.run)
-            trail = await _trail(configuration.daemon, store)
-            audit = Audit(trail=trail, required=configuration.daemon.audit == "stop")
+            trail = await _trail(configuration, store)
             if trail is not None:
                 writing.start_soon(trail.run)
-            await Daemon(path, store, audit, trail).run(configuration, listener)
+            daemon = Daemon(path, store, configuration, trail)
+            del configuration  # it may hold secrets as text, which `lock` has to let go
+            await daemon.run(listener)
             writing.cancel_scope.cancel()
 
 
 @dataclass
 class Daemon:
-    """The parts that a reload needs to reach."""
+    """The parts that a reload needs to reach. `configuration`: what to begin with; None from then on."""
 
     path: str
     store: Store
-    audit: Audit
+    configuration: Configuration | None
     trail: Trail | None
 
     def __post_init__(self) -> None:
+        assert self.configuration is not None
+        self.settings = self.configuration.daemon
         self.clock, self.entropy = SystemClock(), SystemEntropy()
+        self.audit = Audit(trail=self.trail, required=self.settings.audit == "stop")
         self.metrics = Metrics()
         self.providers: dict[str, Provider] = {}
-        self.settings: DaemonSettings
         self.broker: Broker
         self.service: Service
         self.server: Server
 
-    async def run(self, configuration: Configuration, listener: socket.socket) -> None:
-        self.settings = configuration.daemon
+    async def run(self, listener: socket.socket) -> None:
         self.store.noticed = self._note_trouble
-        if self.store.is_new:
+        self._say_how_safe()
+        if self.store.is_new and not self.store.is_locked:
             self.audit.said("a new store was begun", path=str(self.store.path))
         if not self.store.adopted:
             self.audit.warned(NOT_ADOPTED, path=str(self.store.path))
@@ -164,11 +170,13 @@ class Daemon:
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, self.audit, self.metrics)
             self.service = Service(self.broker, systemd.notify)
             async with trio.open_nursery() as serving:
-                methods = Methods(self.broker, serving, self.reload, self.audit, self.metrics)
-                limits = configuration.daemon.limits.within(descriptors.raise_limit())
+                custody = Custody(self.store, self.broker, self, self.audit)
+                processes = SystemProcesses()
+                methods = Methods(self.broker, serving, self.reload, custody, self.audit, self.metrics, processes)
+                limits = self.settings.limits.within(descriptors.raise_limit())
                 admission = Admission(limits, os.geteuid())
                 self.server = Server(serving, methods, admission, self.audit, self.metrics)
-                await self._bring_in(configuration, await in_thread(self.store.all))
+                await self._begin()
                 gc.freeze()  # nor does a collection of later look through ten thousand grants while callers wait
                 gc.enable()
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -180,6 +188,8 @@ class Daemon:
                     self.audit.said(
                         "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
                     )
+                    if self.broker.locked:
+                        self.audit.warned("brokerd is locked and serves nothing", remedy="brokerctl unlock")
                     await self._until_stopped(signals)
                 self.broker.flights.stopping = True
                 self.service.stopping()
@@ -192,6 +202,20 @@ class Daemon:
         self.audit.said("stopped")
         if self.trail is not None:
             await self.trail.write(everything=True)
+
+    async def _begin(self) -> None:
+        configuration, self.configuration = self.configuration, None
+        assert configuration is not None
+        if self.store.is_locked:
+            self.server.methods.policy, self.broker.locked = _policy(configuration), True
+        else:
+            await self._bring_in(configuration, await in_thread(self.store.all))
+
+    def _say_how_safe(self) -> None:
+        if not hardening.lock_memory():
+            self.audit.said("memory is not locked and may be swapped out", remedy="LimitMEMLOCK=infinity in its unit")
+        if os.geteuid() == 0:
+            self.audit.warned("brokerd runs as root, which it never needs", remedy="User=brokerd in its unit")
 
     def _note_trouble(self) -> None:
         """The log learns when the disk fails, and when it is back."""
@@ -216,9 +240,11 @@ class Daemon:
 
     async def reload(self) -> Changes:
         """Read the configuration again, all or nothing (law 14). Raises Failure."""
+        if self.broker.locked:
+            raise self.broker.locked_failure()
         systemd.notify("RELOADING=1")
         try:
-            configuration = await in_thread(functools.partial(load, self.path))
+            configuration = await in_thread(functools.partial(loaded, self.path))
             changes = await self._bring_in(configuration, None)
         except (ConfigError, StoreError) as error:
             self.audit.warned("the configuration was not reloaded; nothing has changed", reason=str(error))
@@ -256,13 +282,47 @@ class Daemon:
             starting=starting,
             metadata=await in_thread(self.store.metadata) if starting else {},
         )
-        self.server.methods.policy = Policy(configuration.rules, os.geteuid())
+        self.server.methods.policy = _policy(configuration)
         for http in unused:
             await http.aclose()
         with contextlib.suppress(StoreError):  # the next start does it again
             await self.store.set_dormant(changes.awake, None)
             await self.store.set_dormant(changes.aside, self.clock.now().wall)
         return changes
+
+    # -- for the custody of the keys
+
+    async def key_sources(self) -> tuple[SecretSource, ...]:
+        try:
+            configuration = await in_thread(functools.partial(loaded, self.path))
+        except ConfigError as error:
+            raise Failure(Code.MISCONFIGURED, f"nothing has changed: {error}") from None
+        return key_sources(configuration.daemon)
+
+    async def read_key(self, source: SecretSource) -> bytes:
+        try:
+            return await trio.to_thread.run_sync(read_key, self.path, source, limiter=_secrets)
+        except ConfigError as error:
+            raise Failure(Code.MISCONFIGURED, f"nothing has changed: {error}") from None
+
+    async def resume(self) -> None:
+        try:
+            configuration = await in_thread(functools.partial(loaded, self.path))
+            if self.trail is not None:
+                self.trail.unlock(await self.store.audit_memory())
+            await self._bring_in(configuration, await in_thread(self.store.all))
+        except (ConfigError, StoreError) as error:
+            code = Code.MISCONFIGURED if isinstance(error, ConfigError) else Code.UNAVAILABLE
+            raise Failure(code, f"still locked: {error}") from None
+
+    async def let_go(self) -> None:
+        if self.trail is not None:
+            await self.trail.lock()
+        for provider in self.providers.values():
+            await provider.http.aclose()
+        self.providers.clear()
+        gc.unfreeze()
+        gc.collect()
 
     def _way_out(self, settings: ProviderSettings) -> Http:
         return HttpClient(_http_settings(settings), self.clock)
@@ -294,81 +354,38 @@ async def read_secrets(settings: GrantSettings) -> dict[str, Secret]:
 _secrets = trio.CapacityLimiter(8)
 
 
-# -- what the daemon stands on
+# -- what else it stands on
 
 
-def state_path(configuration: Configuration) -> Path:
-    """Where the state directory is, or is to be."""
-    return Path(
-        configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
-    )
-
-
-def _state_dir(configuration: Configuration) -> Path:
-    """The state directory, made where it is not there and closed to others."""
-    folder = state_path(configuration)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
-    except OSError as error:
-        words = f"state_dir: {folder}: {error.strerror}; make it, or set another: [daemon] state_dir"
-        raise CannotStart(words, EXIT_UNAVAILABLE if error.errno in AWAY else EXIT_CONFIGURATION) from None
-    if mode & 0o077:
-        raise CannotStart(f"{folder} can be opened by others than its owner; chmod 700 {folder}")
-    return folder
-
-
-async def opened_store(configuration: Configuration) -> Store:
-    """The store in the state directory, which is ours alone from now on."""
-    kek = await in_thread(functools.partial(read_key, configuration))
-    folder = await in_thread(functools.partial(_state_dir, configuration))
-    try:
-        return await in_thread(functools.partial(Store, folder, kek, machine_id(), SystemEntropy()))
-    except StoreError as error:
-        unavailable = isinstance(error, StoreUnavailable)
-        raise CannotStart(str(error), EXIT_UNAVAILABLE if unavailable else EXIT_CONFIGURATION) from None
-
-
-async def _trail(settings: DaemonSettings, store: Store) -> Trail | None:
+async def _trail(configuration: Configuration, store: Store) -> Trail | None:
     """The audit log, unless there is to be none."""
+    settings = configuration.daemon
     if settings.audit == "off":
         return None
     try:
-        memory = await in_thread(store.audit_memory)
+        memory = None if store.is_locked else await store.audit_memory()
     except StoreUnavailable as error:
         raise CannotStart(str(error), EXIT_UNAVAILABLE) from None
     return Trail(store.path.parent / FOLDER, memory, settings.audit_size * 1024 * 1024, store.remember_audit)
 
 
-def read_key(configuration: Configuration) -> bytes:
-    """The key of [daemon] key. Raises ConfigError."""
-    source = configuration.daemon.key
-    with _as_config_error(configuration.path, "daemon.key"):
-        if source.file is not None and not Path(source.file).exists():
-            words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
-            raise SecretUnreadable(words)
-        return keys.parse(read_secret(source).reveal())
+def _policy(configuration: Configuration) -> Policy:
+    return Policy(configuration.rules, os.geteuid())
 
 
 @contextlib.contextmanager
-def _as_config_error(path: str, key: str) -> Iterator[None]:
-    try:
-        yield
-    except (SecretUnreadable, ValueError) as error:
-        raise ConfigError(str(error), key=key, file=path) from None
-
-
-@contextlib.contextmanager
-def _listening(configuration: Configuration) -> Iterator[socket.socket]:
+def _listening(settings: DaemonSettings) -> Iterator[socket.socket]:
     """The listening socket. One of our own goes with us; systemd's stays, and keeps those who connect meanwhile."""
-    settings = configuration.daemon
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
     try:
         passed = listen.from_systemd(os.environ)
+        if passed is None:
+            refuse(place.faults_of_socket(path.parent))
         listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)
     except listen.CannotListen as error:
         raise CannotStart(str(error)) from None
+    demand_credentials(listener)
     try:
         yield listener
     finally:

@@ -246,7 +246,9 @@ class Exchanger:
             match outcome:
                 case Issued(tokens) if plan.wanted is not None:
                     renewed, asked = plan.operation is Operation.RENEW, held.settings.asked
-                    return variants.issued(record, plan.wanted, tokens, at, jitter, asked, held.own(), renewed=renewed)
+                    own = held.own()
+                    changed = variants.issued(record, plan.wanted, tokens, at, jitter, asked, own, renewed=renewed)
+                    return _unless_dead(changed, record, records.new_access(tokens, at, jitter), now, jitter)
                 case Declined():
                     return variants.declined(record, at, spent=spends)
                 case Issued(tokens):
@@ -396,7 +398,7 @@ def _stands(plan: Plan, held: HeldGrant, generation: int, now: Moment) -> bool:
     would be sent lives (a machine may have been suspended)."""
     if held.stopped or held.record.generation != generation or held.record.state is State.REVOKED:
         return False
-    ability = held.ability(now)
+    ability = held.ability(now, plan.wanted)
     if plan.operation is Operation.RENEW:
         return ability.renew and usable(held.record.refresh_token, now)
     return ability.issue
@@ -433,9 +435,14 @@ def _untold(record: Record, token: Doomed, reason: str, now: Moment, delay: floa
 
 def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:
     changed = records.issued(record, tokens, at, jitter, asked)
-    if tokens.access_token is None or alive(changed.access_token, now):
+    return _unless_dead(changed, record, changed.access_token if tokens.access_token else None, now, jitter)
+
+
+def _unless_dead(changed: Record, before: Record, token: AccessToken | None, now: Moment, jitter: float) -> Record:
+    """A token that came without any life left is a failure, so that nobody asks for the next one at once."""
+    if token is None or alive(token, now):
         return changed
-    failures = record.failures + 1
+    failures = before.failures + 1
     return records.came_dead(changed, failures, now, retry_delay(failures, None, jitter))
 
 

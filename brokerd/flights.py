@@ -68,6 +68,28 @@ class Flights:
         self._changed = changed
         self._mending = False
 
+    async def emptied(self) -> bool:
+        """Let go of every grant, when its exchange has ended and is stored; none is begun meanwhile. False where the
+        disk does not take something: then all are held as before."""
+        self.stopping, before = True, self.grants
+        self.grants = {}
+        for name, held in before.items():
+            self.leaving[name, held.fingerprint] = held
+            self.schedule.set(name, None)
+        for held in before.values():
+            await held.settled()
+        await self.landed()
+        self.stopping = False
+        if any(held.unstored for held in self._all()):
+            self.grants = before
+            for name, held in before.items():
+                self.leaving.pop((name, held.fingerprint), None)
+                self.welcome(held, 0.0)
+            return False
+        self.leaving.clear()
+        self._spread.clear()
+        return True
+
     # -- when
 
     def _plan_for_caller(self, held: HeldGrant, wanted: Wanted | None) -> Plan | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from weakref import WeakKeyDictionary
@@ -13,11 +14,11 @@ import trio
 from brokerd_client.errors import ProtocolError
 from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
 
-from brokerd.audit import Audit, acting
+from brokerd.audit import Audit
 from brokerd.core.admission import DENIAL, RETRY_AFTER, WARN_AGAIN, Account, Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Caller
-from brokerd.edge.peer import attest, uid_of
+from brokerd.edge.peer import NotAttested, Peer, uid_of
 from brokerd.methods import LARGE, MAX_IN_FLIGHT, Later, Methods, Session, waits
 from brokerd.metrics import Metrics
 
@@ -57,7 +58,7 @@ class Server:
                     connection, _ = listener.accept()
                     connection.setblocking(False)
                     self._metrics.connections.inc()
-                    self._admit(connection)
+                    await self._admit(connection)
             except BlockingIOError:
                 pass  # that was all
             except OSError as error:
@@ -72,7 +73,7 @@ class Server:
         with trio.move_on_after(NO_DESCRIPTORS):
             await self._ended.park()
 
-    def _admit(self, sock: socket.socket) -> None:
+    async def _admit(self, sock: socket.socket) -> None:
         uid, now = uid_of(sock), trio.current_time()
         account = self._admission.account(uid, now)
         try:
@@ -84,13 +85,30 @@ class Server:
             with sock, contextlib.suppress(OSError):
                 sock.send(pack_error(None, failure.as_map()))
         else:
-            self._nursery.start_soon(self._serve, sock, account, name="connection")
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._admission.leave, account)
+                undo.callback(sock.close)
+                peer = await self._pinned(sock)
+                self._nursery.start_soon(self._serve, sock, peer, account, name="connection")
+                undo.pop_all()
 
-    async def _serve(self, sock: socket.socket, account: Account) -> None:
-        connection = Connection(sock, account, self)
+    async def _pinned(self, sock: socket.socket) -> Peer:
+        """The process at the other end. Where no descriptor is left for it nobody else is accepted, or connections of
+        unknown makers would take those that there are. Raises OSError."""
+        while True:
+            try:
+                return Peer(sock)
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                await self._exhausted(error)
+
+    async def _serve(self, sock: socket.socket, peer: Peer, account: Account) -> None:
+        connection = Connection(sock, peer, account, self)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
-            await connection.serve(await attest(sock))
+            await peer.learn_names()
+            await connection.serve()
         except (OSError, trio.BusyResourceError, trio.ClosedResourceError):
             pass  # the client went away: his loss alone
         except Exception:
@@ -120,7 +138,7 @@ class Server:
         self._nursery.start_soon(run, name="request")
         return scope
 
-    def bad_input(self, account: Account, caller: Caller, error: ProtocolError) -> None:
+    def bad_input(self, account: Account, caller: Caller, error: ProtocolError | NotAttested) -> None:
         account.charge(DENIAL, trio.current_time())
         self._metrics.protocol_errors.inc()
         self._audit.rejected("bad input on a connection", caller, reason=str(error))
@@ -129,8 +147,9 @@ class Server:
 class Connection:
     """One client: its bytes in both directions, and its requests that are under way."""
 
-    def __init__(self, sock: socket.socket, account: Account, server: Server) -> None:
+    def __init__(self, sock: socket.socket, peer: Peer, account: Account, server: Server) -> None:
         self._sock = sock
+        self._peer = peer  # closed with it
         self._account = account
         self._server = server
         self._reader = Reader()
@@ -140,10 +159,10 @@ class Connection:
         self._started = 0
         self._session: Session | None = None
 
-    async def serve(self, caller: Caller) -> None:
+    async def serve(self) -> None:
         """Until the client closes, sends what is no message, or leaves something undone for too long."""
-        self._session = session = Session(caller, self._account, self._notify)
-        acting.set(caller)
+        peer, caller = self._peer, self._peer.process.caller
+        self._session = session = Session(peer.process, self._account, self._notify)
         reader, sock, account = self._reader, self._sock, self._account
         deadline = math.inf  # of an unfinished message; bytes that trickle in do not move it
         while True:
@@ -159,9 +178,11 @@ class Connection:
                 await self._server.turn(account)
                 deadline += trio.current_time() - now  # it is we who kept him waiting
             try:
-                data = sock.recv(READ)
+                data = peer.receive(READ)
             except BlockingIOError:
                 continue
+            except NotAttested as error:
+                return await self._refuse(caller, error)
             if not data:
                 return None
             reader.feed(data)
@@ -187,6 +208,7 @@ class Connection:
         for scope in self._scopes.values():
             scope.cancel()
         self._sock.close()
+        self._peer.close()
 
     def _take(self, session: Session, message: list[object]) -> None:
         """Answer a request at once where that is possible; otherwise beside the connection."""
@@ -256,8 +278,11 @@ class Connection:
         return True
 
     def _send(self) -> bool:
-        """Send what the socket takes now; whether that was all."""
+        """Send what the socket takes now; whether that was all. Raises OSError where the caller is gone (law 9)."""
         outbox = self._outbox
+        if outbox and not self._peer.lives():
+            self._sock.shutdown(socket.SHUT_RDWR)  # whoever holds its other end hears of it, and our reading ends
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         while outbox:
             try:
                 del outbox[: self._sock.send(outbox)]
@@ -268,6 +293,13 @@ class Connection:
     async def _reject(self, caller: Caller, error: ProtocolError) -> None:
         self._server.bad_input(self._account, caller, error)
         self._outbox += pack_error(None, Failure(Code.BAD_REQUEST, str(error)).as_map())
+        if await self._flush():
+            await self._drain()
+
+    async def _refuse(self, caller: Caller, error: NotAttested) -> None:
+        """Another process than the caller has used his connection: nothing that waits for the caller leaves on it."""
+        self._server.bad_input(self._account, caller, error)
+        self._outbox[:] = pack_error(None, Failure(Code.DENIED, str(error)).as_map())
         if await self._flush():
             await self._drain()
 

@@ -86,6 +86,8 @@ class Service:
             self._notify("STOPPING=1", "STATUS=stopping")
 
     async def _line(self) -> str:
+        if self._broker.locked:
+            return "locked: brokerctl unlock"
         kinds: dict[str, list[str]] = {}
         async for held, now in self._each():
             kinds.setdefault(_kind(held, now), []).append(held.name)

@@ -372,11 +372,13 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
         ),
         (
             GRANT + '[[allow]]\ngrants = ["*"]\ncaller = {}',
-            "CONFIG: allow[0].caller: an empty caller would let everybody in; name a user, uid, group or gid",
+            "CONFIG: allow[0].caller: an empty caller would let everybody in; name one or more of user, "
+            "uid, group, gid, exe, sha256, unit, slice, user_unit, container",
         ),
         (
             GRANT + '[[allow]]\ngrants = ["*"]\ncaller = [{ uid = 5 }, {}]',
-            "CONFIG: allow[0].caller[1]: an empty caller would let everybody in; name a user, uid, group or gid",
+            "CONFIG: allow[0].caller[1]: an empty caller would let everybody in; name one or more of user, "
+            "uid, group, gid, exe, sha256, unit, slice, user_unit, container",
         ),
         (
             GRANT + '[[allow]]\ngrants = ["*"]\ncaller = []',

@@ -67,9 +67,15 @@ LAYERS = (
     # The start and a reload join what was configured with what was stored: the one use case that names Stored itself,
     # and that reads the credentials which say who a grant is. Both stay in edge; a port for them would have one user.
     Layer("brokerd.reload", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.edge.store", "brokerd.edge.secrets")),
-    Layer("brokerd.methods", (*USE_CASES, "brokerd", "brokerd.broker", "brokerd.logins", "brokerd.reload", CLIENT)),
+    # What is derived of a passphrase is arithmetic, and stays in edge for its salt alone.
+    Layer("brokerd.custody", (*USE_CASES, "brokerd.broker", "brokerd.edge.passphrase")),
+    Layer(
+        "brokerd.methods",
+        (*USE_CASES, "brokerd", "brokerd.broker", "brokerd.logins", "brokerd.reload", "brokerd.custody", CLIENT),
+    ),
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
     Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", EDGE)),  # builds what it needs, as the daemon does
+    Layer("brokerd.installation", (CORE, "brokerd.config", EDGE)),
     Layer("brokerd.daemon", ("brokerd",)),
     Layer("brokerd.ctl", (CLIENT,), world=STDLIB),  # at top level; see the tests
 )

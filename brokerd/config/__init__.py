@@ -43,5 +43,5 @@ def load(path: str | Path) -> Configuration:
     rules = []
     for file, index, raw in tables.allow:
         with Within(file, f"allow[{index}]"):
-            rules.append(read_rule(raw, grants))
+            rules.append(read_rule(raw, grants, f"{file}: allow[{index}]"))
     return Configuration(str(main), read_daemon(tables.daemon, main), providers, grants, tuple(rules))

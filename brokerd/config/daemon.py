@@ -31,6 +31,7 @@ class DaemonFile(msgspec.Struct, forbid_unknown_fields=True):
     socket: str | None = None
     state_dir: str | None = None
     key: dict[str, Any] | None = None
+    previous_key: dict[str, Any] | None = None
     socket_mode: str | None = None
     socket_group: str | None = None
     max_connections: int = 4_096
@@ -66,11 +67,11 @@ def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
         if table.audit_size < 1:
             raise expected("a number of MiB, 1 or more", table.audit_size, key="audit_size")
         limits = Limits(*(getattr(table, key) for key in LIMITS))
-        key_source = DEFAULT_KEY if table.key is None else _key(table.key)
         return DaemonSettings(
             socket=table.socket,
             state_dir=table.state_dir,
-            key=key_source,
+            key=DEFAULT_KEY if table.key is None else _key(table.key),
+            previous_key=None if table.previous_key is None else _previous_key(table.previous_key),
             socket_mode=int(mode, 8),
             socket_group=table.socket_group,
             limits=limits,
@@ -79,9 +80,15 @@ def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
         )
 
 
-def _key(raw: dict[str, Any]) -> SecretSource:
+def _key(raw: dict[str, Any]) -> SecretSource | None:
     table = convert(raw, KeyFile, "key", secret=True)
-    if table.passphrase is not None:
-        words = 'a passphrase is not supported by this version; use key = { file = "…" }'
-        raise ConfigError(words, key="key.passphrase")
-    return source_of(table, "key", 'key = { file = "/etc/brokerd/key" }')
+    if table.passphrase is None:
+        return source_of(table, "key", 'key = { file = "/etc/brokerd/key" }')
+    if raw != {"passphrase": True}:
+        raise ConfigError("expected a passphrase alone: write key = { passphrase = true }", key="key")
+    return None
+
+
+def _previous_key(raw: dict[str, Any]) -> SecretSource:
+    table = convert(raw, SourceFile, "previous_key", secret=True)
+    return source_of(table, "previous_key", 'previous_key = { file = "/etc/brokerd/key.old" }')

@@ -1,13 +1,14 @@
 # The [[allow]] tables: who may do what with which grants.
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from brokerd.config.settings import GrantSettings
-from brokerd.core.policy import Action, Rule, Selector
+from brokerd.core.policy import DYNAMIC_IDS, OVERFLOW_ID, Action, Rule, Selector
 from brokerd.core.typed import ConfigError, convert, expected
 
 VARIANT_KEYS = ("scope", "audience", "resource")  # what a variant names
@@ -18,6 +19,12 @@ class SelectorFile(msgspec.Struct, forbid_unknown_fields=True):
     uid: int | None = None
     group: str | None = None
     gid: int | None = None
+    exe: str | None = None
+    sha256: str | None = None
+    unit: str | None = None
+    slice: str | None = None
+    user_unit: str | None = None
+    container: str | None = None
 
 
 class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +36,8 @@ class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
     resource: list[str] | None = None
 
 
-def read_rule(raw: Any, grants: Mapping[str, GrantSettings]) -> Rule:
+def read_rule(raw: Any, grants: Mapping[str, GrantSettings], place: str) -> Rule:
+    """`place`: where it stands, for people."""
     table = convert(raw, AllowFile)
     if not table.grants:
         raise expected('an array of grant names or globs, such as ["ix-*"]', table.grants, key="grants")
@@ -51,12 +59,48 @@ def read_rule(raw: Any, grants: Mapping[str, GrantSettings]) -> Rule:
             raise expected("an array of names or globs; leave it out for the grant's own token", list(value), key=key)
         if not {Action.GET, Action.ADMIN} & set(table.actions):
             raise ConfigError("it says which tokens may be got, and actions has no get", key=key)
-    return Rule(tuple(table.grants), selectors, frozenset(table.actions), **said)
+    return Rule(tuple(table.grants), selectors, frozenset(table.actions), **said, place=place)
 
 
 def _selector(raw: Any, key: str) -> Selector:
     table = convert(raw, SelectorFile, key)
     said = {name: value for name in table.__struct_fields__ if (value := getattr(table, name)) is not None}
     if not said:
-        raise ConfigError("an empty caller would let everybody in; name a user, uid, group or gid", key=key)
+        names = ", ".join(table.__struct_fields__)
+        raise ConfigError(f"an empty caller would let everybody in; name one or more of {names}", key=key)
+    for name, (form, wanted) in FORMS.items():
+        if name in said and not form.fullmatch(said[name]):
+            raise expected(wanted, said[name], key=f"{key}.{name}")
+    for name, others in BESIDE.items():
+        if name in said and not any(other in said for other in others):
+            words = f"{name} alone says too little, for {WHY[name]}; add {' or '.join(others)}"
+            raise ConfigError(words, key=f"{key}.{name}")
+    for name in ("uid", "gid"):
+        if said.get(name) == OVERFLOW_ID:
+            words = f"{OVERFLOW_ID} is what the kernel shows for everybody without an id here: it matches nobody"
+            raise ConfigError(f"{words}; name another", key=f"{key}.{name}")
+    if table.uid in DYNAMIC_IDS and table.unit is None:
+        words = f"{table.uid} is one of systemd's dynamic users, which are given to other services later"
+        raise ConfigError(f'{words}; name the service: {{ unit = "NAME.service" }}', key=f"{key}.uid")
     return Selector(**said)
+
+
+UNIT = re.compile(r"[^/\s]+\.(service|scope|socket|mount|swap)"), 'a unit with its kind, such as "portal.service"'
+FORMS: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "exe": (re.compile(r"/.*[^/]"), "an absolute path"),
+    "sha256": (re.compile(r"[0-9a-f]{64}"), "64 lowercase hexadecimal digits, as sha256sum prints them"),
+    "unit": UNIT,
+    "user_unit": UNIT,
+    "slice": (re.compile(r"[^/\s]+\.slice"), 'a slice such as "system.slice"'),
+    "container": (re.compile(r"[0-9a-f]{64}"), "the whole id of a container, 64 lowercase hexadecimal digits"),
+}
+BESIDE: Mapping[str, tuple[str, ...]] = {
+    "exe": ("user", "uid", "unit"),
+    "sha256": ("user", "uid", "unit"),
+    "user_unit": ("user", "uid"),
+}
+WHY: Mapping[str, str] = {
+    "exe": "everybody may start that program",
+    "sha256": "everybody may start that program",
+    "user_unit": "every user names his own units",
+}

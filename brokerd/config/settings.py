@@ -19,7 +19,8 @@ NOT_ASKED = ("client_auth", "client_assertion", "variants")
 class DaemonSettings:
     socket: str | None = None  # None: systemd's, or the default
     state_dir: str | None = None
-    key: SecretSource = DEFAULT_KEY
+    key: SecretSource | None = DEFAULT_KEY  # None: a passphrase, which is given to `unlock`
+    previous_key: SecretSource | None = None
     socket_mode: int = 0o660
     socket_group: str | None = None
     limits: Limits = field(default_factory=Limits)

@@ -105,7 +105,7 @@ def exposure(file: Path) -> ConfigError | None:
     return ConfigError(f"a secret stands in a file that everybody can read; chmod o-r {file}") if open_to_all else None
 
 
-def read_toml(file: Path, missing: str = "there is no such file") -> dict[str, Any]:
+def read_toml(file: Path, missing: str = "there is no such file; name one that is there") -> dict[str, Any]:
     """The tables of a file; `missing` is what is said where it is not there. Raises ConfigError."""
     try:
         return tomli.loads(file.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ RETRY_AFTER = 1.0  # seconds
 WARN_AGAIN = 60.0  # seconds between two lines in the log about the same user
 KNOWN = 1_000  # users who are remembered whether or not they have or owe anything
 SPARE_LEAST, SPARE_PART = 64, 8  # descriptors kept for providers, store and secrets: at least, and one in so many
+EACH = 2  # descriptors of a connection: the socket, and the process at its other end
 FOR_OPERATORS = 16  # connections beyond everybody's, so that `brokerctl status` works however many there are
 
 
@@ -28,7 +29,7 @@ class Limits:
 
     def within(self, descriptors: int) -> Limits:
         """The limits of a process that may have so many descriptors."""
-        room = descriptors - max(SPARE_LEAST, descriptors // SPARE_PART) - FOR_OPERATORS
+        room = (descriptors - max(SPARE_LEAST, descriptors // SPARE_PART)) // EACH - FOR_OPERATORS
         connections = max(1, min(self.connections, room))
         per_user = self.connections_per_user or max(1, connections // 2)
         return Limits(connections, min(per_user, connections), self.waiting_per_user, self.rate_per_user)

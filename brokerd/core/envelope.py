@@ -2,6 +2,8 @@
 # It knows neither files nor tables: the caller says what a sealed thing is bound to.
 from __future__ import annotations
 
+import hashlib
+import hmac
 from dataclasses import dataclass
 
 import msgspec
@@ -14,6 +16,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 SEALS_PER_KEY = 2**30  # random nonces of 96 bits: below this a collision is less likely than 2^-36 (SP 800-38D, 8.3)
 FORMAT = 1
+HEADER_BYTES = 5  # the format and the data key's id
 
 
 class EnvelopeError(Exception):
@@ -52,8 +55,12 @@ class Keyring:
         self._ciphers[key_id] = AESGCM(key)
         self.current = max(self.current, key_id)
 
+    @property
+    def ids(self) -> list[int]:
+        return sorted(self._ciphers)
+
     def remove(self, key_id: int) -> None:
-        """Take a key back that was never used."""
+        """Take a key back that was never used, or is used no more."""
         del self._ciphers[key_id]
         self.current = max(self._ciphers, default=0)
 
@@ -66,17 +73,29 @@ class Keyring:
 
     def open(self, sealed: bytes | str, bound: Bound) -> bytes:
         """What was sealed. Raises EnvelopeError."""
-        if not isinstance(sealed, bytes) or len(sealed) < 5 + NONCE_BYTES or sealed[0] != FORMAT:
+        key_id = key_id_of(sealed)
+        if key_id is None or not isinstance(sealed, bytes) or len(sealed) < HEADER_BYTES + NONCE_BYTES:
             raise EnvelopeError("it is not in a form that this version of brokerd seals")
-        key_id = int.from_bytes(sealed[1:5], "big")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             raise EnvelopeError(f"it was sealed under data key {key_id}, which is not in the store")
-        nonce, body = sealed[5 : 5 + NONCE_BYTES], sealed[5 + NONCE_BYTES :]
+        nonce, body = sealed[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES], sealed[HEADER_BYTES + NONCE_BYTES :]
         try:
             return cipher.decrypt(nonce, body, bound.data(key_id))
         except InvalidTag:
             raise EnvelopeError("it was changed, or moved here from another place") from None
+
+
+def key_id_of(sealed: bytes | str) -> int | None:
+    """The data key that something was sealed under; None where it was not sealed."""
+    if not isinstance(sealed, bytes) or len(sealed) < HEADER_BYTES or sealed[0] != FORMAT:
+        return None
+    return int.from_bytes(sealed[1:HEADER_BYTES], "big")
+
+
+def name_of_kek(kek: bytes, store: str) -> str:
+    """What a key-encryption key is known again by, in that store alone; it says nothing of the key."""
+    return hmac.new(kek, f"brokerd key {store}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def wrap(key: bytes, kek: bytes, store: str, key_id: int, entropy: Entropy) -> bytes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from brokerd.core.exchange import Request, Response
     from brokerd.core.moment import Moment
+    from brokerd.core.policy import Caller
 
 
 class Clock(Protocol):
@@ -21,6 +22,32 @@ class Entropy(Protocol):
 
     def fraction(self) -> float:
         """A number in [0, 1)."""
+        ...
+
+
+class Process(Protocol):
+    """The process at the other end of a connection. Looking at it raises OSError where it is gone."""
+
+    caller: Caller  # without evidence
+
+    def glance(self, needs: frozenset[str]) -> Caller | None:
+        """The caller with that evidence as it is now; None where reading it could block."""
+        ...
+
+    async def look(self, needs: frozenset[str]) -> Caller: ...
+
+    def close(self) -> None: ...
+
+
+class Processes(Protocol):
+    """Processes and users that nobody calls from."""
+
+    async def of_pid(self, pid: int) -> Process:
+        """To be closed. Raises OSError."""
+        ...
+
+    async def of_user(self, name: str) -> Caller | None:
+        """A caller whom nothing is known of but his user and groups; None: there is no such user."""
         ...
 
 
@@ -62,6 +89,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """Nothing was written: the disk is full, away or read-only. Trying again later may help."""
+
+
+class WrongKey(StoreError):
+    """The key is not the one that the store was sealed with. Nothing was changed."""
 
 
 class GenerationConflict(StoreError):

@@ -15,7 +15,7 @@ OUTLIVED_MOST = 48  # replaced tokens that are remembered; callers can bring 3 f
 VARIANTS_MOST = 16  # of a grant; a record is sealed and written whole
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class AccessToken:
     """A token that is served. `lifetime` is in seconds as issued, None where the provider named none; `jitter`
     is drawn once, when it was issued, and stays with it (law 6)."""
@@ -321,9 +321,11 @@ def put_off(record: Record, now: Moment, delay: float) -> Record:
 def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
     """From here on nothing of the grant is served; its living tokens are doomed. `local`: the provider is told of none
     of them, nor of what came to be doomed before."""
-    doomed = record.doomed + tuple(Doomed(access_token=each) for each in _all_outlived(record, now))
-    if usable(record.refresh_token, now):
-        doomed += (Doomed(refresh_token=record.refresh_token),)
+    refresh = record.refresh_token if usable(record.refresh_token, now) else None
+    access = [each for each in _all_outlived(record, now) if refresh is None or each.value != refresh.value]
+    doomed = record.doomed + tuple(Doomed(access_token=each) for each in access)
+    if refresh is not None:  # at some providers the access token is the same one
+        doomed += (Doomed(refresh_token=refresh),)
     return replace(
         record,
         generation=record.generation + 1,

@@ -33,7 +33,7 @@ REMEDIES = {
     "revoked": "a login ends that: brokerctl login GRANT; or a new refresh token: brokerctl import GRANT",
     "misconfigured": "change the configuration, then: brokerctl reload",
     "internal": "see its log: journalctl -u brokerd",
-    "locked": "try again when they are unlocked",
+    "locked": "brokerctl unlock",
     "bad_request": "see brokerctl --help; brokerd and brokerctl may be of different versions",
 }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
+DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "tcsh")
 EPILOG = """exit codes: 0 done, 1 a fault of brokerd's own, 2 usage or configuration, 3 denied or unknown grant,
@@ -163,6 +164,15 @@ def _status(parser: ArgumentParser) -> None:
     often.add_argument("--verify", action="store_true", help="ask the providers whether they agree (RFC 7662)")
 
 
+def _explain(parser: ArgumentParser) -> None:
+    _grant(parser)
+    parser.add_argument("--pid", metavar="N", type=int, help="for this process instead of yourself")
+    parser.add_argument("--as", metavar="USER", dest="user", help="for a process of this user, described by:")
+    for name in ("unit", "user-unit", "slice", "container", "exe", "sha256"):
+        parser.add_argument(f"--{name}", metavar=name.upper())
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+
+
 def _revoke(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -201,6 +211,22 @@ def _add(parser: ArgumentParser) -> None:
     then = parser.add_mutually_exclusive_group()
     then.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
     then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
+
+
+def _unlock(parser: ArgumentParser) -> None:
+    parser.add_argument("--new", action="store_true", help="choose the passphrase of a store that has none yet")
+
+
+def _key(parser: ArgumentParser) -> None:
+    parser.add_argument("what", metavar="rotate", choices=("rotate",), help="to the key that [daemon] key names by now")
+    parser.add_argument("--full", action="store_true", help="seal everything anew under a new data key as well")
+    parser.add_argument("--passphrase", action="store_true", help="to a passphrase that you choose now")
+
+
+def _restore(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="what brokerctl backup has made")
+    parser.add_argument("--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="(%(default)s)")
+    parser.add_argument("--force", action="store_true", help="where there is a store: keep it under another name")
 
 
 def _keygen(parser: ArgumentParser) -> None:
@@ -304,13 +330,14 @@ AUDIT_ACTIONS = {
     "verify": "say whether anybody changed, removed or reordered a line",
     "tail": "print the newest entries",
 }
-LOCAL = ("add", "audit", "keygen", "recipe", "completion")  # need no daemon
+LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
     "proof": ("print the headers of one request with a token that is bound to a key", _proof, _later("fetch", "proof")),
     "watch": ("print a line whenever a grant has a new token, or none any more", _watch, _later("fetch", "watch")),
     "status": ("show states, expiries, next renewals and last errors", _status, _later("status", "status")),
+    "explain": ("say who would get a token, by which rule, or why not", _explain, _later("explain", "explain")),
     "refresh": ("renew a token now, and try a misconfigured grant again", _grant, _later("change", "refresh")),
     "revoke": ("end a grant: serve nothing more, tell the provider", _revoke, _later("change", "revoke")),
     "login": ("log in for a grant, as a person, with a browser here or elsewhere", _login, _later("login", "login")),
@@ -321,6 +348,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
+    "lock": ("drop keys and tokens from memory; serve nothing until unlock", _nothing, _later("keys", "lock")),
+    "unlock": ("get the key again, or give the passphrase; serve", _unlock, _later("keys", "unlock")),
+    "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),
+    "backup": ("write a copy of the store, sealed as it is, while brokerd runs", _keygen, _later("backup", "backup")),
+    "restore": ("put a backup into a state directory that no brokerd uses", _restore, _later("backup", "restore")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
     "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),

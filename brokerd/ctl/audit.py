@@ -37,14 +37,15 @@ def verify(arguments: Namespace) -> int:
     """Print everything that is wrong with the log; 1 where there is anything."""
     from time import sleep
 
-    from brokerd.daemon import read_key, state_path
     from brokerd.edge.audit_file import SERIES
+    from brokerd.installation import state_path
 
     configuration = _configuration(arguments)
     folder = state_path(configuration)
-    kek = read_key(configuration)
+    kek = b""
     for _ in range(ATTEMPTS):
         before = _sizes(folder)
+        kek = kek or _key(configuration, folder)
         lines, findings = _verified(folder, kek)
         if not findings or _sizes(folder) == before:
             break
@@ -61,7 +62,7 @@ def tail(arguments: Namespace) -> int:
     from heapq import nlargest
     from time import sleep
 
-    from brokerd.daemon import state_path
+    from brokerd.installation import state_path
 
     folder = state_path(_configuration(arguments))
     places: dict[str, tuple[int, int]] = {}
@@ -80,6 +81,40 @@ def _configuration(arguments: Namespace) -> Any:
     from brokerd.config import DEFAULT_CONFIG, load
 
     return load(arguments.config or DEFAULT_CONFIG)
+
+
+def _key(configuration: Any, folder: Path) -> bytes:
+    """The key that opens the store: the first of those configured, or what is derived of the passphrase. Raises
+    Failed, ConfigError."""
+    from brokerd.core.ports import StoreError
+    from brokerd.edge.sealed import look
+
+    wrong = ""
+    for kek in _keys(configuration, folder):
+        try:
+            look(folder, kek)
+        except StoreError as error:
+            wrong = wrong or plain(str(error))
+        else:
+            return kek
+    raise Failed(f"{wrong}; without it nothing can be verified")
+
+
+def _keys(configuration: Any, folder: Path) -> Iterator[bytes]:
+    from brokerd.core.ports import StoreError
+    from brokerd.core.secret import Secret
+    from brokerd.ctl.keys import read_passphrase
+    from brokerd.edge.passphrase import derive
+    from brokerd.edge.sealed import passphrase_of
+    from brokerd.installation import key_sources, read_key
+
+    sources = key_sources(configuration.daemon)
+    yield from (read_key(configuration.path, source) for source in sources)
+    if not sources:
+        try:
+            yield derive(Secret(read_passphrase(twice=False)), passphrase_of(folder))
+        except StoreError as error:
+            raise Failed(f"{plain(str(error))}; without its key nothing can be verified") from None
 
 
 def _sizes(folder: Path) -> list[tuple[str, int]]:
@@ -104,14 +139,10 @@ def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
 
     from brokerd.core.chain import Head
     from brokerd.core.chain import verify as verified
-    from brokerd.core.ports import StoreError
     from brokerd.edge.audit_file import SERIES
     from brokerd.edge.sealed import look
 
-    try:
-        memory = look(folder, kek)  # first: what is written meanwhile is more than it remembers, never less
-    except StoreError as error:
-        raise Failed(f"{plain(str(error))}; without it nothing can be verified") from None
+    memory = look(folder, kek)  # first: what is written meanwhile is more than it remembers, never less
 
     def contents(series: str) -> Iterator[tuple[int, str, bytes]]:
         for name, number, path in _files(folder):

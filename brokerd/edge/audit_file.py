@@ -24,15 +24,33 @@ class Series:
     """A series, written from where it ends. `head`: what of it is durable. No file is held open between two groups, so
     that the disk can be unmounted."""
 
-    def __init__(self, folder: Path, name: str, key: bytes, most: int, known: Head) -> None:
-        """`most`: bytes of all its files together. `known`: the head that the store remembers."""
-        self.head = known
-        self._folder, self._name, self._key = folder, name, key
+    def __init__(self, folder: Path, name: str, most: int) -> None:
+        """`most`: bytes of all its files together. Until it is unlocked nothing is sealed."""
+        self.head = Head()
+        self._folder, self._name = folder, name
+        self._key: bytes | None = None
+        self._unsealed = True  # maybe: lines that were written without the key
+        self._remembered = Head()  # by the store, and not yet looked for in the files
         self._limit = most // FILES
         self._folder_place: Place | None = None
         self._left: tuple[Place, int] | None = None  # the newest file and its size, as the last group left them
         self._descriptor, self._size = -1, 0
-        self._next, self._buffer, self._taken = known, bytearray(), 0
+        self._next, self._buffer, self._taken = Head(), bytearray(), 0
+
+    def unlock(self, key: bytes, known: Head) -> None:
+        """`known`: the head that the store remembers."""
+        self._key, self._remembered, self._left, self._unsealed = key, known, None, True
+
+    def lock(self) -> None:
+        self._key = None
+
+    def waits_for_seal(self) -> bool:
+        """Whether the last lines have no seal, and can have one now. Raises OSError."""
+        if self._unsealed and self._key is not None:
+            files = numbered(self._folder, self._name) if self._folder.exists() else []
+            last = files[-1][1].read_bytes().rstrip(b"\n").split(b"\n")[-1] if files else b""
+            self._unsealed = bool(files) and (chain.read(last) or {}).get("event") != chain.SEAL
+        return self._unsealed and self._key is not None
 
     def write(self, entries: list[Entry], now: float) -> None:
         """Append them and a seal; what is durable is taken out of `entries`, also where it raises OSError."""
@@ -61,13 +79,16 @@ class Series:
         self._buffer += line
 
     def _sync(self, entries: list[Entry], now: float) -> None:
-        line, head = chain.seal(self._name, now, self._next, self._key)
-        self._buffer += line
+        head = self._next
+        if self._key is not None:
+            line, head = chain.seal(self._name, now, head, self._key)
+            self._buffer += line
+        self._unsealed = self._key is None
         view = memoryview(bytes(self._buffer))
         while view:
             view = view[os.write(self._descriptor, view) :]
         os.fsync(self._descriptor)
-        old, self.head, self._next = self.head.oldest, head, head
+        old, self.head, self._next, self._remembered = self.head.oldest, head, head, Head()
         self._size += len(self._buffer)
         self._left = (_place(os.fstat(self._descriptor)), self._size)
         del entries[: self._taken]
@@ -98,12 +119,16 @@ class Series:
         files = numbered(self._folder, self._name)
         while files and not _whole(files[-1][1], notes, now):
             files.pop()[1].unlink()
-        found, known = _end(*files[-1]) if files else Head(), self.head
+        found, remembered = _end(*files[-1]) if files else Head(), self._remembered
+        known = max(self.head, remembered, key=lambda head: head.seq)
         self._next = found
         if found.seq < known.seq or (found.seq == known.seq and found.hash != known.hash):
-            words = "the audit log was cut or changed"
-            notes.append({"time": now, "event": words, "found": found.seq, "remembered": known.seq})
             self._next = replace(known, file=max(found.file, known.file))
+        elif not _has(files, remembered):
+            self._next = replace(found, seq=found.seq + 1)  # the gap stays, for who verifies later
+        if self._next != found:
+            words = "the audit log was cut or changed"
+            notes.append({"time": now, "event": words, "found": found.seq, "remembered": remembered.seq or known.seq})
         if files and files[-1][0] == self._next.file:
             self._append_to(self._next.file)
         else:
@@ -171,3 +196,11 @@ def _end(number: int, path: Path) -> Head:
     first, last = chain.read(lines[0]) or {}, chain.read(lines[-1]) or {}
     oldest = first.get("oldest")
     return Head(last.get("seq", 0), chain.digest(lines[-1]), number, oldest if type(oldest) is int else 1)
+
+
+def _has(files: list[tuple[int, Path]], head: Head) -> bool:
+    """Whether the line that a head names is there, or was there and made room."""
+    if not head.seq or (files and files[0][0] > head.file):
+        return True
+    lines = next((path.read_bytes().split(b"\n") for number, path in files if number == head.file), [])
+    return any(chain.digest(line) == head.hash for line in lines)

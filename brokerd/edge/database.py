@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from brokerd.core.breaker import Breaker
+from brokerd.core.envelope import HEADER_BYTES
 from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 
@@ -127,6 +128,10 @@ class Database:
         found = (self.path.stat(), self.path.with_name(f"{FILE}-wal").stat())
         return tuple((each.st_dev, each.st_ino) for each in found)
 
+    def snapshot(self) -> bytes:
+        """The whole file as of the last commit, what lies in the log included."""
+        return self._connection.serialize()
+
     # -- meta and keys
 
     def meta(self, key: str) -> str | None:
@@ -152,6 +157,39 @@ class Database:
 
     def reserve_seals(self, key_id: int, seals: int) -> None:
         self._connection.execute("UPDATE data_key SET seals = seals + ? WHERE id = ?", (seals, key_id))
+
+    def set_wrapped(self, key_id: int, wrapped: bytes) -> None:
+        self._connection.execute("UPDATE data_key SET wrapped = ? WHERE id = ?", (wrapped, key_id))
+
+    def delete_data_key(self, key_id: int) -> None:
+        self._connection.execute("DELETE FROM data_key WHERE id = ?", (key_id,))
+
+    def headers(self) -> list[bytes]:
+        """The first bytes of whatever is sealed, each once, also where it was made text: they say under which data
+        key."""
+        found = self._connection.execute(
+            f"SELECT substr(CAST(sealed AS BLOB), 1, {HEADER_BYTES}) FROM record"  # noqa: S608 - a number of our own
+            f" UNION SELECT substr(CAST(sealed AS BLOB), 1, {HEADER_BYTES}) FROM metadata"
+        )
+        return [header for (header,) in found]
+
+    def rows_after(self, place: tuple[str, str], number: int) -> list[tuple[str, str, int, bytes]]:
+        """(grant, fingerprint, generation, sealed) of the next records in the table's own order."""
+        return self._connection.execute(
+            "SELECT name, fingerprint, generation, sealed FROM record WHERE (name, fingerprint) > (?, ?)"
+            " ORDER BY name, fingerprint LIMIT ?",
+            (*place, number),
+        ).fetchall()
+
+    def put_resealed(self, grant: str, fingerprint: str, sealed: bytes) -> None:
+        """The same record under another data key; its journal and its sleep stay as they are."""
+        self._connection.execute(
+            "UPDATE record SET sealed = ? WHERE name = ? AND fingerprint = ?", (sealed, grant, fingerprint)
+        )
+
+    def checkpoint(self) -> None:
+        """Leave nothing of what was overwritten in the log."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     # -- records and the journal
 

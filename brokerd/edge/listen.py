@@ -35,7 +35,7 @@ def from_systemd(environ: MutableMapping[str, str]) -> socket.socket | None:
 def at(path: Path, mode: int, group: str | None) -> socket.socket:
     """A socket of our own. One that a dead daemon left is replaced; one that answers is not. Raises CannotListen."""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make(path.parent)
         _remove_dead(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -52,6 +52,15 @@ def at(path: Path, mode: int, group: str | None) -> socket.socket:
         raise CannotListen(f"cannot listen at {path}: {words}; set another path: [daemon] socket") from None
     listener.setblocking(False)
     return listener
+
+
+def _make(folder: Path) -> None:
+    """Others have to come through it to the socket, whose own mode says who may connect."""
+    before = os.umask(0o022)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
 
 
 def _bind(listener: socket.socket, path: Path, mode: int, group: str | None) -> None:

@@ -2,12 +2,17 @@
 # Blocking: callers run it in a thread. What was read is never in an error.
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 from brokerd.core.secret import Secret, SecretSource
+from brokerd.edge import environment
 
 LONGEST = 64 * 1024  # bytes; room for a key in PEM, a chain of certificates, a signed assertion
 DEADLINE = 10.0  # seconds for a command
@@ -31,45 +36,88 @@ def read_secret(source: SecretSource) -> Secret:
             raise SecretUnreadable(f"credential {source.credential}: {words}{source.credential}:PATH")
         return _decode(_read(Path(folder) / source.credential, private=False), f"credential {source.credential}")
     if source.env is not None:
-        value = os.environ.get(source.env)
-        if not value:
+        try:
+            value = environment.take(source.env)
+        except UnicodeError:
+            raise SecretUnreadable(f"environment variable {source.env} is not text") from None
+        if value is None:
             raise SecretUnreadable(f"environment variable {source.env} is not set")
-        if any("\ud800" <= each <= "\udfff" for each in value):  # how Python hands over bytes that are not UTF-8
-            raise SecretUnreadable(f"environment variable {source.env} is not text")
-        return Secret(value)
+        return value
     assert source.command is not None
     return _decode(_run(source.command), f"command {source.command[0]}")
 
 
 def _read(path: Path, *, private: bool = True) -> bytes:
+    """A regular file's bytes: at anything else, a pipe or a terminal, the reader might wait for ever."""
     try:
-        with path.open("rb") as file:
-            if private and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o007:
+        with open(path, "rb", opener=_without_waiting) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise SecretUnreadable(f"{path}: expected a regular file, found something else")
+            if private and stat.S_IMODE(mode) & 0o007:
                 raise SecretUnreadable(f"{path} can be opened by everybody on this machine; chmod o-rwx {path}")
             return file.read(LONGEST + 1)
     except OSError as error:
         raise SecretUnreadable(f"{path}: {error.strerror}") from None
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 def _run(command: tuple[str, ...]) -> bytes:
-    """The command's output; its environment is empty but for PATH, and it inherits no descriptors."""
+    """The command's output; its environment is empty but for PATH, and it inherits no descriptors. Whatever it started
+    and left behind ends with it."""
+    deadline = time.monotonic() + DEADLINE
     try:
-        done = subprocess.run(  # noqa: S603 - the operator's own command, absolute and without a shell
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command, absolute and without a shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={"PATH": PATH},
-            timeout=DEADLINE,
-            check=False,
+            process_group=0,
         )
-    except subprocess.TimeoutExpired:
-        raise SecretUnreadable(f"command {command[0]} did not end within {DEADLINE:g} s") from None
     except OSError as error:
         raise SecretUnreadable(f"command {command[0]}: {error.strerror}") from None
-    if done.returncode:
-        raise SecretUnreadable(f"command {command[0]} ended with status {done.returncode}")
-    return done.stdout
+    try:
+        output = _output(process, deadline)
+    except subprocess.TimeoutExpired:
+        raise SecretUnreadable(f"command {command[0]} did not end within {DEADLINE:g} s") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it was not waited for yet: nobody else has that number
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    if process.returncode and len(output) <= LONGEST:
+        raise SecretUnreadable(f"command {command[0]} ended with status {process.returncode}")
+    return output
+
+
+def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """All that it writes until it has ended, but no more than shows that it is too much. Raises
+    subprocess.TimeoutExpired."""
+    assert process.stdout is not None
+    output = b""
+    end = os.pidfd_open(process.pid)
+    try:
+        while len(output) <= LONGEST:
+            _wait(process.stdout.fileno(), process, deadline)
+            if not (data := os.read(process.stdout.fileno(), LONGEST + 1 - len(output))):
+                _wait(end, process, deadline)
+                break
+            output += data
+    finally:
+        os.close(end)
+    return output
+
+
+def _wait(descriptor: int, process: subprocess.Popen[bytes], deadline: float) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise subprocess.TimeoutExpired(process.args, DEADLINE)
 
 
 def _decode(data: bytes, what: str) -> Secret:

@@ -18,19 +18,20 @@ import trio
 
 from brokerd.core.breaker import Breaker
 from brokerd.core.chain import Head, Memory
-from brokerd.core.envelope import KEY_BYTES, SEALS_PER_KEY, Bound, EnvelopeError, Keyring, unwrap, wrap
+from brokerd.core.envelope import KEY_BYTES, Bound, EnvelopeError, key_id_of
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
 from brokerd.core.record import Record, reopened
 from brokerd.core.secret import Secret
+from brokerd.edge.data_keys import DataKeys
 from brokerd.edge.database import FILE, Database, Row
 from brokerd.edge.lock import Lock
-from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, as_text, audit_memory, bound
+from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, all_sealed, audit_memory, put_sealed, reseal
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
-RESERVED = 2**16  # seals that are counted ahead, so that the count is written seldom
+GROUP = 100  # records that are sealed anew in one transaction, beside those of callers
 PROBE = 2.0  # seconds between looks whether the disk is back, where nobody else writes
 OLDER = "older"  # in the place of the machine: the store is behind what its directory has seen
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})  # no time mends these
@@ -65,14 +66,15 @@ class Store:
     def __init__(
         self,
         folder: Path,
-        kek: bytes,
+        kek: bytes | None,
         machine: str,
         entropy: Entropy,
         runner: Callable[[Callable[[], None]], Awaitable[None]] = in_thread,
     ) -> None:
-        """Opens or creates the store in `folder`. Blocking. Raises StoreError: nothing was changed then."""
-        self._folder, self._kek, self._machine = folder, kek, machine
-        self._entropy = entropy
+        """Opens or creates the store in `folder`; without a key it is locked. Blocking. Raises StoreError, WrongKey:
+        nothing was changed then."""
+        self._folder, self._machine = folder, machine
+        self._keys, self._entropy = DataKeys(entropy), entropy
         self._runner = runner
         self._lock = Lock(folder)
         try:
@@ -88,6 +90,9 @@ class Store:
             raise
         try:
             self._attach()
+            if kek is not None:
+                self._keys.open(self._database, kek)
+                self._keys.committed()
             self.is_new = self._database.is_new
             self._commits = self._attempted = self._database.commits()
             if self._commits < self._lock.seen:  # it was put back, or has lost its log
@@ -108,34 +113,11 @@ class Store:
 
     def _attach(self) -> None:
         """Know the database that is open: its identity and its keys."""
-        database = self._database
-        self._identity = self._identity_of(database.inode)
-        self._store_id = database.meta("store") or ""
-        self._keyring = Keyring(self._entropy)
-        self._seals_left = 0
-        self._added: int | None = None  # a data key that is not committed yet
-        self._unlock(self._kek)
+        self._identity = self._identity_of(self._database.inode)
+        self._keys.attach(self._database)
 
     def _identity_of(self, inode: int) -> str:
         return f"{self._machine} {inode}"
-
-    def _unlock(self, kek: bytes) -> None:
-        for key_id, wrapped, _ in self._database.data_keys():
-            try:
-                self._keyring.add(key_id, unwrap(wrapped, kek, self._store_id, key_id))
-            except EnvelopeError as error:
-                words = "nothing was changed; configure the key that it was made with ([daemon] key)"
-                raise StoreError(f"{self._database.path}: {error}; {words}") from None
-        if not self._keyring.current:
-            if self._database.rows():
-                words = "its data keys are gone, and with them all records; restore a copy of the state directory"
-                raise StoreError(f"{self._database.path}: {words}")
-            self._add_key(self._database, kek, 1)
-
-    def _add_key(self, database: Database, kek: bytes, key_id: int) -> None:
-        key = self._entropy.bytes(KEY_BYTES)
-        database.add_data_key(key_id, wrap(key, kek, self._store_id, key_id, self._entropy))
-        self._keyring.add(key_id, key)
 
     # -- synchronous, for the start
 
@@ -151,19 +133,8 @@ class Store:
         found = {}
         for provider, sealed in self._database.metadata():
             with contextlib.suppress(EnvelopeError, msgspec.DecodeError):
-                plain = self._keyring.open(sealed, self._bound_metadata(provider))
+                plain = self._keys.unseal(sealed, self._bound_metadata(provider))
                 found[provider] = msgspec.msgpack.decode(plain, type=Metadata)
-        return found
-
-    def audit_memory(self) -> Memory:
-        """The audit log's key, made where there is none, and its heads. Raises StoreUnavailable."""
-        found = audit_memory(self._database.meta, self._keyring, self._store_id)
-        if found is None:
-            found = Memory(self._entropy.bytes(KEY_BYTES), {})
-            try:
-                self._put_sealed(self._database, AUDIT_KEY, found.key)
-            except sqlite3.Error as error:
-                raise StoreUnavailable(f"{self.path}: the key of the audit log cannot be written: {error}") from None
         return found
 
     @property
@@ -211,8 +182,8 @@ class Store:
         goes with the same transaction. Durable when it returns. Raises GenerationConflict, StoreUnavailable."""
 
         def work(database: Database) -> None:
-            bound = Bound(self._store_id, record.name, record.generation, fingerprint)
-            sealed = self._seal(database, msgspec.msgpack.encode(record, enc_hook=_encode), bound)
+            bound = Bound(self._keys.store, record.name, record.generation, fingerprint)
+            sealed = self._keys.seal(database, msgspec.msgpack.encode(record, enc_hook=_encode), bound)
             database.put_record(record.name, fingerprint, record.generation, sealed, replaces)
             if concludes:
                 database.end_attempt(record.name, fingerprint)
@@ -241,26 +212,111 @@ class Store:
 
         def work(database: Database) -> None:
             plain = msgspec.msgpack.encode(metadata)
-            database.put_metadata(provider, self._seal(database, plain, self._bound_metadata(provider)))
+            database.put_metadata(provider, self._keys.seal(database, plain, self._bound_metadata(provider)))
 
         await self._do(work)
 
     def _bound_metadata(self, provider: str) -> Bound:
-        return Bound(self._store_id, provider, 0, "metadata")
+        return Bound(self._keys.store, provider, 0, "metadata")
+
+    async def audit_memory(self) -> Memory:
+        """The audit log's key, made where there is none, and its heads. Raises StoreUnavailable."""
+
+        def work(database: Database) -> Memory:
+            found = audit_memory(database.meta, self._keys.unseal, self._keys.store)
+            if found is None:
+                found = Memory(self._entropy.bytes(KEY_BYTES), {})
+                put_sealed(database, self._keys, AUDIT_KEY, found.key)
+            return found
+
+        return await self._do(work)
 
     async def remember_audit(self, heads: Mapping[str, Head]) -> None:
         """How far the audit log goes: so a cut is noticed. Raises StoreUnavailable."""
         plain = msgspec.msgpack.encode(heads)
-        await self._do(lambda database: self._put_sealed(database, AUDIT_HEADS, plain))
-
-    def _put_sealed(self, database: Database, name: str, plain: bytes) -> None:
-        found = self._seal(database, plain, bound(self._store_id, name))
-        database.set_meta(name, as_text(found))
+        await self._do(lambda database: put_sealed(database, self._keys, AUDIT_HEADS, plain))
 
     async def adopt(self) -> None:
         """This machine and this file are the store's from now on."""
         await self._do(lambda database: database.set_meta("machine", self._identity))
         self.adopted = True
+
+    async def snapshot(self) -> bytes:
+        """A copy of the whole store as it is between two transactions. Raises StoreUnavailable."""
+        taken: list[bytes] = []
+        try:
+            await self._runner(lambda: taken.append(self._database.snapshot()))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self.path}: the store cannot be read: {error}") from None
+        return taken[0]
+
+    # -- keys
+
+    @property
+    def is_locked(self) -> bool:
+        return not self._keys.is_open
+
+    @property
+    def passphrase(self) -> str:
+        """How the key is derived of a passphrase; "" where it is not."""
+        return self._keys.passphrase
+
+    async def lock(self) -> None:
+        """Let go of every key: nothing can be read or written that is sealed."""
+        await self._runner(self._keys.close)
+
+    async def unlock(self, kek: bytes, passphrase: str = "") -> None:
+        """Raises WrongKey, StoreError, StoreUnavailable."""
+        await self._do(lambda database: self._keys.open(database, kek, passphrase))
+
+    async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
+        """Another key-encryption key, in one transaction (law 15). Raises StoreUnavailable."""
+        await self._do(lambda database: self._keys.rewrap(database, kek, passphrase))
+
+    def is_in_use(self, kek: bytes) -> bool:
+        return self._keys.is_in_use(kek)
+
+    async def reencrypt(self) -> tuple[int, int]:
+        """Seal everything anew under a new data key, in groups beside other writes, then delete the old ones. Whatever
+        ends it in between, all data keys are there that anything is sealed under. Raises StoreUnavailable. Returns how
+        many records there were, and how many of them could not be opened: their data keys stay."""
+        current = await self._do(self._keys.renew)
+        await self._do(lambda database: self._reseal_metadata(database))
+        await self._do(lambda database: reseal(database, self._keys))
+        place, count, damaged = ("", ""), 0, 0
+        while rows := await self._do(lambda database, place=place: self._reseal(database, current, place)):  # type: ignore[misc]
+            place, count, damaged = rows[-1][0], count + len(rows), damaged + sum(not is_well for _, is_well in rows)
+        left = await self._do(lambda database: self._keys.retire(database, current, all_sealed(database)))
+
+        def forget() -> None:
+            self._keys.retired(current, left)
+            with contextlib.suppress(sqlite3.Error):
+                self._database.checkpoint()
+
+        await self._runner(forget)
+        return count, damaged
+
+    def _reseal(self, database: Database, current: int, place: tuple[str, str]) -> list[tuple[tuple[str, str], bool]]:
+        """The next group: where each record lies, and whether it could be opened."""
+        done = []
+        for grant, fingerprint, generation, sealed in database.rows_after(place, GROUP):
+            bound = Bound(self._keys.store, grant, generation, fingerprint)
+            is_well = True
+            if key_id_of(sealed) != current:  # it may have been written meanwhile
+                try:
+                    plain = self._keys.unseal(sealed, bound)
+                except EnvelopeError:
+                    is_well = False
+                else:
+                    database.put_resealed(grant, fingerprint, self._keys.seal(database, plain, bound))
+            done.append(((grant, fingerprint), is_well))
+        return done
+
+    def _reseal_metadata(self, database: Database) -> None:
+        for provider, sealed in database.metadata():
+            bound = self._bound_metadata(provider)
+            with contextlib.suppress(EnvelopeError):
+                database.put_metadata(provider, self._keys.seal(database, self._keys.unseal(sealed, bound), bound))
 
     async def _do(self, work: Callable[[Database], T]) -> T:
         """Raises StoreUnavailable, or what `work` raises."""
@@ -304,17 +360,14 @@ class Store:
             self._commits = self._attempted
             self._lock.note(self._commits)
             self.trouble = self.since = None
-        self._added = None
+        self._keys.committed()
 
     def _fail(self, error: Exception) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._database.rollback()
         self.trouble = str(error) if isinstance(error, StoreError) else f"{self._database.path}: {error}"
         self.since = self.since or round(time.time(), 2)
-        self._seals_left = 0
-        if self._added is not None:  # the disk did not take it: nothing may be sealed under it
-            self._keyring.remove(self._added)
-            self._added = None
+        self._keys.rolled_back()
         if _code(error) in GONE:
             self._let_go()
 
@@ -337,7 +390,7 @@ class Store:
         elsewhere = StoreUnavailable(
             f"{path} was deleted or replaced while brokerd runs; put it back, or restart brokerd"
         )
-        left = self._identity, self._store_id
+        left = self._identity, self._keys.store
         if not path.exists() or self._identity_of(path.stat().st_ino) != self._identity:
             raise elsewhere
         try:
@@ -345,32 +398,19 @@ class Store:
             self._database = _opened(self._folder, create=False)
             self._attach()
             found = self._database.commits()
-            if self._store_id != left[1] or not self._commits <= found <= self._attempted:
+            if self._keys.store != left[1] or not self._commits <= found <= self._attempted:
                 raise elsewhere
         except BaseException:
-            self._identity, self._store_id = left
+            self._identity, self._keys.store = left
             self._let_go()
             raise
         self._commits = self._attempted = found
         self._is_open = True
 
-    def _seal(self, database: Database, plain: bytes, bound: Bound) -> bytes:
-        if not self._seals_left:
-            key_id = self._keyring.current
-            used = next(seals for each, _, seals in database.data_keys() if each == key_id)
-            if used + RESERVED > SEALS_PER_KEY:
-                key_id += 1
-                self._add_key(database, self._kek, key_id)
-                self._added = key_id
-            database.reserve_seals(key_id, RESERVED)
-            self._seals_left = RESERVED
-        self._seals_left -= 1
-        return self._keyring.seal(plain, bound)
-
     def _open(self, row: Row) -> Stored:
-        bound = Bound(self._store_id, row.grant, row.generation, row.fingerprint)
+        bound = Bound(self._keys.store, row.grant, row.generation, row.fingerprint)
         try:
-            plain = self._keyring.open(row.sealed, bound)
+            plain = self._keys.unseal(row.sealed, bound)
             record = msgspec.msgpack.decode(plain, type=Record, dec_hook=_decode)
         except (EnvelopeError, msgspec.DecodeError) as error:
             words = str(error) if isinstance(error, EnvelopeError) else "it is not in a form that this version knows"

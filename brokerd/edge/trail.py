@@ -32,31 +32,46 @@ class Trail:
     def __init__(
         self,
         folder: Path,
-        memory: Memory,
+        memory: Memory | None,
         most: int,
         remember: Callable[[Mapping[str, Head]], Awaitable[None]],
         runner: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
     ) -> None:
-        """`most`: bytes of all files together. `remember` keeps the heads in the store. `runner` runs the synchronous
-        work: a thread, or on virtual time the task itself."""
+        """Without a `memory` it is locked. `most`: bytes of all files together. `remember` keeps the heads in the
+        store. `runner` runs the synchronous work: a thread, or on virtual time the task itself."""
         self._runner = runner or _in_thread
         self.trouble: str | None = None
         self.since: float | None = None
         self.noticed: Callable[[], None] = lambda: None  # is called when `trouble` has changed
-        self._key, self._remember = memory.key, remember
-        self._remembered = dict(memory.heads)
-        self._remembered_at = -math.inf
-        self._series = {
-            name: Series(folder, name, memory.key, int(most * SHARE[name]), memory.heads.get(name, Head()))
-            for name in SERIES
-        }
+        self._remember, self._remembered_at = remember, -math.inf
+        self._wake = trio.Event()
+        self._series = {name: Series(folder, name, int(most * SHARE[name])) for name in SERIES}
+        self._key: bytes | None = None
+        self._remembered: dict[str, Head] = {}
+        if memory is not None:
+            self.unlock(memory)
         self._pending: dict[str, list[Entry]] = {name: [] for name in SERIES}
         self._lost: dict[str, int] = dict.fromkeys(SERIES, 0)
         self._tally = Tally()
         self._marks: dict[int, tuple[object, str]] = {}  # of tokens by their id; the object keeps its id its own
         self._marks_end = 0.0
-        self._wake = trio.Event()
         self._writing = trio.Lock()
+
+    def unlock(self, memory: Memory) -> None:
+        """Seal from now on, with what was written while there was no key."""
+        self._key, self._remembered = memory.key, dict(memory.heads)
+        for name, series in self._series.items():
+            series.unlock(memory.key, memory.heads.get(name, Head()))
+        self._wake.set()
+
+    async def lock(self) -> None:
+        """Seal what there is, then let go of the key and of every token. Lines are written as before: the next seal
+        names them all."""
+        await self.write()
+        self._key = None
+        self._marks.clear()
+        for series in self._series.values():
+            series.lock()
 
     def again(self, counted: Counted) -> None:
         """Count what is open. The way of nearly every get."""
@@ -80,8 +95,10 @@ class Trail:
         self._put(series, entry)
         return counted
 
-    def mark(self, token: object, value: str) -> str:
-        """What identifies a token in the log; worked out once for each."""
+    def mark(self, token: object, value: str) -> str | None:
+        """What identifies a token in the log; worked out once for each. None: it is locked."""
+        if self._key is None:
+            return None
         known = self._marks.get(id(token))
         if known is None:
             known = self._marks[id(token)] = (token, mark(value, self._key))
@@ -132,15 +149,14 @@ class Trail:
         """In the thread."""
         for name, series in self._series.items():
             pending = self._pending[name]
-            if not pending:
-                continue
             now = round(time.time(), 3)
             lost = self._lost[name]
             if lost:
                 pending.append({"time": now, "event": "entries were lost: the disk did not take them", "count": lost})
                 self._lost[name] -= lost
             try:
-                series.write(pending, now)
+                if pending or series.waits_for_seal():
+                    series.write(pending, now)
             except OSError as error:
                 words = f"{error.filename or name}: {error.strerror or error}"
                 self.trouble = words

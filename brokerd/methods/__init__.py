@@ -6,12 +6,16 @@ from typing import Any
 
 import trio
 
-from brokerd.audit import Audit
+from brokerd.audit import Audit, acting
 from brokerd.broker import Broker
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
+from brokerd.core.ports import Processes
+from brokerd.custody import Custody
 from brokerd.methods.changing import Changing
+from brokerd.methods.explaining import SAID, Explaining
 from brokerd.methods.fetching import Fetching
+from brokerd.methods.keeping import Keeping
 from brokerd.methods.logging_in import LoggingIn
 from brokerd.methods.looking import MAX_IN_FLIGHT, MAX_MESSAGE, NOT_ADOPTED, Looking
 from brokerd.methods.parameters import (
@@ -24,6 +28,7 @@ from brokerd.methods.parameters import (
     count,
     names,
     names_of_any_number,
+    pid,
     seconds,
     text,
     texts,
@@ -34,8 +39,11 @@ from brokerd.methods.watching import Watching
 from brokerd.metrics import Metrics
 from brokerd.reload import Changes
 
-LARGE = frozenset({"status"})  # methods whose answers may have megabytes
-CHANGING = frozenset({"refresh", "revoke", "import", "forget", "adopt", "trust", "reload", "login"})
+LARGE = frozenset({"status", "backup"})  # methods whose answers may have megabytes
+WHILE_LOCKED = frozenset({"hello", "status", "lock", "unlock", "backup"})
+CHANGING = frozenset({
+    "refresh", "revoke", "import", "forget", "adopt", "trust", "reload", "login", "unlock", "rotate_key", "backup",
+})  # fmt: skip
 Handler = Callable[[Session, dict[str, Any]], object]
 __all__ = [
     "LARGE",
@@ -60,16 +68,22 @@ class Methods:
         broker: Broker,
         nursery: trio.Nursery,
         reload: Callable[[], Awaitable[Changes]],
+        custody: Custody,
         audit: Audit,
         metrics: Metrics,
+        processes: Processes,
     ) -> None:
         self.audit = audit
+        self._broker = broker
         self._rights = rights = Rights(broker, audit, metrics)
         fetching = Fetching(broker, rights, audit, metrics)
         self._watching = watching = Watching(broker, rights, fetching, nursery)
+        keeping = Keeping(rights, custody)
         looking, changing = Looking(broker, rights, audit), Changing(broker, rights, reload)
         self._logging_in = logging_in = LoggingIn(broker, rights)
         step = {"login": text, "step": count, "wait": wait}
+        explaining = Explaining(broker, rights, processes)
+        explain = {"grant": text, "pid": pid, **dict.fromkeys(SAID, text)}
         get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
         proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
         self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
@@ -81,6 +95,7 @@ class Methods:
             "unwatch": (watching.unwatch, {"grants": names}, ("grants",)),
             "status": (looking.status, {"grants": names_of_any_number}, ()),
             "verify": (looking.verify, {"grant": text, "wait": wait}, ("grant",)),
+            "explain": (explaining.explain, explain, ("grant",)),
             "refresh": (changing.refresh, {"grant": text, "wait": wait}, ("grant",)),
             "revoke": (changing.revoke, {"grant": text, "local": boolean, "wait": wait}, ("grant",)),
             "forget": (changing.forget, {"grant": text}, ("grant",)),
@@ -91,6 +106,10 @@ class Methods:
             "login_answer": (logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer")),
             "login_wait": (logging_in.wait, step, ("login", "step")),
             "reload": (changing.read_again, {}, ()),
+            "lock": (keeping.lock, {}, ()),
+            "unlock": (keeping.unlock, {"passphrase": text, "new": boolean}, ()),
+            "rotate_key": (keeping.rotate_key, {"passphrase": text, "full": boolean}, ()),
+            "backup": (keeping.backup, {"offset": count}, ()),
         }
 
     @property
@@ -116,15 +135,34 @@ class Methods:
         for name in required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
-        found = handler(session, params)
-        return self._told(session, method, params, found) if method in CHANGING and callable(found) else found
-
-    def _told(self, session: Session, method: str, params: dict[str, Any], work: Later) -> Later:
-        """The audit log learns of what was asked for in vain; what came of the rest is told where it is done."""
+        if self._broker.locked and method not in WHILE_LOCKED:
+            with self.audit.asked(method, params.get("grant"), session.caller):
+                raise self._broker.locked_failure()
+        grants = _grants(params)
+        if self._rights.up_to_date(session, grants):
+            return self._told(session, method, params, handler(session, params))
 
         async def later() -> object:
+            try:
+                await self._rights.look(session, grants)
+            except OSError:
+                self._rights.refuse_the_gone(session, method, grants[0] or "*")
+            answer = self._told(session, method, params, handler(session, params))
+            return await answer() if callable(answer) else answer
+
+        return later
+
+    def _told(self, session: Session, method: str, params: dict[str, Any], answer: object) -> object:
+        """The audit log learns on whose word something is done later, and of what was asked for in vain."""
+        if not callable(answer):
+            return answer
+
+        async def later() -> object:
+            acting.set(session.caller)
+            if method not in CHANGING:
+                return await answer()
             with self.audit.asked(method, params.get("grant"), session.caller):
-                return await work()
+                return await answer()
 
         return later
 
@@ -132,6 +170,14 @@ class Methods:
         """The connection is gone: nothing is pushed to it any more, and nobody logs in."""
         self._watching.end(session)
         self._logging_in.end(session)
+
+
+def _grants(params: dict[str, Any]) -> list[str | None]:
+    """The grants that a request is about; None stands for all."""
+    if "grant" in params:
+        return [params["grant"]]
+    found: list[str | None] = params.get("grants", [None])
+    return found
 
 
 def waits(method: str, params: dict[str, Any]) -> int:

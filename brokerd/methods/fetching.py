@@ -47,7 +47,7 @@ class Fetching:
 
         def served(token: AccessToken) -> dict[str, object]:
             self._rights.require_granted(session, grant, wanted, token.scope)
-            found = self.as_map(session, grant, token, variant=str(wanted))
+            found = self.as_map(session, grant, token, wanted=wanted)
             return found if token.scope is None else {**found, "scope": list(token.scope)}
 
         async def later() -> dict[str, object]:
@@ -83,7 +83,7 @@ class Fetching:
         return Failure(Code.UNAVAILABLE, words, retry_after=5.0)
 
     def as_map(
-        self, session: Session, grant: str, token: AccessToken, method: str = "get", *, variant: str | None = None
+        self, session: Session, grant: str, token: AccessToken, method: str = "get", *, wanted: Wanted | None = None
     ) -> dict[str, object]:
         """The one place where a token is given out. Raises Failure."""
         if (failure := self.forbidden()) is not None:
@@ -97,7 +97,7 @@ class Fetching:
         present = self._broker.grants[grant].settings.provider.dialect.present(token.token_type)
         if present is not DEFAULT_PRESENT:
             found["present"] = present
-        self._audit.fetched(grant, session.caller, token, session.told, self._rights.ground, method, variant)
+        self._audit.fetched(grant, session.caller, token, session.told, self._rights.ground, method, wanted)
         return found
 
     def get_many(self, session: Session, params: dict[str, Any]) -> Later:

@@ -41,13 +41,13 @@ class Looking:
     def status(self, session: Session, params: dict[str, Any]) -> Later:
         for name in params.get("grants", ()):
             self._rights.require(session, Action.STATUS, name, "status")
-        names = params["grants"] if "grants" in params else sorted(self._broker.grants)
+        names = params["grants"] if "grants" in params else sorted(self._broker.names)
         session.account.charge(LOOK * len(names), trio.current_time())
 
         async def later() -> object:
             shown = []
             for number, name in enumerate(names, 1):
-                if name in self._broker.grants and self._rights.policy.allows(session.caller, Action.STATUS, name):
+                if name in self._broker.names and self._rights.policy.allows(session.caller, Action.STATUS, name):
                     shown.append(self._broker.status(name))
                 if number % TURN == 0:
                     await trio.lowlevel.checkpoint()
@@ -77,7 +77,7 @@ class Looking:
             "version": __version__,
             "pid": os.getpid(),
             "started_at": self._started_at,
-            "locked": False,
+            "locked": self._broker.locked,
             "store": self._store_trouble(),
             "store_since": self._broker.store.since,
             "audit": audit,

@@ -40,6 +40,11 @@ def boolean(what: str, value: object) -> None:
         raise _wrong(what, "true or false")
 
 
+def pid(what: str, value: object) -> None:
+    if type(value) is not int or not 0 < value < 2**22:
+        raise _wrong(what, "the number of a process")
+
+
 def seconds(what: str, value: object) -> None:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
         raise _wrong(what, "a number of seconds, 0 or more")

@@ -1,7 +1,7 @@
 # A connection as methods see it, and what its caller may do by the rules. Every denial goes through here.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -11,7 +11,8 @@ from brokerd.audit import Audit, Told
 from brokerd.broker import Broker
 from brokerd.core.admission import DENIAL, Account
 from brokerd.core.failure import Code, Failure, unknown
-from brokerd.core.policy import Action, Caller, Policy
+from brokerd.core.policy import Action, Caller, Policy, learned
+from brokerd.core.ports import Process
 from brokerd.core.wanted import Wanted
 from brokerd.metrics import Metrics
 
@@ -21,12 +22,15 @@ Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins."""
+    """What is known of a connection: who calls, what he may get by which rules, what he watches and begins. `caller`
+    has the evidence that `process` showed last; `needs` names what rules about a grant want to know of it."""
 
-    caller: Caller
+    process: Process
     account: Account
     notify: Notify
+    caller: Caller = field(init=False)
     rules: Policy | None = None
+    needs: dict[str | None, frozenset[str]] = field(default_factory=dict)
     may_get: dict[str, bool] = field(default_factory=dict)
     watching: dict[str, Callable[[str], None]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
@@ -34,6 +38,19 @@ class Session:
     wake: trio.Event = field(default_factory=trio.Event)
     pusher: trio.CancelScope | None = None
     logins: set[str] = field(default_factory=set)
+    backup: bytes = b""  # what it fetches piece by piece
+
+    def __post_init__(self) -> None:
+        self.caller = self.process.caller
+
+    def know(self, seen: Caller, needs: frozenset[str]) -> None:
+        """What the process shows now."""
+        if seen is self.caller:
+            return
+        caller = learned(self.caller, seen, needs)
+        if caller != self.caller:
+            self.caller = caller
+            self.may_get.clear()
 
 
 class Rights:
@@ -44,6 +61,44 @@ class Rights:
         self._broker = broker
         self._audit = audit
         self._metrics = metrics
+
+    def up_to_date(self, session: Session, grants: Sequence[str | None]) -> bool:
+        """Whether what the rules about these grants (None: about all) name of the caller is known as it is now;
+        otherwise `look` first. Raises OSError where the caller is gone."""
+        needs = self._needs(session, grants)
+        if not needs:
+            return True
+        caller = session.process.glance(needs)
+        if caller is None:
+            return False
+        session.know(caller, needs)
+        return True
+
+    async def look(self, session: Session, grants: Sequence[str | None]) -> None:
+        """Learn of the caller what the rules about these grants name. Raises OSError where he is gone."""
+        needs = self._needs(session, grants)
+        session.know(await session.process.look(needs), needs)
+
+    def refuse_the_gone(self, session: Session, method: str, grant: str) -> NoReturn:
+        """The caller has ended before he could be looked at."""
+        words = "the caller is gone"
+        self._deny(session, method, grant, words)
+        raise Failure(Code.DENIED, words)
+
+    def _needs(self, session: Session, grants: Sequence[str | None]) -> frozenset[str]:
+        if session.rules is not self.policy:
+            session.rules = self.policy
+            session.may_get.clear()
+            session.needs.clear()
+        found: frozenset[str] = frozenset()
+        for grant in grants:
+            needs = session.needs.get(grant)
+            if needs is None:
+                needs = self.policy.needs(session.caller, grant)
+                if grant is None or grant in self._broker.grants:  # a made-up name is not worth remembering
+                    session.needs[grant] = needs
+            found |= needs
+        return found
 
     def require(self, session: Session, action: Action, grant: str, method: str) -> None:
         """Raises Failure, which says no more than the caller may know."""
@@ -79,14 +134,11 @@ class Rights:
         session.account.charge(DENIAL, trio.current_time())
         self._audit.denied(method, grant[:128], session.caller, reason)
 
-    def ground(self, caller: Caller, grant: str) -> str:
+    def ground(self, caller: Caller, grant: str, wanted: Wanted | None = None) -> str:
         """By what the caller may get it, for the audit log."""
-        return self.policy.ground(caller, Action.GET, grant)
+        return self.policy.ground(caller, grant, wanted)
 
     def may_get(self, session: Session, grant: str) -> bool:
-        if session.rules is not self.policy:
-            session.rules = self.policy
-            session.may_get.clear()
         known = session.may_get.get(grant)
         if known is None:
             known = self.policy.allows(session.caller, Action.GET, grant)

@@ -58,6 +58,11 @@ class Watching:
                 session.wake = trio.Event()
                 while session.changed:
                     grant = session.changed.pop()
+                    try:
+                        if not self._rights.up_to_date(session, [grant]):
+                            await self._rights.look(session, [grant])
+                    except OSError:
+                        return  # the caller is gone
                     method, params = self._event(session, grant)
                     told = params.get("value") or params["code"]
                     if last.get(grant) != told and not await session.notify(method, params):
@@ -65,6 +70,8 @@ class Watching:
                     last[grant] = told
 
     def _event(self, session: Session, grant: str) -> tuple[str, dict[str, object]]:
+        if self._broker.locked:
+            return "gone", {"grant": grant, **_without_grant(self._broker.locked_failure())}
         held = self._broker.grants.get(grant)
         if held is None or not self._rights.policy.allows(session.caller, Action.GET, grant):
             return "gone", {"grant": grant, **_without_grant(unknown(grant))}

@@ -32,11 +32,12 @@ async def written(brokerd: Brokerd, series: str = "audit", **fields: object) -> 
     return lines(brokerd, series, **fields)[0]
 
 
-def brokerctl(brokerd: Brokerd, *arguments: str) -> tuple[int, str]:
-    """`brokerctl audit` with this configuration: exit status, and what an operator reads. In this process, which has
-    everything imported."""
+def brokerctl(brokerd: Brokerd, *arguments: str, said: str = "") -> tuple[int, str]:
+    """`brokerctl audit` with this configuration, and that on stdin: exit status, and what an operator reads. In this
+    process, which has everything imported."""
     with pytest.MonkeyPatch.context() as patch, io.TextIOWrapper(io.BytesIO(), write_through=True) as output:
         patch.setattr(sys, "argv", ["brokerctl", "audit", *arguments, "--config", str(brokerd.config)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
         patch.setattr(sys, "stdout", output)
         patch.setattr(sys, "stderr", output)
         code = ctl.main()

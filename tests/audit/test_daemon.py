@@ -146,10 +146,10 @@ async def test_tail_shows_people_the_newest_that_they_want(
         ("-n", "0"): [],
         ("--grant", "app"): ["issued", "served", "denied"],
         ("--grant", "given"): ["needs_login"],
-        ("--caller", "65000"): ["denied"],
+        ("--caller", str(other_user.uid)): ["denied"],
         ("--caller", "root"): ["served", "needs_login"],
         ("--caller", "nobody-here"): [],
-        ("--json", "--caller", "65000"): ['"outcome": "denied"'],
+        ("--json", "--caller", str(other_user.uid)): ['"outcome": "denied"'],
     }.items():
         code, said = brokerctl(brokerd, "tail", *arguments)
         assert code == 0, arguments

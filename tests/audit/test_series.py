@@ -17,7 +17,13 @@ WHO = {"pid": 1, "uid": 1000}
 
 
 def made(folder: Path, known: Head | None = None) -> Series:
-    return Series(folder / "audit", "audit", KEY, MOST, known or Head())
+    series = locked(folder)
+    series.unlock(KEY, known or Head())
+    return series
+
+
+def locked(folder: Path) -> Series:
+    return Series(folder / "audit", "audit", MOST)
 
 
 def entries(*names: str) -> list[Entry]:
@@ -126,6 +132,38 @@ def test_a_cut_is_noticed_at_the_next_group_or_start_and_stays_visible(tmp_path:
     assert ("the audit log was cut or changed" in events(tmp_path)) != unseen
     assert events(tmp_path)[-2:] == ["four", "seal"]
     assert findings(tmp_path, series.head)
+
+
+def test_without_a_key_lines_go_on_and_the_next_seal_names_them(tmp_path: Path) -> None:
+    series = made(tmp_path)
+    series.write(entries("one"), 2.0)
+    remembered = series.head
+    series.lock()
+    series.write(entries("locked"), 3.0)
+    assert "not sealed" in str(findings(tmp_path, series.head))
+    series = locked(tmp_path)
+    series.write(entries("started locked"), 4.0)
+    series.unlock(KEY, remembered)
+    series.write(entries("unlocked"), 5.0)
+    assert events(tmp_path) == ["file begins", "one", "seal", "locked", "started locked", "unlocked", "seal"]
+    assert findings(tmp_path, series.head) == []
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+@pytest.mark.parametrize("more", [1, 10])
+def test_what_was_cut_before_a_locked_start_is_noticed_when_it_is_unlocked(tmp_path: Path, how: str, more: int) -> None:
+    series = made(tmp_path)
+    for name in ("one", "two", "three"):
+        series.write(entries(name), 2.0)
+    TAMPERING[how](tmp_path / "audit" / "audit-0001.jsonl")
+    after = locked(tmp_path)
+    after.write(entries(*(f"locked {number}" for number in range(more))), 3.0)
+    after.unlock(KEY, series.head)
+    after.write(entries("unlocked"), 4.0)
+    assert events(tmp_path).count("the audit log was cut or changed") == 1
+    after.write(entries("later"), 5.0)
+    assert events(tmp_path)[-2:] == ["later", "seal"]
+    assert "missing before it" in str(findings(tmp_path, after.head)), "and stays visible"
 
 
 def test_a_folder_that_is_another_is_not_written_into(tmp_path: Path) -> None:

@@ -5,7 +5,17 @@ import math
 
 import pytest
 
-from brokerd.core.admission import BURST, FOR_OPERATORS, KNOWN, SPARE_LEAST, WARN_AGAIN, Account, Admission, Limits
+from brokerd.core.admission import (
+    BURST,
+    EACH,
+    FOR_OPERATORS,
+    KNOWN,
+    SPARE_LEAST,
+    WARN_AGAIN,
+    Account,
+    Admission,
+    Limits,
+)
 from brokerd.core.failure import Code, Failure
 
 OWN, PORTAL, SHOP = 990, 1_000, 1_001
@@ -98,8 +108,8 @@ def test_users_who_have_and_owe_nothing_are_forgotten() -> None:
     ("descriptors", "connections"),
     [
         (524_288, 4_096),
-        (1_024, 1_024 - 128 - FOR_OPERATORS),
-        (256, 256 - SPARE_LEAST - FOR_OPERATORS),
+        (1_024, (1_024 - 128) // EACH - FOR_OPERATORS),
+        (256, (256 - SPARE_LEAST) // EACH - FOR_OPERATORS),
         (20, 1),
     ],
 )

@@ -228,13 +228,16 @@ def test_an_action_that_includes_get_is_bounded_as_well() -> None:
 def test_the_ground_of_a_permission_is_the_first_rule_that_gives_it() -> None:
     portal = Caller(pid=1, uid=1000, gids=frozenset({1000}), user="portal")
     rules = (
-        Rule(("other",), (Selector(user="portal"),)),
-        Rule(("a*",), (Selector(user="portal"),), frozenset({Action.STATUS})),
-        Rule(("a*",), (Selector(uid=1), Selector(uid=1000))),
-        Rule(("*",), (Selector(user="portal"),)),
+        Rule(("other",), (Selector(user="portal"),), place="allow[0]"),
+        Rule(("a*",), (Selector(user="portal"),), frozenset({Action.STATUS}), place="allow[1]"),
+        Rule(("a*",), (Selector(user="portal"),), scope=("read",), place="allow[2]"),
+        Rule(("a*",), (Selector(uid=1), Selector(uid=1000)), place="allow[3]"),
+        Rule(("*",), (Selector(user="portal"),), place="allow[4]"),
     )
     policy = Policy(rules, owner=500)
-    assert policy.ground(portal, Action.GET, "app") == "allow[2]"
-    assert policy.ground(portal, Action.REVOKE, "app") == ""
-    assert policy.ground(Caller(1, 0, frozenset()), Action.GET, "app") == "root"
-    assert policy.ground(Caller(1, 500, frozenset()), Action.GET, "app") == "the daemon's own user"
+    assert policy.ground(portal, "app") == "allow[3]"
+    assert policy.ground(portal, "app", READ) == "allow[2]"
+    assert policy.ground(portal, "other") == "allow[0]"
+    assert Policy(rules[:3]).ground(portal, "app") == ""
+    assert policy.ground(Caller(1, 0, frozenset()), "app") == "root"
+    assert policy.ground(Caller(1, 500, frozenset()), "app") == "the daemon's own user"

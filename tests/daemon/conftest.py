@@ -58,7 +58,7 @@ def as_root(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def other_user(as_root: None) -> User:
     """A user whom nobody knows."""
-    return User(65_000, 65_000)
+    return User(60_900, 60_900)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import h11
 import trio
-from brokerd_client.errors import from_map
+from brokerd_client.errors import BrokerError, from_map
 from brokerd_client.wire import MAX_ANSWER, Notification, Reader, pack_request, read_reply
 
 from brokerd.edge import keys
@@ -397,6 +397,16 @@ class Brokerd:
                     status = (await caller.call("status", grants=[grant]))["grants"][0]
                     await trio.sleep(TICK)
         return status
+
+    async def until_unlocked(self, passphrase: str) -> None:
+        """Unlock it, as soon as wrong passphrases before let it."""
+
+        async def unlocks() -> bool:
+            with contextlib.suppress(BrokerError):
+                await self.call("unlock", passphrase=passphrase)
+            return not (await self.call("status"))["daemon"]["locked"]
+
+        await until(unlocks)
 
     def bytes_of_state(self) -> dict[str, bytes]:
         """Every file of the state directory, raw."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def test_a_secret_is_what_is_there_without_the_line_break_at_its_end(
 def test_a_secret_in_the_environment_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_SECRET", VALUE + "\n")
     assert read_secret(SecretSource(env="TEST_SECRET")) == Secret(VALUE + "\n")
+    assert "TEST_SECRET" not in os.environ
+    assert read_secret(SecretSource(env="TEST_SECRET")) == Secret(VALUE + "\n"), "it is remembered"
 
 
 def test_a_secret_is_read_anew_each_time(tmp_path: Path) -> None:
@@ -99,6 +102,13 @@ def test_a_command_is_no_shell(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert unreadable(SecretSource(file=f"{tmp_path}/x")) == f"{tmp_path}/x: No such file or directory"
+
+
+def test_what_is_no_regular_file_is_refused_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    for path in (pipe, Path("/dev/null")):
+        assert unreadable(SecretSource(file=str(path))) == f"{path}: expected a regular file, found something else"
     assert unreadable(SecretSource(file=str(tmp_path))) == f"{tmp_path}: Is a directory"
 
 
@@ -134,10 +144,10 @@ def test_a_credential_needs_systemd_and_the_unit_to_name_it(tmp_path: Path, monk
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    monkeypatch.delenv("TEST_SECRET", raising=False)
+    monkeypatch.delenv("TEST_UNSET", raising=False)
     if value is not None:
-        monkeypatch.setenv("TEST_SECRET", value)
-    assert unreadable(SecretSource(env="TEST_SECRET")) == "environment variable TEST_SECRET is not set"
+        monkeypatch.setenv("TEST_UNSET", value)
+    assert unreadable(SecretSource(env="TEST_UNSET")) == "environment variable TEST_UNSET is not set"
 
 
 def test_a_variable_that_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +177,27 @@ def test_a_command_that_fails_is_told_by_its_status_and_without_its_output() -> 
     assert unreadable(SecretSource(command=("/nowhere/pass", "hunter2"))) == (
         "command /nowhere/pass: No such file or directory"
     )
+
+
+def test_a_command_that_writes_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "DEADLINE", 60)
+    assert unreadable(SecretSource(command=("/bin/cat", "/dev/zero"))) == (
+        "command /bin/cat is larger than 64 KiB, which no secret is"
+    )
+
+
+def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    fifo = tmp_path / "held"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        script = f"exec 3>{fifo}; sleep 60 >/dev/null & echo hunter2"
+        assert read_secret(shell(script)) == Secret("hunter2")
+        with select.epoll() as poll:  # the last writer, sleep, has closed it
+            poll.register(reader, select.EPOLLHUP)
+            assert poll.poll(10)
+    finally:
+        os.close(reader)
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,11 @@ from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken
 from brokerd.core.secret import Secret
 from brokerd.edge import database
+from brokerd.edge.data_keys import RESERVED
 from brokerd.edge.database import Database
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import Held, Lock
-from brokerd.edge.store import RESERVED, Store, Stored, fingerprint, in_thread
+from brokerd.edge.store import Store, Stored, fingerprint, in_thread
 from tests.core.values import NOW, access, refresh
 
 KEK, OTHER_KEK = b"k" * 32, b"x" * 32

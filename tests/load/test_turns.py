@@ -16,11 +16,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from brokerd.audit import Audit
 from brokerd.core.admission import BURST, Account, Admission, Limits
-from brokerd.core.policy import Caller
+from brokerd.edge.peer import Peer, demand_credentials
 from brokerd.metrics import Metrics
 from brokerd.server import NO_DESCRIPTORS, STALLED, TURN, Connection, Server
 
-CALLER = Caller(1, 1_000, frozenset())
 ANSWER = {"value": "x" * 250}
 RATE = 100.0
 EACH = 800  # requests of each connection of a flood
@@ -61,12 +60,12 @@ class World:
         ours.setblocking(False)
         its.setblocking(False)
         with ours:
-            self.nursery.start_soon(self._serve, Connection(its, account, self.server))
+            self.nursery.start_soon(self._serve, Connection(its, Peer(its), account, self.server))
             yield ours
 
     async def _serve(self, connection: Connection) -> None:
         with contextlib.suppress(OSError):
-            await connection.serve(CALLER)
+            await connection.serve()
         connection.close()
 
 
@@ -205,9 +204,10 @@ async def test_without_descriptors_accepting_rests_and_goes_on_as_soon_as_a_conn
     living, served = socket.socketpair()
     for sock in (served, pending):
         sock.setblocking(False)
+    demand_credentials(connection)  # as its listener hands it down
     with doorbell, pending, client, living:
         listener = Exhausted(pending)
-        world.nursery.start_soon(world.server._serve, served, Account(connections=1))
+        world.nursery.start_soon(world.server._serve, served, Peer(served), Account(connections=1))
         living.send(gets("before", 1))
         doorbell.send(b"!")
         async with trio.open_nursery() as nursery:

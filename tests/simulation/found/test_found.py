@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.simulation.schedule import Event, ProviderSetup, Schedule, Setup
+from tests.simulation.schedule import Event, ProviderSetup, Schedule, Setup, drawn
 from tests.simulation.simulation import simulate
 
 
@@ -217,3 +217,7 @@ def test_a_refresh_token_that_expires_while_the_credentials_are_read_is_no_fault
 
 
 GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}
+
+
+def test_a_variant_that_comes_dead_is_not_asked_for_over_and_over() -> None:
+    assert broken_by(drawn(1188).only([23, 26])) is None

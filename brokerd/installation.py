@@ -1,0 +1,113 @@
+# What brokerd is installed on: its configuration, state directory, key and store, each opened or refused with a remedy.
+# What is done with them is the daemon's matter.
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from brokerd.config import Configuration, DaemonSettings, load
+from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
+from brokerd.core.secret import SecretSource
+from brokerd.core.typed import ConfigError
+from brokerd.edge import environment, keys, place
+from brokerd.edge.entropy import SystemEntropy
+from brokerd.edge.lock import AWAY
+from brokerd.edge.machine import machine_id
+from brokerd.edge.secrets import SecretUnreadable, read_secret
+from brokerd.edge.store import Store, in_thread
+
+DEFAULT_STATE_DIR = "/var/lib/brokerd"
+EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 2, 4
+
+
+class CannotStart(Exception):
+    """The daemon cannot start; the text says why, and what to do. `code` is the exit status."""
+
+    def __init__(self, message: str, code: int = EXIT_CONFIGURATION) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def loaded(path: str) -> Configuration:
+    """The configuration, and none of its secrets in the environment any more. Blocking. Raises ConfigError."""
+    configuration = load(path)
+    grants = configuration.grants.values()
+    credentials = (source for grant in grants for source in grant.credentials.values())
+    for source in (*key_sources(configuration.daemon), *credentials):
+        if source.env is not None:
+            with contextlib.suppress(UnicodeError):  # who reads it says so
+                environment.take(source.env)
+    return configuration
+
+
+def state_path(configuration: Configuration) -> Path:
+    """Where the state directory is, or is to be."""
+    return Path(
+        configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
+    )
+
+
+def _state_dir(configuration: Configuration) -> Path:
+    """The state directory, made where it is not there and closed to others."""
+    folder = state_path(configuration)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        faults = place.faults_of_state(folder)
+    except OSError as error:
+        words = f"state_dir: {folder}: {error.strerror}; make it, or set another: [daemon] state_dir"
+        raise CannotStart(words, EXIT_UNAVAILABLE if error.errno in AWAY else EXIT_CONFIGURATION) from None
+    refuse(faults)
+    return folder
+
+
+def refuse(faults: list[str]) -> None:
+    if faults:
+        raise CannotStart("; ".join(faults))
+
+
+async def opened_store(configuration: Configuration) -> Store:
+    """The store in the state directory, which is ours alone from now on."""
+    sources = key_sources(configuration.daemon)
+    found: Iterable[bytes | None] = (read_key(configuration.path, source) for source in sources) if sources else (None,)
+    return await in_thread(functools.partial(_store_with, found, configuration))
+
+
+def _store_with(found: Iterable[bytes | None], configuration: Configuration) -> Store:
+    """With the first key that opens it; each is read when those before it are wrong. Blocking."""
+    wrong: WrongKey | None = None
+    for kek in found:
+        folder = _state_dir(configuration)
+        try:
+            return Store(folder, kek, machine_id(), SystemEntropy())
+        except WrongKey as error:
+            wrong = wrong or error
+        except StoreError as error:
+            unavailable = isinstance(error, StoreUnavailable)
+            raise CannotStart(str(error), EXIT_UNAVAILABLE if unavailable else EXIT_CONFIGURATION) from None
+    raise CannotStart(str(wrong))
+
+
+def key_sources(settings: DaemonSettings) -> tuple[SecretSource, ...]:
+    """Where the key is to be had, the present one first; none: it is a passphrase."""
+    if settings.key is None:
+        return ()
+    return (settings.key,) if settings.previous_key is None else (settings.key, settings.previous_key)
+
+
+def read_key(path: str, source: SecretSource) -> bytes:
+    with as_config_error(path, "daemon.key"):
+        if source.file is not None and not Path(source.file).exists():
+            words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
+            raise SecretUnreadable(words)
+        return keys.parse(read_secret(source).reveal())
+
+
+@contextlib.contextmanager
+def as_config_error(path: str, key: str) -> Iterator[None]:
+    try:
+        yield
+    except (SecretUnreadable, ValueError) as error:
+        raise ConfigError(str(error), key=key, file=path) from None

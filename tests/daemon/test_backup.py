@@ -1,0 +1,84 @@
+# Backups are taken while it serves, can be read by nobody without the key, and come back as a copy: nothing of it is
+# spent until somebody adopts it.
+from __future__ import annotations
+
+import base64
+import hashlib
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import trio
+
+from tests.daemon.harness import FIVE, Brokerd, Serving, User, at
+from tests.providers import OAuth2
+
+REFUSED = 2  # exit status
+
+
+async def brokerctl(brokerd: Brokerd, *words: object) -> tuple[int, str]:
+    command = [sys.executable, "-m", "brokerd.ctl", "--socket", str(brokerd.socket), *map(str, words)]
+    done = await trio.run_process(command, check=False, capture_stdout=True, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.decode()
+
+
+async def test_a_backup_comes_back_as_a_copy_that_spends_nothing_until_it_is_adopted(
+    brokerd: Brokerd, serving: Serving, folder: Path
+) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure({"app": FIVE["oauth2-password"]}, {"oauth2": at(provider)})
+    await brokerd.start()
+    value = await brokerd.get("app")
+    file = folder / "backup"
+    assert (await brokerctl(brokerd, "backup", file))[0] == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    content = file.read_bytes()
+    assert not any(secret.encode() in content for secret in (*provider.secret_values(), value, brokerd.key.read_text()))
+    await brokerd.call("refresh", grant="app")
+    restore = ("restore", file, "--state-dir", brokerd.state)
+    status, said = await brokerctl(brokerd, *restore)
+    assert (status, "in use by the brokerd with pid" in said) == (REFUSED, True)
+    await brokerd.stop()
+    assert (await brokerctl(brokerd, *restore, "--force"))[0] == 0
+    assert sum(".before-" in name for name in brokerd.bytes_of_state()) >= 1
+    await brokerd.start()
+    assert await brokerd.get("app") == value, "what lives in it is served"
+    requests = len(provider.statuses())
+    assert "brokerctl adopt" in (await brokerd.error("refresh", grant="app"))["message"]
+    assert len(provider.statuses()) == requests
+    await brokerd.call("adopt")
+
+
+async def test_a_backup_in_pieces_is_of_one_moment_while_others_write(
+    brokerd: Brokerd, serving: Serving, folder: Path
+) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await brokerd.get("app")
+    with closing(sqlite3.connect(brokerd.state / "brokerd.db")) as connection, connection:
+        connection.execute("INSERT INTO metadata VALUES ('nobody', zeroblob(1500000))")
+    async with brokerd.caller() as caller:
+        first = await caller.call("backup")
+        pieces = [base64.b64decode(first["data"])]
+        while (done := sum(map(len, pieces))) < first["size"]:
+            with closing(sqlite3.connect(brokerd.state / "brokerd.db")) as connection, connection:
+                connection.execute("UPDATE metadata SET sealed = zeroblob(2000000)")
+            pieces.append(base64.b64decode((await caller.call("backup", offset=done))["data"]))
+    assert len(pieces) > 2
+    content = b"".join(pieces)
+    assert hashlib.sha256(content).hexdigest() == first["sha256"]
+    (folder / "copy.db").write_bytes(content)
+    with closing(sqlite3.connect(folder / "copy.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM record").fetchone() == (1,)
+    await brokerd.call("lock")
+    assert (await brokerd.call("backup"))["size"] > 0, "it needs no key"
+
+
+async def test_only_administrators_take_backups(brokerd: Brokerd, other_user: User) -> None:
+    brokerd.configure({}, {}, socket_mode="0666")
+    await brokerd.start()
+    assert (await other_user.call(brokerd, "backup"))["code"] == "denied"

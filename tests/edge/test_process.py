@@ -1,0 +1,58 @@
+# How a process is read, with the kernel's newer answers and without them: it is this one.
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brokerd.core.policy import Caller
+from brokerd.edge import cgroups, executables, peer
+from brokerd.edge.process import Process
+
+EXE = str(Path(sys.executable).resolve())
+HASH = hashlib.sha256(Path(EXE).read_bytes()).hexdigest()
+EVERYTHING = frozenset({"exe", "sha256", "slice"})
+
+
+@pytest.fixture
+def myself() -> Iterator[Process]:
+    made = Process(Caller(os.getpid(), os.geteuid(), frozenset()), os.pidfd_open(os.getpid()))
+    yield made
+    made.close()
+
+
+async def test_path_and_hash_are_those_of_the_executable(myself: Process) -> None:
+    seen = (await myself.look(EVERYTHING)).evidence
+    assert (seen.exe, seen.sha256) == (EXE, HASH)
+
+
+async def test_a_file_on_fuse_or_too_long_does_not_count(myself: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executables, "_hashes", {})
+    monkeypatch.setattr(executables, "LONGEST", 1_000)
+    seen = (await myself.look(EVERYTHING)).evidence
+    assert (seen.exe, seen.sha256) == (EXE, None)
+    monkeypatch.setattr(executables, "_is_fuse", lambda _file: True)
+    seen = (await myself.look(EVERYTHING)).evidence
+    assert (seen.exe, seen.sha256) == (None, None)
+    assert "FUSE" in seen.unread["exe"]
+
+
+def test_without_the_kernels_id_the_cgroup_is_read_from_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    path = next(line[3:] for line in lines if line.startswith("0::"))
+    assert cgroups.path_of(None, os.getpid()) == path
+
+
+async def test_before_linux_6_5_the_process_is_pinned_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "SO_PEERPIDFD", 9_999)  # an option that no kernel has
+    ours, its = socket.socketpair()
+    with ours, its:
+        found = peer.Peer(its)
+        assert found.process.caller.pid == os.getpid()
+        assert found.lives()
+        found.close()

@@ -1,0 +1,111 @@
+# Who guesses a passphrase waits longer each time, on virtual time: the next one is not even looked at before.
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from brokerd.audit import Audit
+from brokerd.core.failure import Code, Failure
+from brokerd.core.ports import WrongKey
+from brokerd.core.secret import Secret, SecretSource
+from brokerd.custody import PATIENCE_LONGEST, Custody
+from brokerd.edge import passphrase
+
+RIGHT, WRONG = Secret("test-only-correct-horse"), Secret("test-only-wrong-staple")
+
+
+class Locked:
+    """A store, a broker and a daemon in one, which the one passphrase opens. `tried`: when a key was tried on it."""
+
+    def __init__(self) -> None:
+        self.passphrase = passphrase.fresh()
+        self.locked = True
+        self.grants: dict[str, object] = {}
+        self.tried: list[float] = []
+        self._kek = passphrase.derive(RIGHT, self.passphrase)
+
+    async def key_sources(self) -> tuple[SecretSource, ...]:
+        return ()
+
+    async def resume(self) -> None:
+        """There is nothing to hold."""
+
+    async def unlock(self, kek: bytes, _how: str) -> None:
+        self.tried.append(trio.current_time())
+        if kek != self._kek:
+            raise WrongKey("the key is not the one")
+
+    def unlocked(self) -> None:
+        self.locked = False
+
+
+class Silent:
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passphrase, "MEMORY", 64)
+
+
+async def tried(custody: Custody, text: Secret) -> Failure | None:
+    try:
+        await custody.unlock(text)
+    except Failure as failure:
+        return failure
+    return None
+
+
+async def test_each_wrong_passphrase_doubles_the_wait_for_the_next_up_to_five_minutes(
+    quick: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    world: Any = Locked()
+    custody = Custody(world, world, world, Audit(Silent()))
+    waits = []
+    for _ in range(11):
+        failure = await tried(custody, WRONG)
+        assert failure is not None
+        assert failure.code is Code.DENIED
+        assert failure.retry_after is not None
+        waits.append(failure.retry_after)
+        await trio.sleep(failure.retry_after - 0.01)
+        early = await tried(custody, RIGHT)
+        assert early is not None
+        assert early.code is Code.LIMIT
+        assert early.retry_after is not None
+        assert math.isclose(early.retry_after, 0.01, abs_tol=1e-6)
+        await trio.sleep(0.02)
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, PATIENCE_LONGEST]
+    assert len(world.tried) == 11, "what came too early was not tried"
+    assert await tried(custody, RIGHT) is None
+    assert not world.locked
+
+
+async def test_guesses_at_the_same_time_wait_for_one_another(
+    quick: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    world: Any = Locked()
+    custody = Custody(world, world, world, Audit(Silent()))
+    codes = []
+
+    async def guess() -> None:
+        failure = await tried(custody, WRONG)
+        assert failure is not None
+        codes.append(failure.code)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(guess)
+    assert sorted(codes) == [Code.DENIED] + [Code.LIMIT] * 19
+    assert len(world.tried) == 1
+
+
+@pytest.mark.parametrize("how", ["", "argon2id 3 4 65536", "scrypt 3 4 65536 00", "argon2id 3 4 99999999 00", "x"])
+def test_what_was_changed_in_the_store_is_not_derived_from(how: str) -> None:
+    with pytest.raises(Exception, match="was changed in the store"):
+        passphrase.derive(RIGHT, how)

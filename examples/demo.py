@@ -205,11 +205,12 @@ def crash(stage: Stage) -> None:
         held = {grant: broker.get(grant).value for grant in GRANTS if grant != "reports"}
     stage.kill_brokerd()
     logins = stage.logins()
-    stored = b"".join(path.read_bytes() for path in (stage.folder / "state").iterdir())
+    files = [path for path in (stage.folder / "state").rglob("*") if path.is_file()]
+    stored = b"".join(path.read_bytes() for path in files)
     expect(len(stored) > 0, "expected a store in the state directory")
     for secret in (*SECRETS.values(), *stage.seen, *held.values()):
         expect(secret.encode() not in stored, "a secret or a token stands in the state directory in the clear")
-    show_result(f"the {len(stored)} bytes of its store are encrypted: no token and no secret is found in them")
+    show_result(f"the {len(stored)} bytes of its store and audit log: no token and no secret is found in them")
 
     say("It starts again, and goes on with the tokens that it had stored:")
     stage.start_brokerd()
@@ -225,6 +226,11 @@ def crash(stage: Stage) -> None:
             broker.get("reports")
             raise NotAsItShouldBe("reports was revoked, and is served after a restart")
     stage.brokerctl("status")
+
+    say("Who had which token, and whether anybody has changed the record of it, is in the audit log:")
+    config = str(stage.folder / "brokerd.toml")
+    stage.brokerctl("audit", "tail", "-n", "3", "--grant", "reports", "--config", config)
+    stage.brokerctl("audit", "verify", "--config", config)
 
 
 @dataclass

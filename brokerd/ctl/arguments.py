@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import PARSER, ArgumentParser, RawDescriptionHelpFormatter
 
 from brokerd.ctl.terminal import Failed, plain
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HELP_WIDTH = 100  # columns
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "fish")
 EPILOG = """exit codes: 0 done, 1 a fault of brokerd's own, 2 usage or configuration, 3 denied or unknown grant,
 4 unavailable, try again, 5 revoked or needs login, 6 no daemon at the socket"""
 
@@ -71,12 +71,28 @@ def make_parser(only: str | None = None) -> Parser:
     for name in (only,) if only else COMMANDS:
         words, fill, run = COMMANDS[name]
         command = commands.add_parser(
-            name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
+            name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
         )
         command.set_defaults(parser=command, local=None, run=None)
         fill(command)
         command.set_defaults(**{"local" if name in LOCAL else "run": run})
     return parser
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def every_parser(parser: ArgumentParser) -> dict[str, ArgumentParser]:
+    """Of a parser with all its commands: the parsers of these and of their actions, by what is typed."""
+    found: dict[str, ArgumentParser] = {}
+    for action in parser._actions:
+        if action.nargs == PARSER:
+            commands: Any = action.choices
+            for name, each in commands.items():
+                found[name] = each
+                found |= {f"{name} {inner}": one for inner, one in every_parser(each).items()}
+    return found
 
 
 def _command(words: list[str]) -> str | None:
@@ -158,7 +174,9 @@ def _fetching(parser: ArgumentParser) -> None:
 
 def _status(parser: ArgumentParser) -> None:
     parser.add_argument("grants", metavar="GRANT", nargs="*", help="all that you may see, unless named")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+    form.add_argument("--names", action="store_true", help="print the grants' names alone, one a line")
     often = parser.add_mutually_exclusive_group()
     often.add_argument("--watch", action="store_true", help="look again every second")
     often.add_argument("--verify", action="store_true", help="ask the providers whether they agree (RFC 7662)")
@@ -238,7 +256,7 @@ def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[st
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True, prog=parser.prog)
     for name, words in known.items():
         action = actions.add_parser(
-            name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
+            name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
         )
         action.set_defaults(parser=action)
         yield name, action
@@ -355,6 +373,6 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "restore": ("put a backup into a state directory that no brokerd uses", _restore, _later("backup", "restore")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
-    "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),
+    "completion": ("print a completion script for a shell", _completion, _later("completion", "completion")),
     "version": ("print the versions of brokerctl and brokerd", _nothing, _later("local", "version")),
 }

@@ -11,7 +11,7 @@ import pytest
 
 from tests.client.daemon import Daemon
 
-NO_SHELL = pytest.StashKey[list[str]]()
+NOT_RUN = pytest.StashKey[list[str]]()
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -37,9 +37,9 @@ def brokerctl() -> Run:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason in sorted(set(terminalreporter.config.stash.get(NO_SHELL, []))):
+    for reason in sorted(set(terminalreporter.config.stash.get(NOT_RUN, []))):
         terminalreporter.ensure_newline()
-        terminalreporter.write_line(f"COMPLETIONS DID NOT RUN IN EVERY SHELL: {reason}", red=True, bold=True)
+        terminalreporter.write_line(f"DID NOT RUN: {reason}", red=True, bold=True)
 
 
 def program() -> list[str]:

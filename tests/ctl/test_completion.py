@@ -13,7 +13,7 @@ import pytest
 from brokerd.ctl.arguments import COMMANDS, SHELLS
 from brokerd.ctl.completion import completion_script
 from tests.client.daemon import Daemon
-from tests.ctl.conftest import NO_SHELL, Run
+from tests.ctl.conftest import NOT_RUN, Run
 
 BASH = r"""
 source "$1/brokerctl.bash"; line=$2
@@ -58,7 +58,7 @@ class Shell:
 def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     name = request.param
     if shutil.which(name) is None:
-        request.config.stash.setdefault(NO_SHELL, []).append(f"{name} is not installed")
+        request.config.stash.setdefault(NOT_RUN, []).append(f"completions: {name} is not installed")
         pytest.skip(f"{name} is not installed")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     monkeypatch.setenv("HOME", str(tmp_path))

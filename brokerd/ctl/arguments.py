@@ -150,8 +150,8 @@ def _provider(parser: ArgumentParser) -> None:
 
 def _proof(parser: ArgumentParser) -> None:
     _grant(parser)
-    parser.add_argument("http_method", metavar="METHOD", help="that of the request, such as GET")
-    parser.add_argument("url", metavar="URL", help="that of the request; what follows ? or # does not count")
+    parser.add_argument("http_method", metavar="METHOD", help="the request's method, such as GET")
+    parser.add_argument("url", metavar="URL", help="the request's URL; what follows ? or # does not count")
     parser.add_argument("--nonce", metavar="N", help="the nonce that the API sent last, as DPoP-Nonce")
     parser.add_argument("--json", action="store_true", help="print the token and the proof as JSON")
 
@@ -199,7 +199,7 @@ def _explain(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--pid", metavar="N", type=int, help="for this process instead of yourself")
     parser.add_argument(
-        "--as", metavar="USER", dest="user", help="for a process of this user, of which is said besides:"
+        "--as", metavar="USER", dest="user", help="for a process of this user, which is further described by:"
     )
     parser.add_argument("--unit", metavar="UNIT", help="its unit, such as portal.service")
     parser.add_argument("--user-unit", metavar="UNIT", help="its unit of its user's own systemd")
@@ -219,9 +219,7 @@ def _revoke(parser: ArgumentParser) -> None:
 
 def _login(parser: ArgumentParser) -> None:
     _grant(parser)
-    parser.add_argument(
-        "--yes", action="store_true", help="do not ask when it is somebody else who logs in than the last time"
-    )
+    parser.add_argument("--yes", action="store_true", help="do not ask if somebody else logs in than the last time")
     parser.add_argument("--browser", action="store_true", help="open a browser, also where none seems to be at hand")
     parser.add_argument(
         "--port", metavar="N", type=_port, help="have the browser come back to this port, for ssh -L (a free one)"

@@ -1,5 +1,5 @@
-# The manual pages: prose of man/, with what the code knows in its place. For packages and `brokerctl install`;
-# `python -m brokerd.ctl.manual DIR` writes them, and completions, as they lie below PREFIX/share.
+# The manual pages: prose of man/, with what the code knows in its place. For `brokerctl install` and for packages;
+# `python -m brokerd.ctl.manual DIR` writes them into a folder.
 from __future__ import annotations
 
 import re
@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from brokerd.ctl import troff
-from brokerd.ctl.arguments import EXIT_CODES, SHELLS, every_parser, make_parser
-from brokerd.ctl.completion import completion_script
+from brokerd.ctl.arguments import EXIT_CODES, every_parser, make_parser
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -21,11 +20,6 @@ WORD = re.compile(
     r"(?<![\w-])(?:--?[a-z][\w-]*|[a-z][\w-]*|[A-Z][A-Z0-9-]*)(?![\w-])"
 )  # of a usage: typed, or stood for
 DETAILS = re.compile(r"^## (.+)\n((?:(?!## ).*\n)*)", re.MULTILINE)  # a command, and what there is to know of it
-SHELL_FILES = {
-    "bash": "bash-completion/completions/brokerctl",
-    "zsh": "zsh/site-functions/_brokerctl",
-    "fish": "fish/vendor_completions.d/brokerctl.fish",
-}
 
 
 def pages() -> dict[str, str]:
@@ -42,19 +36,10 @@ def pages() -> dict[str, str]:
     return made
 
 
-def shared() -> dict[str, str]:
-    """Pages and completions by where they belong below PREFIX/share."""
-    placed = {f"man/man{name[-1]}/{name}": text for name, text in pages().items()}
-    return placed | {SHELL_FILES[shell]: completion_script(shell) for shell in SHELLS}
-
-
 def main() -> None:
-    """Write them below the folder that is named."""
-    for name, text in shared().items():
-        file = Path(sys.argv[1]) / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        print(file)
+    """Write them into the folder that is named."""
+    for name, text in pages().items():
+        (Path(sys.argv[1]) / name).write_text(text, encoding="utf-8")
 
 
 def _commands() -> str:
@@ -108,6 +93,12 @@ def _options_of_brokerd() -> str:
     return "\n".join(_arguments(parser()))
 
 
+def _usage_of_brokerd() -> str:
+    from brokerd.daemon import parser
+
+    return troff.paragraph(_usage(parser()))
+
+
 def _configuration() -> str:
     """docs/configuration.md but for its title: the source of brokerd.toml(5)."""
     return troff.from_markdown(_prose("configuration").partition("\n")[2], {})
@@ -121,6 +112,7 @@ PIECES: dict[str, Callable[[], str]] = {
     "commands": _commands,
     "options of brokerctl": _options_of_brokerctl,
     "options of brokerd": _options_of_brokerd,
+    "usage of brokerd": _usage_of_brokerd,
     "exit codes": _exit_codes,
     "configuration": _configuration,
 }

@@ -184,6 +184,6 @@ def _guarded(line: str) -> str:
     return rf"\&{line}" if line.startswith((".", "'")) else line
 
 
-PLAIN = (".nh", ".ad l")  # no hyphen within a path or a key, which could not be copied then; no gaps between words
+PLAIN = (".nh", ".nr HY 0", ".ad l")  # no hyphen within a path or a key, which could not be copied then; no gaps between words
 INSTEAD = {"…": "...", "§": r"section\~"}  # what terminals without Unicode lack
 LITERAL = {"-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}

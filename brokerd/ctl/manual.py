@@ -62,7 +62,7 @@ def _arguments(parser: ArgumentParser) -> Iterator[str]:
     formatter = parser._get_formatter()
     for action in parser._actions:
         if "--help" not in action.option_strings and action.nargs != "A...":
-            yield troff.tagged(_tag(action), _text(formatter._expand_help(action)))
+            yield troff.tagged(_tag(action), _text(action.help and formatter._expand_help(action)))
 
 
 def _tag(action: Action) -> str:

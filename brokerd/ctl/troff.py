@@ -15,7 +15,7 @@ BLOCK = re.compile(
     | ^(?P<heading>\#+\ .*)$
     | ^<!--\ (?P<piece>[\w ]+)\ -->$
     | (?P<table>(?:^\|.*(?:\n|\Z))+)
-    | ^\ {4}(?P<indented>.*(?:\n\ {4}.*)*)
+    | ^\ {4}(?P<indented>.*(?:\n+\ {4}.*)*)
     | ^(?P<item>(?:-|\d+\.)\ .*(?:\n\ {2,}.*)*)
     | (?P<paragraph>(?:^[^\n]+(?:\n|\Z))+)""",
     re.MULTILINE | re.VERBOSE,
@@ -184,6 +184,10 @@ def _guarded(line: str) -> str:
     return rf"\&{line}" if line.startswith((".", "'")) else line
 
 
-PLAIN = (".nh", ".nr HY 0", ".ad l")  # no hyphen within a path or a key, which could not be copied then; no gaps between words
+PLAIN = (
+    ".nh",
+    ".nr HY 0",
+    ".ad l",
+)  # no hyphen within a path or a key, which could not be copied then; no gaps between words
 INSTEAD = {"…": "...", "§": r"section\~"}  # what terminals without Unicode lack
 LITERAL = {"-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from brokerd import ctl, daemon, installation
-from brokerd.ctl import fetch, manual
+from brokerd.ctl import fetch, manual, troff
 from brokerd.ctl.arguments import COMMANDS, EXIT_CODES, every_parser, make_parser
 from tests.ctl.conftest import NOT_RUN, Run
 from tests.test_docs import CONFIGURATION
@@ -158,6 +158,28 @@ def test_every_variable_of_the_environment_stands_in_a_page() -> None:
     assert {"BROKERD_SOCKET", "STATE_DIRECTORY", "LISTEN_FDS"} <= set(found)
     named = words(text_of(under("brokerd.8", "ENVIRONMENT") + under("brokerctl.1", "ENVIRONMENT")))
     assert {name: file for name, file in found.items() if name.lower() not in named} == {}
+
+
+@pytest.mark.parametrize(
+    ("markdown", "made"),
+    [
+        ("a-b `-x 'y'` c", "a-b \\fB\\-x \\(aqy\\(aq\\fR c"),
+        ("**all `x` of it** is *so*", "\\fBall \\fBx\\fB of it\\fR is \\fIso\\fR"),
+        ("See sd_notify(3). It is\n.not a request", "See \\fBsd_notify\\fR(3).\nIt is .not a request"),
+        ("`.x`", "\\fB.x\\fR"),
+        (".x", "\\&.x"),
+        ("a\\b – §4", "a\\eb \\[u2013] section\\~4"),
+        ("[here](#there) and [that](../examples/x.toml)", "here and that (examples/x.toml)"),
+        ("[recipes.md](recipes.md#top)", "docs/recipes.md"),
+    ],
+)
+def test_a_paragraph_becomes_what_troff_shows_as_it_was_written(markdown: str, made: str) -> None:
+    assert troff.from_markdown(markdown, {}) == f".PP\n{made}"
+
+
+def test_an_example_is_left_as_it_is() -> None:
+    for markdown in ("```sh\n.x 'y'\n\n  z\n```\n", "    .x 'y'\n\n      z\n"):
+        assert troff.from_markdown(markdown, {}) == ".PP\n.RS 4\n.EX\n\\&.x \\(aqy\\(aq\n\n  z\n.EE\n.RE"
 
 
 @pytest.mark.parametrize("name", PAGES)

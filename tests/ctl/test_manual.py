@@ -16,7 +16,7 @@ import pytest
 
 from brokerd import ctl, daemon, installation
 from brokerd.ctl import fetch, manual, troff
-from brokerd.ctl.arguments import COMMANDS, EXIT_CODES, every_parser, make_parser
+from brokerd.ctl.arguments import COMMANDS, DEFAULT_ENV, EXIT_CODES, every_parser, make_parser
 from tests.ctl.conftest import NOT_RUN, Run
 from tests.test_docs import CONFIGURATION
 
@@ -143,19 +143,22 @@ def test_no_word_of_the_configuration_s_description_is_lost() -> None:
 
 
 def variables() -> dict[str, str]:
-    """Variables of the environment, each with a file that names it: whole strings of files that look into that."""
-    found = {}
+    """Variables of the environment, each with a file that names it where it looks into that."""
+    found = {DEFAULT_ENV: "arguments.py"}
     for file in (*(ROOT / "brokerd").rglob("*.py"), *(ROOT / "client" / "brokerd_client").rglob("*.py")):
-        if "environ" in (source := file.read_text()):
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str) and VARIABLE.fullmatch(node.value):
-                    found[node.value] = file.name
+        source = file.read_text()
+        for node in ast.walk(ast.parse(source)) if "environ" in source else ():
+            looks: ast.AST = node.test if isinstance(node, ast.If | ast.While) else node
+            if isinstance(looks, ast.expr | ast.For | ast.Assign | ast.Return) and "environ" in ast.unparse(looks):
+                strings = (each.value for each in ast.walk(looks) if isinstance(each, ast.Constant))
+                names = (each for each in strings if isinstance(each, str) and VARIABLE.fullmatch(each))
+                found |= dict.fromkeys(names, file.name)
     return found
 
 
 def test_every_variable_of_the_environment_stands_in_a_page() -> None:
     found = variables()
-    assert {"BROKERD_SOCKET", "STATE_DIRECTORY", "LISTEN_FDS"} <= set(found)
+    assert {"BROKERD_SOCKET", "STATE_DIRECTORY", "LISTEN_FDNAMES", "DISPLAY"} <= set(found)
     named = words(text_of(under("brokerd.8", "ENVIRONMENT") + under("brokerctl.1", "ENVIRONMENT")))
     assert {name: file for name, file in found.items() if name.lower() not in named} == {}
 

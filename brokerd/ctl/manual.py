@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from argparse import PARSER
 from pathlib import Path
 
 from brokerd.ctl import troff
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 PROSE = Path(__file__).parent / "man"
 TITLE = re.compile(r"# (?P<name>[\w.]+)\((?P<section>\d)\): (?P<words>.*)\n")
-WORD = re.compile(
-    r"(?<![\w-])(?:--?[a-z][\w-]*|[a-z][\w-]*|[A-Z][A-Z0-9-]*)(?![\w-])"
-)  # of a usage: typed, or stood for
+WORD = re.compile(r"(?<![\w-])(?:-{0,2}[a-z][\w-]*|[A-Z][A-Z0-9-]*)(?![\w-])")  # of a usage: typed, or stood for
 DETAILS = re.compile(r"^## (.+)\n((?:(?!## ).*\n)*)", re.MULTILINE)  # a command, and what there is to know of it
 
 
@@ -37,9 +36,11 @@ def pages() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write them into the folder that is named."""
+    """Write them into the folder that is named, which is made."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (Path(sys.argv[1]) / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _commands() -> str:
@@ -61,7 +62,7 @@ def _usage(parser: ArgumentParser) -> str:
 def _arguments(parser: ArgumentParser) -> Iterator[str]:
     formatter = parser._get_formatter()
     for action in parser._actions:
-        if "--help" not in action.option_strings and action.nargs != "A...":
+        if "--help" not in action.option_strings and action.nargs != PARSER:
             yield troff.tagged(_tag(action), _text(action.help and formatter._expand_help(action)))
 
 

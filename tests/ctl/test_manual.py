@@ -209,7 +209,6 @@ def test_a_wheel_by_way_of_the_sdist_has_all_that_pages_are_made_of(tmp_path: Pa
     source = built("sdist", ROOT, tmp_path)
     built("wheel", tmp_path / "sdist" / source.name.removesuffix(".tar.gz"), tmp_path)
     write = ["-P", "-m", "brokerd.ctl.manual", str(tmp_path / "man")]
-    (tmp_path / "man").mkdir()
     subprocess.run([sys.executable, *write], check=True, env={"PYTHONPATH": str(tmp_path / "wheel")}, cwd=tmp_path)
     assert {file.name: file.read_text() for file in (tmp_path / "man").iterdir()} == PAGES
 

@@ -86,12 +86,11 @@ def parser() -> argparse.ArgumentParser:
         "--config", metavar="FILE", default=DEFAULT_CONFIG, help="configuration file (default: %(default)s)"
     )
     made.add_argument(
-        "--check", action="store_true", help="check the configuration and what it names, then exit: 0 or 2"
+        "--check", action="store_true", help="check the configuration and what it names, then exit with 0 or 2"
     )
-    made.add_argument(
-        "--log-level", choices=log.LEVELS, default="info", help="least level to log (default: %(default)s)"
-    )
-    made.add_argument("--version", action="version", version=f"brokerd {__version__}")
+    made.add_argument("--log-level", choices=log.LEVELS, default="info", help="how much to log (default: %(default)s)")
+    version = f"brokerd {__version__}"
+    made.add_argument("--version", action="version", version=version, help="print the version, then exit")
     return made
 
 

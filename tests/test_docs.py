@@ -22,7 +22,7 @@ from brokerd.core.duration import Duration
 from brokerd.core.failure import Code
 from brokerd.core.policy import Action
 from brokerd.ctl import EXITS, arguments
-from brokerd.dialects import answer, recipe, recipe_file
+from brokerd.dialects import answer, oauth2, recipe, recipe_file
 from brokerd.edge import database
 from docs import diagram
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not {"node_modules", ".venv", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
+    if not {"node_modules", ".venv", ".pytest_cache"} & set(path.relative_to(ROOT).parts) and not path.is_symlink()
 )
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 CODE_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -163,6 +163,10 @@ CONFIGURATION = {
     "## [daemon]": config.daemon.DaemonFile,
     "## [providers.NAME]": config.providers.ProviderFile,
     "## [grants.NAME]": config.grants.GrantFile,
+    "#### assertion": oauth2.settings.AssertionFile,
+    "#### subject": oauth2.settings.SubjectFile,
+    "#### client_assertion": oauth2.settings.ClientAssertionFile,
+    "#### Variants": oauth2.settings.VariantsFile,
     "## [[allow]]": config.rules.AllowFile,
     "### caller": config.rules.SelectorFile,
     "## Secrets": config.secrets.SourceFile,

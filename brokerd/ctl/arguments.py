@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import PARSER, ArgumentParser, HelpFormatter
 
 from brokerd.ctl.terminal import Failed, plain
 
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 HELP_WIDTH = 100  # columns
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
-SHELLS = ("bash", "zsh", "tcsh")
-EPILOG = """exit codes: 0 done, 1 a fault of brokerd's own, 2 usage or configuration, 3 denied or unknown grant,
-4 unavailable, try again, 5 revoked or needs login, 6 no daemon at the socket"""
+SHELLS = ("bash", "zsh", "fish")
+EXIT_CODES = {
+    0: "done",
+    1: "a fault of brokerd's own",
+    2: "usage or configuration",
+    3: "denied or unknown grant",
+    4: "unavailable, try again",
+    5: "revoked or needs login",
+    6: "no daemon at the socket",
+}
 
 
-class Formatter(RawDescriptionHelpFormatter):
+class Formatter(HelpFormatter):
     """Help of a fixed width: asking the terminal for its own costs more than all the rest of the parsing."""
 
     def __init__(self, prog: str) -> None:
@@ -62,21 +69,37 @@ def make_parser(only: str | None = None) -> Parser:
     parser = Parser(
         prog="brokerctl",
         description="Fetch, watch and administer the tokens that brokerd keeps fresh.",
-        epilog=EPILOG,
+        epilog=f"exit codes: {', '.join(f'{code} {words}' for code, words in EXIT_CODES.items())}",
         formatter_class=Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--socket", metavar="PATH", help="brokerd's socket (or BROKERD_SOCKET)")
+    parser.add_argument("--socket", metavar="PATH", help="the socket that brokerd listens at (BROKERD_SOCKET)")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
     for name in (only,) if only else COMMANDS:
         words, fill, run = COMMANDS[name]
         command = commands.add_parser(
-            name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
+            name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
         )
         command.set_defaults(parser=command, local=None, run=None)
         fill(command)
         command.set_defaults(**{"local" if name in LOCAL else "run": run})
     return parser
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def every_parser(parser: ArgumentParser) -> dict[str, ArgumentParser]:
+    """Of a parser with all its commands: the parsers of these and of their actions, by what is typed."""
+    found: dict[str, ArgumentParser] = {}
+    for action in parser._actions:
+        if action.nargs == PARSER:
+            commands: Any = action.choices
+            for name, each in commands.items():
+                found[name] = each
+                found |= {f"{name} {inner}": one for inner, one in every_parser(each).items()}
+    return found
 
 
 def _command(words: list[str]) -> str | None:
@@ -118,18 +141,18 @@ def _nothing(parser: ArgumentParser) -> None:
 
 
 def _grant(parser: ArgumentParser) -> None:
-    parser.add_argument("grant", metavar="GRANT")
+    parser.add_argument("grant", metavar="GRANT", help="its name in the configuration")
 
 
 def _provider(parser: ArgumentParser) -> None:
-    parser.add_argument("provider", metavar="PROVIDER")
+    parser.add_argument("provider", metavar="PROVIDER", help="its name in the configuration")
 
 
 def _proof(parser: ArgumentParser) -> None:
     _grant(parser)
-    parser.add_argument("http_method", metavar="METHOD", help="of the request that it is for, such as GET")
-    parser.add_argument("url", metavar="URL", help="of that request; query and fragment count nothing")
-    parser.add_argument("--nonce", metavar="N", help="the DPoP-Nonce that the API demanded last")
+    parser.add_argument("http_method", metavar="METHOD", help="the request's method, such as GET")
+    parser.add_argument("url", metavar="URL", help="the request's URL; what follows ? or # does not count")
+    parser.add_argument("--nonce", metavar="N", help="the nonce that the API sent last, as DPoP-Nonce")
     parser.add_argument("--json", action="store_true", help="print the token and the proof as JSON")
 
 
@@ -145,20 +168,28 @@ def _exec(parser: ArgumentParser) -> None:
     parser.usage = USAGE_OF_EXEC
     _grant(parser)
     _fetching(parser)
-    parser.add_argument("--env", metavar="NAME", default=DEFAULT_ENV, help=f"the variable's name ({DEFAULT_ENV})")
+    parser.add_argument(
+        "--env", metavar="NAME", default=DEFAULT_ENV, help=f"the variable to put the token into ({DEFAULT_ENV})"
+    )
 
 
 def _fetching(parser: ArgumentParser) -> None:
-    parser.add_argument("--min-ttl", metavar="N", type=_seconds, help="serve no token with less than N seconds to live")
-    parser.add_argument("--wait", metavar="N", type=_seconds, help="wait N seconds for the provider if need be (10)")
-    parser.add_argument("--scope", metavar="S", action="append", help="a token for this scope; may be repeated")
-    parser.add_argument("--audience", metavar="A", help="a token for this audience")
-    parser.add_argument("--resource", metavar="R", help="a token for this resource, a URI")
+    parser.add_argument(
+        "--min-ttl", metavar="N", type=_seconds, help="get a token that lives for N seconds at least (0)"
+    )
+    parser.add_argument(
+        "--wait", metavar="N", type=_seconds, help="wait N seconds at most where the provider has to be asked (10)"
+    )
+    parser.add_argument("--scope", metavar="S", action="append", help="get a token for this scope; may be repeated")
+    parser.add_argument("--audience", metavar="A", help="get a token for this audience")
+    parser.add_argument("--resource", metavar="R", help="get a token for this resource, a URI")
 
 
 def _status(parser: ArgumentParser) -> None:
-    parser.add_argument("grants", metavar="GRANT", nargs="*", help="all that you may see, unless named")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+    parser.add_argument("grants", metavar="GRANT", nargs="*", help="show these only, of all that you may see")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+    form.add_argument("--names", action="store_true", help="print the grants' names alone, one a line")
     often = parser.add_mutually_exclusive_group()
     often.add_argument("--watch", action="store_true", help="look again every second")
     often.add_argument("--verify", action="store_true", help="ask the providers whether they agree (RFC 7662)")
@@ -167,33 +198,45 @@ def _status(parser: ArgumentParser) -> None:
 def _explain(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--pid", metavar="N", type=int, help="for this process instead of yourself")
-    parser.add_argument("--as", metavar="USER", dest="user", help="for a process of this user, described by:")
-    for name in ("unit", "user-unit", "slice", "container", "exe", "sha256"):
-        parser.add_argument(f"--{name}", metavar=name.upper())
+    parser.add_argument(
+        "--as", metavar="USER", dest="user", help="for a process of this user, which is further described by:"
+    )
+    parser.add_argument("--unit", metavar="UNIT", help="its unit, such as portal.service")
+    parser.add_argument("--user-unit", metavar="UNIT", help="its unit of its user's own systemd")
+    parser.add_argument("--slice", metavar="SLICE", help="the slice that its unit is in")
+    parser.add_argument("--container", metavar="ID", help="the whole id of its container")
+    parser.add_argument("--exe", metavar="FILE", help="the file that it executes")
+    parser.add_argument("--sha256", metavar="HEX", help="the SHA-256 of that file")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
 
 
 def _revoke(parser: ArgumentParser) -> None:
     _grant(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    words = "do not tell the provider, where it has no revocation or is gone: tokens live on there until they expire"
+    words = "do not tell the provider, for one that cannot be told or is gone: tokens live on there until they expire"
     parser.add_argument("--local", dest="forget_only", action="store_true", help=words)
 
 
 def _login(parser: ArgumentParser) -> None:
     _grant(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask where somebody else logs in than the last time")
-    parser.add_argument("--browser", action="store_true", help="open the browser, also where none seems to be at hand")
-    parser.add_argument("--port", metavar="N", type=_port, help="listen on this port, for ssh -L (a free one)")
+    parser.add_argument("--yes", action="store_true", help="do not ask if somebody else logs in than the last time")
+    parser.add_argument("--browser", action="store_true", help="open a browser, also where none seems to be at hand")
+    parser.add_argument(
+        "--port", metavar="N", type=_port, help="have the browser come back to this port, for ssh -L (a free one)"
+    )
     parser.add_argument("--no-qr", action="store_true", help="draw no QR code")
-    parser.add_argument("--json", action="store_true", help="print what is asked, and the end, as JSON, one a line")
+    parser.add_argument(
+        "--json", action="store_true", help="print what is asked, and how it ends, as JSON, one object a line"
+    )
 
 
 def _watch(parser: ArgumentParser) -> None:
-    parser.add_argument("grants", metavar="GRANT", nargs="+")
+    parser.add_argument("grants", metavar="GRANT", nargs="+", help="their names in the configuration")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--values", action="store_true", help="print the tokens themselves, one a line")
-    form.add_argument("--json", action="store_true", help="print events as JSON, tokens included, one a line")
+    form.add_argument(
+        "--json", action="store_true", help="print what happens as JSON, tokens included, one object a line"
+    )
 
 
 def _add(parser: ArgumentParser) -> None:
@@ -201,36 +244,42 @@ def _add(parser: ArgumentParser) -> None:
         "--resource", metavar="URL", help="what the tokens are for: an API, or an MCP server (RFC 9728)"
     )
     parser.add_argument("--issuer", metavar="URL", help="the authorization server, where no resource names it")
-    parser.add_argument("--name", metavar="NAME", help="of provider and grant; the URL's host unless named")
+    parser.add_argument("--name", metavar="NAME", help="what provider and grant are to be called (the URL's host)")
     parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
-    parser.add_argument("--client-id", metavar="ID", help="a public client that was registered by hand")
+    parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
     parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
     parser.add_argument(
-        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="%(default)s unless named"
+        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
     )
     then = parser.add_mutually_exclusive_group()
-    then.add_argument("--dry-run", action="store_true", help="register and write nothing, show what would be written")
+    then.add_argument(
+        "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
+    )
     then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
 def _unlock(parser: ArgumentParser) -> None:
-    parser.add_argument("--new", action="store_true", help="choose the passphrase of a store that has none yet")
+    parser.add_argument("--new", action="store_true", help="choose the passphrase of a new store")
 
 
 def _key(parser: ArgumentParser) -> None:
-    parser.add_argument("what", metavar="rotate", choices=("rotate",), help="to the key that [daemon] key names by now")
-    parser.add_argument("--full", action="store_true", help="seal everything anew under a new data key as well")
-    parser.add_argument("--passphrase", action="store_true", help="to a passphrase that you choose now")
+    parser.add_argument("what", metavar="rotate", choices=("rotate",), help="to the key that [daemon] key names now")
+    parser.add_argument(
+        "--full", action="store_true", help="make a new data key too, and seal everything anew under it"
+    )
+    parser.add_argument("--passphrase", action="store_true", help="to a passphrase, which you choose now")
 
 
 def _restore(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="what brokerctl backup has made")
-    parser.add_argument("--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="(%(default)s)")
-    parser.add_argument("--force", action="store_true", help="where there is a store: keep it under another name")
+    parser.add_argument("file", metavar="FILE", help="what brokerctl backup has written")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="where the store is to lie (%(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="where a store lies already, keep it under another name")
 
 
 def _keygen(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="must not be there yet")
+    parser.add_argument("file", metavar="FILE", help="where to write it; nothing may be there yet")
 
 
 def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[str, ArgumentParser]]:
@@ -238,7 +287,7 @@ def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[st
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True, prog=parser.prog)
     for name, words in known.items():
         action = actions.add_parser(
-            name, help=words, description=words.capitalize() + ".", formatter_class=Formatter, allow_abbrev=False
+            name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
         )
         action.set_defaults(parser=action)
         yield name, action
@@ -247,19 +296,23 @@ def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[st
 def _recipe(parser: ArgumentParser) -> None:
     for name, action in _actions(parser, RECIPE_ACTIONS):
         if name != "list":
-            action.add_argument("recipe", metavar="RECIPE", help="a file that ends in .toml, or a name of the list")
+            action.add_argument("recipe", metavar="RECIPE", help="a file that ends in .toml, or a name from the list")
         if name == "try":
             _try(action)
 
 
 def _try(parser: ArgumentParser) -> None:
-    parser.add_argument("--base-url", metavar="URL", required=True, help="the provider's")
+    parser.add_argument("--base-url", metavar="URL", required=True, help="where the provider's API is")
     parser.add_argument(
-        "--credentials", metavar="FILE", help='TOML: a line for each, such as password = { file = "…" }'
+        "--credentials", metavar="FILE", help='a TOML file, a line for each, such as password = { file = "…" }'
     )
-    parser.add_argument("--setting", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
-    parser.add_argument("--ca-file", metavar="FILE", help="trusted instead of the system's authorities")
-    parser.add_argument("--operation", choices=("issue", "renew", "revoke"), default="issue", help="(issue)")
+    parser.add_argument(
+        "--setting", metavar="NAME=VALUE", action="append", default=[], help="a setting of the recipe; may be repeated"
+    )
+    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
+    parser.add_argument(
+        "--operation", choices=("issue", "renew", "revoke"), default="issue", help="what to ask for (issue)"
+    )
 
 
 def _audit(parser: ArgumentParser) -> None:
@@ -278,7 +331,7 @@ def _tail(parser: ArgumentParser) -> None:
 
 
 def _completion(parser: ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, nargs="?", default="bash")
+    parser.add_argument("shell", choices=SHELLS, nargs="?", default="bash", help="the shell's name (bash)")
 
 
 def _number(text: str) -> int:
@@ -319,9 +372,9 @@ def _later(module: str, function: str) -> Callable[..., int]:
     return run
 
 
-USAGE_OF_EXEC = "brokerctl exec GRANT [--env NAME] -- CMD …"
+USAGE_OF_EXEC = "brokerctl exec GRANT [--env NAME] [OPTION]… -- CMD …"
 RECIPE_ACTIONS = {
-    "list": "name the recipes that there are",
+    "list": "list the recipes that there are",
     "show": "print a recipe, to copy it",
     "check": "find the mistakes in a recipe, and say what it does",
     "try": "ask the real server once, and show what was sent, came and was read",
@@ -334,27 +387,35 @@ LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion")  # need no
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
-    "proof": ("print the headers of one request with a token that is bound to a key", _proof, _later("fetch", "proof")),
+    "proof": (
+        "print the headers of one request with a token that is bound to a key (DPoP)",
+        _proof,
+        _later("fetch", "proof"),
+    ),
     "watch": ("print a line whenever a grant has a new token, or none any more", _watch, _later("fetch", "watch")),
     "status": ("show states, expiries, next renewals and last errors", _status, _later("status", "status")),
-    "explain": ("say who would get a token, by which rule, or why not", _explain, _later("explain", "explain")),
+    "explain": (
+        "say whether a process gets a token, by which rule, or why not",
+        _explain,
+        _later("explain", "explain"),
+    ),
     "refresh": ("renew a token now, and try a misconfigured grant again", _grant, _later("change", "refresh")),
     "revoke": ("end a grant: serve nothing more, tell the provider", _revoke, _later("change", "revoke")),
     "login": ("log in for a grant, as a person, with a browser here or elsewhere", _login, _later("login", "login")),
     "import": ("give a grant a refresh token, read from stdin", _grant, _later("change", "import_token")),
-    "reload": ("read the configuration again, all or nothing", _nothing, _later("change", "reload")),
+    "reload": ("have brokerd read its configuration again, all or nothing", _nothing, _later("change", "reload")),
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
-    "trust": ("agree to the endpoints that a provider's metadata names", _provider, _later("change", "trust")),
+    "trust": ("agree to the endpoints that a provider's metadata names now", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
-    "lock": ("drop keys and tokens from memory; serve nothing until unlock", _nothing, _later("keys", "lock")),
-    "unlock": ("get the key again, or give the passphrase; serve", _unlock, _later("keys", "unlock")),
+    "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
+    "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),
     "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),
     "backup": ("write a copy of the store, sealed as it is, while brokerd runs", _keygen, _later("backup", "backup")),
     "restore": ("put a backup into a state directory that no brokerd uses", _restore, _later("backup", "restore")),
     "keygen": ("make a key file, never over an existing one", _keygen, _later("local", "keygen")),
     "recipe": ("list, show, check and try recipes", _recipe, _later("recipe", "recipe")),
-    "completion": ("print a completion script for a shell", _completion, _later("local", "completion")),
+    "completion": ("print a completion script for a shell", _completion, _later("completion", "completion")),
     "version": ("print the versions of brokerctl and brokerd", _nothing, _later("local", "version")),
 }

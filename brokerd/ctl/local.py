@@ -1,4 +1,4 @@
-# The commands that need no daemon: keygen, completion, and version, which asks it if there is one.
+# The commands that need no daemon: keygen, and version, which asks it if there is one.
 from __future__ import annotations
 
 from brokerd_client import BrokerError
@@ -26,16 +26,6 @@ def keygen(arguments: Namespace) -> int:
     except OSError as error:
         raise Failed(f"{plain(str(path))} cannot be made: {error.strerror}; name a file in a writable folder") from None
     write(f"{plain(str(path))}: made; keep a copy away from the store, which nobody can read without it")
-    return 0
-
-
-def completion(arguments: Namespace) -> int:
-    """Print a completion script."""
-    import shtab
-
-    from brokerd.ctl.arguments import make_parser
-
-    write(shtab.complete(make_parser(), arguments.shell).rstrip("\n"))
     return 0
 
 

@@ -30,14 +30,15 @@ COLOURS = {
 def status(broker: Broker, arguments: Namespace) -> int:
     """Show it once, or every second."""
     params = {"grants": arguments.grants} if arguments.grants else {}
-    if arguments.watch and not arguments.json and sys.stdout is not None and sys.stdout.isatty():
+    if arguments.watch and not (arguments.json or arguments.names) and sys.stdout is not None and sys.stdout.isatty():
         return _live(broker, params)
     while True:
         found = broker.call("status", **params)
         if arguments.verify:
             for grant in found["grants"]:
                 grant["verified"] = _verified(broker, grant["name"])
-        write(_as_json(found) if arguments.json else _as_text(found))
+        for line in _lines(found, arguments):
+            write(line)
         if not arguments.watch:
             return 0
         time.sleep(PAUSE)
@@ -49,6 +50,12 @@ def _verified(broker: Broker, grant: str) -> dict[str, Any]:
         return dict(broker.call("verify", grant=grant))
     except BrokerError as error:
         return {"grant": grant, "access_token": None, "refresh_token": None, "detail": error.message}
+
+
+def _lines(found: dict[str, Any], arguments: Namespace) -> list[str]:
+    if arguments.names:
+        return [plain(grant["name"]) for grant in found["grants"]]
+    return [_as_json(found) if arguments.json else _as_text(found)]
 
 
 def _as_json(found: dict[str, Any]) -> str:

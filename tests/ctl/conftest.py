@@ -11,6 +11,7 @@ import pytest
 
 from tests.client.daemon import Daemon
 
+NOT_RUN = pytest.StashKey[list[str]]()
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -33,6 +34,12 @@ def brokerctl() -> Run:
         return subprocess.run([*program(), *words], timeout=30, env=dict(os.environ), **settings)
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason in sorted(set(terminalreporter.config.stash.get(NOT_RUN, []))):
+        terminalreporter.ensure_newline()
+        terminalreporter.write_line(f"DID NOT RUN: {reason}", red=True, bold=True)
 
 
 def program() -> list[str]:

@@ -172,22 +172,6 @@ def test_what_is_no_key_is_refused_with_a_remedy(text: str) -> None:
         keys.parse(text)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion_scripts_are_made_of_the_real_commands(brokerctl: Run, shell: str) -> None:
-    done = brokerctl("completion", shell)
-    assert (done.returncode, done.stderr) == (0, "")
-    for word in ("brokerctl", "keygen", "min-ttl", "revoke"):
-        assert word in done.stdout
-
-
-def test_bash_can_read_its_completion_script(brokerctl: Run) -> None:
-    script = brokerctl("completion").stdout
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    words = 'COMP_WORDS=(brokerctl re); COMP_CWORD=1; _shtab_brokerctl brokerctl re brokerctl; echo "${COMPREPLY[@]}"'
-    done = subprocess.run(["bash"], input=f"{script}\n{words}", text=True, capture_output=True, check=True)
-    assert {"refresh", "revoke", "reload"} <= set(done.stdout.split())
-
-
 def test_version_names_both_sides(daemon: Daemon, brokerctl: Run) -> None:
     daemon.answers["hello"] = lambda params: {"server": "9.8", "protocol": 1}
     ours, theirs = brokerctl("version").stdout.splitlines()

@@ -106,7 +106,7 @@ def test_something_else_at_the_socket_is_1(brokerctl: Run, tmp_path: Path) -> No
         (["exec", "ix"], "expected -- and what to run"),
         (["exec", "ix", "--"], "expected -- and what to run"),
         (["watch"], "the following arguments are required: GRANT"),
-        (["completion", "fish"], "invalid choice"),
+        (["completion", "ksh"], "invalid choice"),
         (["--sock", "x", "get", "ix"], "no command 'x'"),
         (["--verbose"], "no option --verbose"),
         (["--socket"], "expected one argument"),

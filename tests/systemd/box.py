@@ -137,6 +137,7 @@ def brokerd_mounts() -> dict[Path, str]:
     packages = Path(site.getsitepackages()[0])
     return {
         ROOT / "brokerd": "/opt/brokerd/lib/own/brokerd",
+        ROOT / "docs": "/opt/brokerd/lib/own/docs",  # brokerd.toml(5) is made of them; a wheel has a copy
         ROOT / "client": "/opt/brokerd/lib/client",
         packages: "/opt/brokerd/lib/packages",
     }

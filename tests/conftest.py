@@ -1,13 +1,21 @@
-"""What all tests share: the fixtures of the real servers, and the loud word at the end when one could not run."""
+"""What all tests share: the fixtures of the real servers, and the loud word at the end on what could not run."""
+
+import signal
 
 import pytest
 
-from tests.realservers.fixtures import DID_NOT_RUN, real_oidc, real_simplejwt, start_oidc, start_simplejwt
+from tests.announced import announcements
+from tests.realservers.fixtures import real_oidc, real_simplejwt, start_oidc, start_simplejwt
 
 __all__ = ["real_oidc", "real_simplejwt", "start_oidc", "start_simplejwt"]
 
 
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it leaves in the background; so
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # would be the programs that tests interrupt
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason in terminalreporter.config.stash.get(DID_NOT_RUN, []):
+    for said in announcements(terminalreporter.getreports("skipped")):
         terminalreporter.ensure_newline()
-        terminalreporter.write_line(f"REAL SERVERS DID NOT RUN: {reason}", red=True, bold=True)
+        terminalreporter.write_line(said, red=True, bold=True)

@@ -1,4 +1,4 @@
-"""A brokerd for each test that asks for one, and the loud word where a test could not run as this user."""
+"""A brokerd for each test that asks for one, and what tests that act as other users need."""
 
 import os
 import tempfile
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.announced import did_not_run
 from tests.daemon.harness import Api, Brokerd, Serving, User, remove
 
 LINES = 100  # of the log, shown where a test fails
-NOT_ROOT = pytest.StashKey[list[str]]()  # in the config's stash: the tests that need root and did not run
 
 
 @pytest.fixture
@@ -51,17 +51,10 @@ def serving(nursery: trio.Nursery) -> Serving:
 def as_root(request: pytest.FixtureRequest) -> None:
     """For tests that act as other users or mount; they are announced at the end where they could not run."""
     if os.geteuid() != 0:
-        request.config.stash.setdefault(NOT_ROOT, []).append(request.node.name)
-        pytest.skip("needs root")
+        did_not_run(request.node.name, "it needs root")
 
 
 @pytest.fixture
 def other_user(as_root: None) -> User:
     """A user whom nobody knows."""
     return User(60_900, 60_900)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name in terminalreporter.config.stash.get(NOT_ROOT, []):
-        terminalreporter.ensure_newline()
-        terminalreporter.write_line(f"DID NOT RUN, IT NEEDS ROOT: {name}", red=True, bold=True)

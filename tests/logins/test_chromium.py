@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.announced import did_not_run
 from tests.daemon.harness import Brokerd
 from tests.logins.chromium import PROGRAM, Chromium
 from tests.logins.terminal import Terminal
 from tests.logins.test_browser import grant, provider, start_url
 from tests.realservers import OidcProvider, introspect
-from tests.realservers.fixtures import DID_NOT_RUN
 
 pytestmark = pytest.mark.real
 FILL_IN = """(() => {
@@ -25,11 +25,9 @@ NEXT = "document.readyState === 'complete' && document.querySelector('form') !==
 
 
 @pytest.fixture
-def chromium(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Chromium]:
+def chromium(tmp_path: Path) -> Iterator[Chromium]:
     if PROGRAM is None:
-        reason = "the login in a real browser needs chromium"
-        request.config.stash.setdefault(DID_NOT_RUN, []).append(reason)
-        pytest.skip(reason)
+        did_not_run("A REAL BROWSER", "the login in it needs chromium")
     browser = Chromium(tmp_path)
     yield browser
     browser.close()

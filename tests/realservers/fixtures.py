@@ -10,67 +10,54 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from tests.announced import did_not_run
 from tests.realservers import OidcProvider, Server, SimpleJwt, UnavailableError, oidc_provider, simplejwt
 
-DID_NOT_RUN = pytest.StashKey[list[str]]()  # in the config's stash: why, each reason once
 S = TypeVar("S", bound=Server)
 
 
 @pytest.fixture(scope="session")
-def real_oidc(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]:
+def real_oidc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]:
     with contextlib.ExitStack() as servers:
-        yield _run(request.config, servers, oidc_provider(tmp_path_factory.mktemp("oidc-provider")))
+        yield _run(servers, oidc_provider(tmp_path_factory.mktemp("oidc-provider")))
 
 
 @pytest.fixture(scope="session")
-def real_simplejwt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleJwt]:
+def real_simplejwt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleJwt]:
     with contextlib.ExitStack() as servers:
-        yield _run(request.config, servers, simplejwt(tmp_path_factory.mktemp("simplejwt")))
+        yield _run(servers, simplejwt(tmp_path_factory.mktemp("simplejwt")))
 
 
 @pytest.fixture
-def start_oidc(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., OidcProvider]]:
+def start_oidc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., OidcProvider]]:
     """start_oidc(folder=None, **arguments of oidc_provider) -> OidcProvider, which ends with the test."""
     with contextlib.ExitStack() as servers:
 
         def start(folder: Path | None = None, **arguments: Any) -> OidcProvider:
             folder = folder or tmp_path_factory.mktemp("oidc-provider")
-            return _run(request.config, servers, oidc_provider(folder, **arguments))
+            return _run(servers, oidc_provider(folder, **arguments))
 
         yield start
 
 
 @pytest.fixture
-def start_simplejwt(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., SimpleJwt]]:
+def start_simplejwt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., SimpleJwt]]:
     """start_simplejwt(folder=None, **arguments of simplejwt) -> SimpleJwt, which ends with the test."""
     with contextlib.ExitStack() as servers:
 
         def start(folder: Path | None = None, **arguments: Any) -> SimpleJwt:
             folder = folder or tmp_path_factory.mktemp("simplejwt")
-            return _run(request.config, servers, simplejwt(folder, **arguments))
+            return _run(servers, simplejwt(folder, **arguments))
 
         yield start
 
 
-def _run(config: pytest.Config, servers: contextlib.ExitStack, server: AbstractContextManager[S]) -> S:
+def _run(servers: contextlib.ExitStack, server: AbstractContextManager[S]) -> S:
     try:
         return servers.enter_context(server)
     except UnavailableError as error:
-        _did_not_run(config, str(error))
-
-
-def _did_not_run(config: pytest.Config, reason: str) -> NoReturn:
-    reasons = config.stash.setdefault(DID_NOT_RUN, [])
-    if reason not in reasons:
-        reasons.append(reason)
-    if os.environ.get("BROKERD_REQUIRE_REAL") == "1":
-        pytest.fail(f"BROKERD_REQUIRE_REAL=1, and {reason}", pytrace=False)
-    pytest.skip(reason)
+        did_not_run("REAL SERVERS", str(error), required=os.environ.get("BROKERD_REQUIRE_REAL") == "1")

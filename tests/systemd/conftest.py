@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.announced import did_not_run
 from tests.providers import OAUTH2_CLIENT, OAUTH2_SECRET
 from tests.systemd.box import ROOT, Box, booted, missing
 
-DID_NOT_RUN = pytest.StashKey[list[str]]()
 PROVIDER = """\
 [Service]
 Environment=PYTHONPATH=/opt/brokerd/lib/own:/opt/brokerd/lib/client:/opt/brokerd/lib/packages PYTHONDONTWRITEBYTECODE=1
@@ -27,10 +27,9 @@ credentials = {{ client_id = "{OAUTH2_CLIENT}", client_secret = {{ file = "/etc/
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Box]:
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     if (reason := missing()) is not None:
-        request.config.stash.setdefault(DID_NOT_RUN, []).append(reason)
-        pytest.skip(reason)
+        did_not_run("SYSTEMD TESTS", reason)
     files = {"/etc/brokerd/brokerd.toml": CONFIGURATION, "/etc/systemd/system/provider.service": PROVIDER}
     with booted(tmp_path_factory.mktemp("box"), files, {ROOT / "tests": "/opt/brokerd/lib/own/tests"}) as made:
         made.run("systemctl", "start", "provider.service")
@@ -40,9 +39,3 @@ def box(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
         made.run("/opt/brokerd/bin/brokerctl", "keygen", "/etc/brokerd/key")
         made.run("chown", "brokerd:", "/etc/brokerd/key")
         yield made
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason in sorted(set(terminalreporter.config.stash.get(DID_NOT_RUN, []))):
-        terminalreporter.ensure_newline()
-        terminalreporter.write_line(f"SYSTEMD TESTS DID NOT RUN: {reason}", red=True, bold=True)

@@ -50,11 +50,11 @@ class GrantSettings:
     credentials: Mapping[str, SecretSource]
     settings: Mapping[str, object]
     pace: Pace
+    asked: str = field(init=False, repr=False)  # as text to compare: where it changes, a new token is got (law 14)
 
-    @property
-    def asked(self) -> str:
-        """What its tokens are asked for, as text to compare: where it changes, a new token is got (law 14)."""
-        return repr(sorted((key, value) for key, value in self.settings.items() if key not in NOT_ASKED))
+    def __post_init__(self) -> None:
+        asked = sorted((key, value) for key, value in self.settings.items() if key not in NOT_ASKED)
+        object.__setattr__(self, "asked", repr(asked))  # once: it is looked at by every get of a variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ async def test_all_waiters_for_a_variant_share_a_failure(autojump_clock: MockClo
 async def test_the_grants_own_renewal_is_not_held_up_by_variants(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path, UNSCOPED + f"scope = {MANY[:1_000]}\n") as made:
         await imported(made)
-        made.provider.takes = 5.0
+        made.provider.takes = 15.0
         async with trio.open_nursery() as nursery:
 
             async def ask_without_end(number: int) -> None:

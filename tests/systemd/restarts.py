@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.systemd.box import Box
+from tests.systemd.box import Box, missing
 from tests.systemd.installation import installed
 
 RATE, APPLICATIONS = 200.0, 4  # fetches a second of all of them together; every other one keeps its connection
@@ -66,6 +66,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to fetch (default: %(default)s)")
     parser.add_argument("--every", type=float, default=4.0, help="seconds between restarts (default: %(default)s)")
     arguments = parser.parse_args()
+    if (reason := missing()) is not None:
+        raise SystemExit(reason)
     restarted = 0
 
     def goes_on(times: int) -> bool:

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate mutants torture fuzz soak clean
+.PHONY: help setup demo test check format lock bench simulate mutants torture restarts fuzz soak clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -49,6 +49,10 @@ mutants: .venv/.made ## whether the simulation finds deliberate bugs
 TIMES ?= 200
 torture: .venv/.made ## kill the real daemon at every point, with real servers (TIMES=200)
 	$(BIN)/python -m tests.torture --times $(TIMES)
+
+restarts: SECONDS ?= 60
+restarts: .venv/.made ## restart and kill the service under 200 fetches a second: is any lost? (SECONDS=60)
+	$(BIN)/python -m tests.systemd.restarts --seconds $(SECONDS)
 
 # atheris is no part of the lock: it has wheels for few platforms. Its stamp goes with .venv when that is made anew.
 .venv/.fuzz: .venv/.made requirements/fuzz.txt

@@ -104,15 +104,20 @@ def check_configuration(path: str) -> str:
             raise ConfigError(error.reason, key=f"providers.{provider.name}", file=path) from None
     for grant in configuration.grants.values():
         for name, source in grant.credentials.items():
-            if source.command is None:  # a command may need the network
+            if _can_be_checked(source):
                 with as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
                     read_secret(source)
-    for source in key_sources(configuration.daemon)[:1]:
-        if source.command is None:
+    for source in key_sources(configuration)[:1]:
+        if _can_be_checked(source):
             read_key(configuration.path, source)
     counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
     words = ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
     return f"{path}: the configuration is right: {words}"
+
+
+def _can_be_checked(source: SecretSource) -> bool:
+    """A command may need the network; systemd gives its credentials to the unit alone."""
+    return source.command is None and (source.credential is None or "CREDENTIALS_DIRECTORY" in os.environ)
 
 
 # -- running
@@ -296,7 +301,7 @@ class Daemon:
             configuration = await in_thread(functools.partial(loaded, self.path))
         except ConfigError as error:
             raise Failure(Code.MISCONFIGURED, f"nothing has changed: {error}") from None
-        return key_sources(configuration.daemon)
+        return key_sources(configuration)
 
     async def read_key(self, source: SecretSource) -> bytes:
         try:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from brokerd.config import Configuration, DaemonSettings, load
+from brokerd.config import Configuration, load
+from brokerd.config.tables import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
@@ -20,6 +21,8 @@ from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, in_thread
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
+CREDENTIAL = "brokerd.key"  # as brokerd.service loads it
+SEALED = ("/etc/credstore.encrypted", "/run/credstore.encrypted")  # where systemd finds it
 EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 2, 4
 
 
@@ -36,7 +39,7 @@ def loaded(path: str) -> Configuration:
     configuration = load(path)
     grants = configuration.grants.values()
     credentials = (source for grant in grants for source in grant.credentials.values())
-    for source in (*key_sources(configuration.daemon), *credentials):
+    for source in (*key_sources(configuration), *credentials):
         if source.env is not None:
             with contextlib.suppress(UnicodeError):  # who reads it says so
                 environment.take(source.env)
@@ -70,7 +73,7 @@ def refuse(faults: list[str]) -> None:
 
 async def opened_store(configuration: Configuration) -> Store:
     """The store in the state directory, which is ours alone from now on."""
-    sources = key_sources(configuration.daemon)
+    sources = key_sources(configuration)
     found: Iterable[bytes | None] = (read_key(configuration.path, source) for source in sources) if sources else (None,)
     return await in_thread(functools.partial(_store_with, found, configuration))
 
@@ -90,11 +93,23 @@ def _store_with(found: Iterable[bytes | None], configuration: Configuration) -> 
     raise CannotStart(str(wrong))
 
 
-def key_sources(settings: DaemonSettings) -> tuple[SecretSource, ...]:
+def key_sources(configuration: Configuration) -> tuple[SecretSource, ...]:
     """Where the key is to be had, the present one first; none: it is a passphrase."""
-    if settings.key is None:
+    settings = configuration.daemon
+    if settings.passphrase:
         return ()
-    return (settings.key,) if settings.previous_key is None else (settings.key, settings.previous_key)
+    key = settings.key or _installed_key(configuration.path)
+    return (key,) if settings.previous_key is None else (key, settings.previous_key)
+
+
+def _installed_key(path: str) -> SecretSource:
+    """Where `brokerctl install` puts it: a credential that systemd gives its unit, else beside the configuration."""
+    beside = Path(path).absolute().with_name("key")
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    folders = (given,) if given else () if is_there(beside) else SEALED
+    if any(is_there(Path(folder) / CREDENTIAL) for folder in folders):
+        return SecretSource(credential=CREDENTIAL)
+    return SecretSource(file=str(beside))
 
 
 def read_key(path: str, source: SecretSource) -> bytes:

@@ -76,6 +76,7 @@ LAYERS = (
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
     Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", EDGE)),  # builds what it needs, as the daemon does
     Layer("brokerd.installation", (CORE, "brokerd.config", EDGE)),
+    Layer("brokerd.installing", ("brokerd.config", "brokerd.installation")),
     Layer("brokerd.daemon", ("brokerd",)),
     Layer("brokerd.ctl", (CLIENT,), world=STDLIB),  # at top level; see the tests
 )

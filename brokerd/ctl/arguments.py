@@ -278,6 +278,24 @@ def _restore(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="where a store lies already, keep it under another name")
 
 
+def _uninstall(parser: ArgumentParser) -> None:
+    _install(parser)
+    parser.add_argument("--purge", action="store_true", help="delete configuration, key, tokens and user as well")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _install(parser: ArgumentParser) -> None:
+    _whose(parser.add_mutually_exclusive_group(required=True))
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, say what would be done")
+    parser.add_argument("--prefix", metavar="DIR", help="(/usr/local, for a user ~/.local)")
+    parser.add_argument("--root", metavar="DIR", help="files alone, into an image or a package that is built in DIR")
+
+
+def _whose(group: Any) -> None:
+    group.add_argument("--system", action="store_true", help="for all of this machine")
+    group.add_argument("--user", action="store_true", help="for yourself alone")
+
+
 def _keygen(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="where to write it; nothing may be there yet")
 
@@ -383,7 +401,7 @@ AUDIT_ACTIONS = {
     "verify": "say whether anybody changed, removed or reordered a line",
     "tail": "print the newest entries",
 }
-LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion")  # need no daemon
+LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion", "install", "uninstall")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -409,6 +427,12 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "trust": ("agree to the endpoints that a provider's metadata names now", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
+    "install": (
+        "put units, pages, user, key and an example configuration in place",
+        _install,
+        _later("install", "install"),
+    ),
+    "uninstall": ("take away what install put there", _uninstall, _later("install", "uninstall")),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),
     "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),

@@ -73,9 +73,9 @@ def links(layout: Layout, programs: Path) -> dict[Path, Path]:
     return {layout.prefix / "bin" / name: programs / name for name in ("brokerctl", "brokerd")}
 
 
-def example(layout: Layout) -> str:
-    """A configuration of nothing, with all that it could be in comments."""
-    return _text(SYSTEMD / "brokerd.toml").replace(str(Path(DEFAULT_CONFIG).parent), str(layout.config.parent))
+def example(main: Path) -> str:
+    """A configuration of nothing, with all that it could be in comments, for that file."""
+    return _text(SYSTEMD / "brokerd.toml").replace(str(Path(DEFAULT_CONFIG).parent), str(main.parent))
 
 
 def why_hidden(program: Path) -> str | None:

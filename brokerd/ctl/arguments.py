@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HELP_WIDTH = 100  # columns
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
+INIT_GRANTS = ("device_code", "authorization_code", "client_credentials")
 SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = {
     0: "done",
@@ -258,6 +259,32 @@ def _add(parser: ArgumentParser) -> None:
     then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
+def _init(parser: ArgumentParser) -> None:
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--recipe", metavar="NAME", help="for a provider with a recipe; see brokerctl recipe list")
+    way.add_argument("--issuer", metavar="URL", help="for an OAuth 2.0 authorization server")
+    parser.add_argument("--base-url", metavar="URL", help="for a recipe: the provider's address")
+    parser.add_argument("--grant-type", choices=INIT_GRANTS, help="for an issuer (the best login that it has)")
+    parser.add_argument(
+        "--name", metavar="NAME", help="of provider and grant; the recipe's or the URL's host unless named"
+    )
+    parser.add_argument("--credential", metavar="NAME=ID", action="append", default=[], help="one that is no secret")
+    words = "one that is; without it a terminal asks for it"
+    parser.add_argument("--credential-file", metavar="NAME=FILE", action="append", default=[], help=words)
+    parser.add_argument(
+        "--setting", metavar="NAME=VALUE", action="append", default=[], help="of a recipe; may be repeated"
+    )
+    parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
+    parser.add_argument(
+        "--allow", metavar="USER", action="append", default=[], help="who may have its tokens; may be repeated"
+    )
+    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
+    whose = parser.add_mutually_exclusive_group()
+    _whose(whose)
+    whose.add_argument("--config", metavar="FILE", help="this configuration and its key alone, no units")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, show what would be written")
+
+
 def _unlock(parser: ArgumentParser) -> None:
     parser.add_argument("--new", action="store_true", help="choose the passphrase of a new store")
 
@@ -401,7 +428,7 @@ AUDIT_ACTIONS = {
     "verify": "say whether anybody changed, removed or reordered a line",
     "tail": "print the newest entries",
 }
-LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion", "install", "uninstall")  # need no daemon
+LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion", "install", "uninstall", "init")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -433,6 +460,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
         _later("install", "install"),
     ),
     "uninstall": ("take away what install put there", _uninstall, _later("install", "uninstall")),
+    "init": (
+        "begin: install, and write provider, grant and rule for a recipe or issuer",
+        _init,
+        _later("init", "init"),
+    ),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),
     "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),

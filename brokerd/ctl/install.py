@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from brokerd.ctl.key_place import OWNER
 from brokerd.ctl.terminal import Failed, ask, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from brokerd.installing import Layout
 
 FOLDERS = ("conf.d", "recipes", "secrets")  # beside the configuration, as tmpfiles.d/brokerd.conf has them
-OWNER = "brokerd"
 
 
 def install(arguments: Namespace) -> int:
     """Put everything in place, and say what comes next."""
     setup = Setup(arguments)
+    if setup.package:
+        raise Failed(f"{setup.package} is there, by a package; it needs nothing more, or remove that first")
     setup.put_in_place()
     if setup.is_image:
         return 0
@@ -70,16 +72,19 @@ class Setup:
             raise Failed(f"{plain(words)}; delete it, and install again") from None
 
     def put_in_place(self) -> None:
-        """Raises Failed."""
-        programs = self._programs()
+        """Beside a package only what that leaves to be made. Raises Failed."""
+        from brokerd.ctl.key_place import make_key
+
         os.umask(0o022)  # others are to read this, whoever's umask this is
         try:
-            self._put_files(programs)
-            if not self.is_image:
-                self._make_owner()
-                self._make_configuration()
-                self._make_key()
-                self._reload_units()
+            if self.package is None:
+                self._put_files(self._programs())
+            if self.is_image:
+                return
+            self._make_owner()
+            write(first_configuration(self.layout.config, dry=self.dry))
+            write(f"key: {plain(make_key(self.layout.config, self.layout, dry=self.dry))}")
+            self._reload_units()
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -101,6 +106,16 @@ class Setup:
             raise
         except OSError as error:
             raise Failed(f"{plain(str(error.filename))}: {error.strerror}; mend that, and repeat it") from None
+
+    @property
+    def package(self) -> Path | None:
+        """The unit of a package that is installed as well."""
+        from pathlib import Path
+
+        units = Path("/usr/lib/systemd/system")
+        if self.is_image or not self.layout.is_system or units == self.layout.units:
+            return None
+        return unit if (unit := units / "brokerd.service").exists() else None
 
     # -- the parts of an installation
 
@@ -135,15 +150,11 @@ class Setup:
             return programs
         if self.layout.is_system and (why := why_hidden(programs / "brokerd") or why_hidden(Path(sys.executable))):
             raise Failed(f"{plain(why)}; install the package elsewhere: python3 -m venv /opt/brokerd, or pipx --global")
-        for unit in (Path(folder) / "brokerd.service" for folder in ("/usr/lib/systemd/system", "/lib/systemd/system")):
-            if self.layout.is_system and unit.exists() and unit.parent != self.layout.units:
-                raise Failed(f"{unit} is there already, by a package; remove that first, or use it instead")
         return programs
 
     def _put_files(self, programs: Path) -> None:
-        from brokerd.installing import example, files, links
+        from brokerd.installing import files, links
 
-        self._example = example(self.layout)
         texts = files(self.layout, programs, _manuals(), _completions(self.layout))
         self._say((path, self.installed.put(path, text)) for path, text in texts.items())
         if programs != self.layout.prefix / "bin":
@@ -159,25 +170,13 @@ class Setup:
                 if not (each.is_dir() or self.dry):
                     each.mkdir(mode=0o700, parents=True)
             return
+        if self.package is not None:
+            return
         library = self.layout.prefix / "lib"
         write(f"user and group brokerd: {self._word('made', there=_uid() is not None)}")
         self._run("systemd-sysusers", str(library / "sysusers.d/brokerd.conf"), needed=True)
         write(f"{folder} and its folders: {self._word('made', there=folder.is_dir())}")
         self._run("systemd-tmpfiles", "--create", str(library / "tmpfiles.d/brokerd.conf"), needed=True)
-
-    def _make_configuration(self) -> None:
-        from brokerd.edge.drop_in import Files
-
-        main = self.layout.config
-        there = main.exists()
-        if not (there or self.dry):
-            Files().create({main: self._example}, main.parent, private=frozenset())
-        write(f"{plain(str(main))}: {self._word('written, all in comments', there=there)}")
-
-    def _make_key(self) -> None:
-        from brokerd.ctl.key_place import make_key
-
-        write(f"key: {plain(make_key(self.layout, OWNER if self.layout.is_system else None, dry=self.dry))}")
 
     def _reload_units(self) -> None:
         from brokerd.edge import service_manager
@@ -241,6 +240,19 @@ class Setup:
             write(plain(str(error)))
         else:
             write(" ".join(command))
+
+
+def first_configuration(main: Path, *, dry: bool) -> str:
+    """What was done, or found. Raises OSError."""
+    from brokerd.edge.drop_in import Files
+    from brokerd.installing import example
+
+    if main.exists():
+        return f"{plain(str(main))}: there already"
+    if dry:
+        return f"{plain(str(main))}: would be written, all in comments"
+    Files().create({main: example(main)}, main.parent, private=frozenset())
+    return f"{plain(str(main))}: written, all in comments"
 
 
 def _uid() -> int | None:

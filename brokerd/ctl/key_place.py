@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from brokerd.config import Configuration
     from brokerd.installing import Layout
 
+OWNER = "brokerd"  # of the system's
 COPY = "keep a copy of it away from the store, which nobody can read without it"
 
 
-def make_key(layout: Layout, owner: str | None, *, dry: bool) -> str:
-    """What was done, or found. `owner`: whose a key file has to be, if not ours. Raises Failed, OSError."""
+def make_key(main: Path, layout: Layout | None, *, dry: bool) -> str:
+    """What was done, or found, for the configuration in `main`. `layout`: of the installation, if that is one. Raises
+    Failed, OSError."""
     from pathlib import Path
 
     from brokerd.config import Configuration, load
@@ -21,7 +23,6 @@ def make_key(layout: Layout, owner: str | None, *, dry: bool) -> str:
     from brokerd.ctl.terminal import Failed
     from brokerd.installation import key_sources
 
-    main = layout.config
     try:
         configuration = load(main) if main.exists() else Configuration(str(main))
     except ConfigError as error:
@@ -36,18 +37,19 @@ def make_key(layout: Layout, owner: str | None, *, dry: bool) -> str:
     path = Path(sources[0].file)
     if path.exists():
         return f"there already: {path}"
-    store = Path(configuration.daemon.state_dir or layout.state) / "brokerd.db"
-    if store.exists():
+    if layout is not None and (store := Path(configuration.daemon.state_dir or layout.state) / "brokerd.db").exists():
         return f"NONE IS THERE, and none was made: put the one that opens {store} to {path}"
-    return _made(path, configuration, layout, owner, dry=dry)
+    return _made(path, configuration, layout, dry=dry)
 
 
-def _made(path: Path, configuration: Configuration, layout: Layout, owner: str | None, *, dry: bool) -> str:
+def _made(path: Path, configuration: Configuration, layout: Layout | None, *, dry: bool) -> str:
     from brokerd.edge import keys
     from brokerd.edge.service_manager import CommandFailed, seal
     from brokerd.installation import CREDENTIAL
 
-    if not layout.is_system:
+    if layout is None:
+        why = "as --config has it"
+    elif not layout.is_system:
         why = "a user's systemd unseals no credentials before version 256"
     elif configuration.daemon.key is not None:
         why = "the configuration names that file"
@@ -63,8 +65,8 @@ def _made(path: Path, configuration: Configuration, layout: Layout, owner: str |
     if dry:
         return f"would be made as {path} ({why})"
     keys.create(path)
-    if owner is not None:
+    if layout is not None and layout.is_system:
         import shutil
 
-        shutil.chown(path, owner, owner)
+        shutil.chown(path, OWNER, OWNER)
     return f"made as {path}, open to brokerd alone, and not sealed ({why}); {COPY}"

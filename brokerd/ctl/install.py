@@ -75,7 +75,6 @@ class Setup:
         """Beside a package only what that leaves to be made. Raises Failed."""
         from brokerd.ctl.key_place import make_key
 
-        os.umask(0o022)  # others are to read this, whoever's umask this is
         try:
             if self.package is None:
                 self._put_files(self._programs())

@@ -90,7 +90,8 @@ class Installed:
     def _make_folders(self, folder: Path) -> None:
         for each in reversed((folder, *folder.parents)):
             if not self.at(each).exists():
-                self.at(each).mkdir(mode=0o755)
+                self.at(each).mkdir()
+                self.at(each).chmod(0o755)  # whatever the umask is: others are to read this
                 self._folders.append(str(each))
 
 

@@ -67,6 +67,10 @@ class Box:
         )
         return done.stdout
 
+    def write(self, path: str, text: str) -> None:
+        """A file of the configuration: root's, and brokerd may read it."""
+        self.run("install", "-D", "-m", "0640", "-g", "brokerd", "/dev/stdin", path, input=text)
+
     def property(self, unit: str, name: str) -> str:
         return self.run("systemctl", "show", "--value", "--property", name, unit).strip()
 
@@ -86,7 +90,8 @@ class Box:
 
 @contextlib.contextmanager
 def booted(folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str]) -> Iterator[Box]:
-    """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it."""
+    """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it. brokerd
+    is a package there that nobody has installed as a service."""
     if (reason := missing()) is not None:
         raise Unavailable(reason)
     inside = folder / "files"

@@ -38,6 +38,24 @@ def test_who_is_not_in_the_group_does_not_get_in(box: Box) -> None:
     assert "permission" in said.lower()
 
 
+def test_programs_of_other_users_are_known_with_the_drop_in_for_it_alone(box: Box) -> None:
+    box.run("useradd", "alice")
+    exe = box.run("readlink", "-f", "/opt/brokerd/bin/python3").strip()
+    rule = f'[[allow]]\ngrants = ["app"]\ncaller = {{ user = "alice", exe = "{exe}" }}\n'
+    box.write("/etc/brokerd/conf.d/alice.toml", rule)
+    box.run("systemctl", "reload", "brokerd")
+    as_alice = ("setpriv", "--reuid=alice", "--regid=alice", "--groups=brokerd", CTL, "get", "app")
+    assert "no grant" in box.run(*as_alice, check=False)
+    drop_in = "/run/systemd/system/brokerd.service.d/executables.conf"
+    box.run("install", "-D", "/usr/local/share/doc/brokerd/drop-ins/executables.conf", drop_in)
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "restart", "brokerd.service")
+    assert box.run(*as_alice) == box.run(CTL, "get", "app")
+    box.run("rm", drop_in, "/etc/brokerd/conf.d/alice.toml")
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "restart", "brokerd.service")
+
+
 def test_a_reload_keeps_the_process_and_a_bad_file_changes_nothing(box: Box) -> None:
     pid, token = box.property("brokerd", "MainPID"), box.run(CTL, "get", "app")
     box.run("systemctl", "reload", "brokerd")

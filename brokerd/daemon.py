@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
+from brokerd_client.wire import pack_error
 
 from brokerd import __version__
 from brokerd.audit import Audit
@@ -75,7 +76,11 @@ def main() -> None:
         trio.run(functools.partial(run, arguments.config))
     except (CannotStart, ConfigError) as error:
         print(f"brokerd: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(getattr(error, "code", EXIT_CONFIGURATION))
+        sys.exit(_status(error))
+
+
+def _status(error: CannotStart | ConfigError) -> int:
+    return error.code if isinstance(error, CannotStart) else EXIT_CONFIGURATION
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,17 +130,21 @@ def _can_be_checked(source: SecretSource) -> bool:
 
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
-    configuration = await in_thread(functools.partial(loaded, path))
-    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration.daemon) as listener:
-        async with trio.open_nursery() as writing:
-            writing.start_soon(store.run)
-            trail = await _trail(configuration, store)
-            if trail is not None:
-                writing.start_soon(trail.run)
-            daemon = Daemon(path, store, configuration, trail)
-            del configuration  # it may hold secrets as text, which `lock` has to let go
-            await daemon.run(listener)
-            writing.cancel_scope.cancel()
+    with _passed() as passed:
+        configuration = await in_thread(functools.partial(loaded, path))
+        with (
+            contextlib.closing(await opened_store(configuration)) as store,
+            _listening(configuration.daemon, passed) as listener,
+        ):
+            async with trio.open_nursery() as writing:
+                writing.start_soon(store.run)
+                trail = await _trail(configuration, store)
+                if trail is not None:
+                    writing.start_soon(trail.run)
+                daemon = Daemon(path, store, configuration, trail)
+                del configuration  # it may hold secrets as text, which `lock` has to let go
+                await daemon.run(listener)
+                writing.cancel_scope.cancel()
 
 
 @dataclass
@@ -378,12 +387,27 @@ def _policy(configuration: Configuration) -> Policy:
 
 
 @contextlib.contextmanager
-def _listening(settings: DaemonSettings) -> Iterator[socket.socket]:
+def _passed() -> Iterator[socket.socket | None]:
+    """systemd's socket, if it passed one. Where a person has to mend something first, nobody is kept waiting at it."""
+    try:
+        passed = listen.from_systemd(os.environ)
+    except listen.CannotListen as error:
+        raise CannotStart(str(error)) from None
+    try:
+        yield passed
+    except (CannotStart, ConfigError) as error:
+        if passed is not None and _status(error) == EXIT_CONFIGURATION:
+            words = "brokerd cannot start; its log says why: journalctl -u brokerd"
+            listen.turn_away(passed, pack_error(None, Failure(Code.MISCONFIGURED, words).as_map()))
+        raise
+
+
+@contextlib.contextmanager
+def _listening(settings: DaemonSettings, passed: socket.socket | None) -> Iterator[socket.socket]:
     """The listening socket. One of our own goes with us; systemd's stays, and keeps those who connect meanwhile."""
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
     try:
-        passed = listen.from_systemd(os.environ)
         if passed is None:
             refuse(place.faults_of_socket(path.parent))
         listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)

@@ -92,17 +92,19 @@ def test_a_key_that_is_missing_or_another_is_refused_and_the_store_left(bare: Bo
     assert "NONE IS THERE" in bare.run(CTL, "install", "--system")
     bare.run("sh", "-c", f"{CTL} keygen /root/other && systemd-creds encrypt --name=brokerd.key /root/other {store}")
     assert "the key that it was made with" in refused(bare)
+    bare.run("sh", "-c", f"echo c2VhbGVkIGJ5IHNvbWVib2R5IGVsc2U= > {store}")
+    assert "Failed to set up credentials" in refused(bare, status="243")
     bare.run("mv", "/root/sealed", store)
     bare.run("systemctl", "start", "brokerd.service")
     assert bare.run(CTL, "get", "ix-api") == token
 
 
-def refused(box: Box) -> str:
+def refused(box: Box, status: str = "2") -> str:
     """What brokerd says when it does not start, and is not started again."""
     box.run("systemctl", "stop", "brokerd.socket", "brokerd.service")
     box.run("systemctl", "start", "brokerd.service", check=False)
     assert box.until("brokerd", "ActiveState", "failed") == "failed"
-    assert box.property("brokerd", "ExecMainStatus") == "2"
+    assert box.property("brokerd", "ExecMainStatus") == status
     return box.journal().rpartition("Starting brokerd.service")[2]
 
 

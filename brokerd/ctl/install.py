@@ -2,6 +2,7 @@
 # place and taken away again. Each thing that is done is said; a second run finds everything there.
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -11,7 +12,7 @@ from brokerd.ctl.terminal import Failed, ask, plain, write
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from brokerd.edge.installed import Done, Installed
@@ -23,8 +24,7 @@ FOLDERS = ("conf.d", "recipes", "secrets")  # beside the configuration, as tmpfi
 def install(arguments: Namespace) -> int:
     """Put everything in place, and say what comes next."""
     setup = Setup(arguments)
-    if setup.package:
-        raise Failed(f"{setup.package} is there, by a package; it needs nothing more, or remove that first")
+    setup.refuse_package()
     setup.put_in_place()
     if setup.is_image:
         return 0
@@ -42,6 +42,8 @@ def install(arguments: Namespace) -> int:
 def uninstall(arguments: Namespace) -> int:
     """Take away what install put there; with --purge what came to be since, too."""
     setup = Setup(arguments)
+    if arguments.purge or not setup.installed:
+        setup.refuse_package()
     if arguments.purge and not (arguments.dry_run or arguments.yes):
         if sys.stdin is None or not sys.stdin.isatty():
             raise Failed("--purge deletes tokens and key for good, and nobody can be asked here; add --yes")
@@ -75,7 +77,7 @@ class Setup:
         """Beside a package only what that leaves to be made. Raises Failed."""
         from brokerd.ctl.key_place import make_key
 
-        try:
+        with _told("install again"):
             if self.package is None:
                 self._put_files(self._programs())
             if self.is_image:
@@ -84,27 +86,24 @@ class Setup:
             write(first_configuration(self.layout.config, dry=self.dry))
             write(f"key: {plain(make_key(self.layout.config, self.layout, dry=self.dry))}")
             self._reload_units()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise Failed(f"{plain(str(error.filename))}: {error.strerror}; mend that, and install again") from None
 
     def take_away(self, *, purge: bool) -> None:
         """Raises Failed."""
         if not self.installed:
             write(f"nothing of brokerd is installed under {plain(str(self.layout.prefix))}")
-        elif not self.is_image:
+        if not self.is_image and (self.installed or purge):
             self._run(*self.control.split(), "disable", "--now", "brokerd.socket", "brokerd.service")
-        try:
+        with _told("repeat it"):
             self._say(self.installed.take_away(everything=True))
             self.installed.save()
             if not self.is_image:
                 self._reload_units()
                 self._purge() if purge else self._keep()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise Failed(f"{plain(str(error.filename))}: {error.strerror}; mend that, and repeat it") from None
+
+    def refuse_package(self) -> None:
+        """Raises Failed."""
+        if self.package is not None:
+            raise Failed(f"{self.package} is a package's: install, upgrade and remove that as packages are")
 
     @property
     def package(self) -> Path | None:
@@ -239,6 +238,17 @@ class Setup:
             write(plain(str(error)))
         else:
             write(" ".join(command))
+
+
+@contextlib.contextmanager
+def _told(remedy: str) -> Iterator[None]:
+    """What the system refuses ends the command with a line that says so."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failed(f"{plain(str(error.filename))}: {error.strerror}; mend that, and {remedy}") from None
 
 
 def first_configuration(main: Path, *, dry: bool) -> str:

@@ -30,10 +30,10 @@ def make_key(main: Path, layout: Layout | None, *, dry: bool) -> str:
     sources = key_sources(configuration)
     if not sources:
         return "a passphrase, as the configuration says: brokerctl unlock --new"
-    if sources[0].credential is not None:
-        return f"there already: the credential {sources[0].credential}"
-    if sources[0].file is None:
+    if sources[0].file is None and configuration.daemon.key is not None:
         return "from where the configuration says"
+    if sources[0].file is None:
+        return f"there already: the credential {sources[0].credential}"
     path = Path(sources[0].file)
     if path.exists():
         return f"there already: {path}"

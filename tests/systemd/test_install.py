@@ -48,6 +48,11 @@ def test_who_has_no_right_to_install_is_told(bare: Box, before: dict[str, str]) 
     as_nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
     assert "--system needs root" in bare.run(*as_nobody, CTL, "install", "--system", check=False)
     assert "brokerd never needs root" in bare.run(CTL, "install", "--user", check=False)
+    package = "/usr/lib/systemd/system/brokerd.service"
+    bare.run("touch", package)
+    for words in (["install"], ["uninstall", "--purge", "--yes"]):
+        assert f"{package} is a package's" in bare.run(CTL, *words, "--system", check=False)
+    bare.run("rm", package)
     assert files(bare) == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import PARSER, ArgumentParser, HelpFormatter
 
+from brokerd.ctl import beginnings
 from brokerd.ctl.terminal import Failed, plain
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 HELP_WIDTH = 100  # columns
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
-INIT_GRANTS = ("device_code", "authorization_code", "client_credentials")
 SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = {
     0: "done",
@@ -240,51 +240,6 @@ def _watch(parser: ArgumentParser) -> None:
     )
 
 
-def _add(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--resource", metavar="URL", help="what the tokens are for: an API, or an MCP server (RFC 9728)"
-    )
-    parser.add_argument("--issuer", metavar="URL", help="the authorization server, where no resource names it")
-    parser.add_argument("--name", metavar="NAME", help="what provider and grant are to be called (the URL's host)")
-    parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
-    parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
-    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
-    parser.add_argument(
-        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
-    )
-    then = parser.add_mutually_exclusive_group()
-    then.add_argument(
-        "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
-    )
-    then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
-
-
-def _init(parser: ArgumentParser) -> None:
-    way = parser.add_mutually_exclusive_group()
-    way.add_argument("--recipe", metavar="NAME", help="for a provider with a recipe; see brokerctl recipe list")
-    way.add_argument("--issuer", metavar="URL", help="for an OAuth 2.0 authorization server")
-    parser.add_argument("--base-url", metavar="URL", help="for a recipe: the provider's address")
-    parser.add_argument("--grant-type", choices=INIT_GRANTS, help="for an issuer (the best login that it has)")
-    parser.add_argument(
-        "--name", metavar="NAME", help="of provider and grant; the recipe's or the URL's host unless named"
-    )
-    parser.add_argument("--credential", metavar="NAME=ID", action="append", default=[], help="one that is no secret")
-    words = "one that is; without it a terminal asks for it"
-    parser.add_argument("--credential-file", metavar="NAME=FILE", action="append", default=[], help=words)
-    parser.add_argument(
-        "--setting", metavar="NAME=VALUE", action="append", default=[], help="of a recipe; may be repeated"
-    )
-    parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
-    parser.add_argument(
-        "--allow", metavar="USER", action="append", default=[], help="who may have its tokens; may be repeated"
-    )
-    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
-    whose = parser.add_mutually_exclusive_group()
-    _whose(whose)
-    whose.add_argument("--config", metavar="FILE", help="this configuration and its key alone, no units")
-    parser.add_argument("--dry-run", action="store_true", help="change nothing, show what would be written")
-
-
 def _unlock(parser: ArgumentParser) -> None:
     parser.add_argument("--new", action="store_true", help="choose the passphrase of a new store")
 
@@ -303,24 +258,6 @@ def _restore(parser: ArgumentParser) -> None:
         "--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="where the store is to lie (%(default)s)"
     )
     parser.add_argument("--force", action="store_true", help="where a store lies already, keep it under another name")
-
-
-def _uninstall(parser: ArgumentParser) -> None:
-    _install(parser)
-    parser.add_argument("--purge", action="store_true", help="delete configuration, key, tokens and user as well")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-
-
-def _install(parser: ArgumentParser) -> None:
-    _whose(parser.add_mutually_exclusive_group(required=True))
-    parser.add_argument("--dry-run", action="store_true", help="change nothing, say what would be done")
-    parser.add_argument("--prefix", metavar="DIR", help="(/usr/local, for a user ~/.local)")
-    parser.add_argument("--root", metavar="DIR", help="files alone, into an image or a package that is built in DIR")
-
-
-def _whose(group: Any) -> None:
-    group.add_argument("--system", action="store_true", help="for all of this machine")
-    group.add_argument("--user", action="store_true", help="for yourself alone")
 
 
 def _keygen(parser: ArgumentParser) -> None:
@@ -452,17 +389,17 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names now", _provider, _later("change", "trust")),
-    "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
+    "add": ("add a provider and a grant, from the URL of what tokens are for", beginnings.add, _later("add", "add")),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
     "install": (
         "put units, pages, user, key and an example configuration in place",
-        _install,
+        beginnings.install,
         _later("install", "install"),
     ),
-    "uninstall": ("take away what install put there", _uninstall, _later("install", "uninstall")),
+    "uninstall": ("take away what install put there", beginnings.uninstall, _later("install", "uninstall")),
     "init": (
         "begin: install, and write provider, grant and rule for a recipe or issuer",
-        _init,
+        beginnings.init,
         _later("init", "init"),
     ),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),

@@ -274,10 +274,6 @@ def _uid() -> int | None:
 
 
 def _manuals() -> dict[str, str]:
-    from importlib.util import find_spec
-
-    if find_spec("brokerd.ctl.manual") is None:
-        return {}
     from brokerd.ctl.manual import pages
 
     return pages()
@@ -285,7 +281,7 @@ def _manuals() -> dict[str, str]:
 
 def _completions(layout: Layout) -> dict[str, str]:
     from brokerd.ctl.arguments import SHELLS
-    from brokerd.ctl.local import completion_script
+    from brokerd.ctl.completion import completion_script
     from brokerd.installing import COMPLETIONS
 
     shells = [shell for shell in SHELLS if shell in COMPLETIONS and (layout.is_system or shell != "zsh")]

@@ -33,6 +33,11 @@ def test_a_package_finds_its_files_laid_out(within: Run, tmp_path: Path) -> None
         "/usr/lib/sysusers.d/brokerd.conf",
         "/usr/lib/tmpfiles.d/brokerd.conf",
         "/usr/share/bash-completion/completions/brokerctl",
+        "/usr/share/fish/vendor_completions.d/brokerctl.fish",
+        "/usr/share/zsh/site-functions/_brokerctl",
+        "/usr/share/man/man1/brokerctl.1",
+        "/usr/share/man/man5/brokerd.toml.5",
+        "/usr/share/man/man8/brokerd.8",
         "/usr/share/doc/brokerd/drop-ins/executables.conf",
         "/usr/bin/brokerctl",
     } <= laid_out(root)

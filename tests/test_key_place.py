@@ -54,6 +54,13 @@ def test_a_key_that_the_configuration_names_is_no_other(main: Path, monkeypatch:
     assert key_sources(load(main)) == ()
 
 
+def test_a_file_beside_the_configuration_is_not_given_up_for_a_credential_of_another_unit(main: Path) -> None:
+    """Outside of a unit: a user's brokerd on a machine that has one of the system's as well."""
+    keys.create(main.with_name("key"))
+    folder(main.parent.parent / "credstore.encrypted", CREDENTIAL)
+    assert place(main) == SecretSource(file=str(main.with_name("key")))
+
+
 def test_check_leaves_out_what_systemd_gives_to_the_unit_alone(main: Path) -> None:
     folder(main.parent.parent / "credstore.encrypted", CREDENTIAL)
     assert "is right" in check_configuration(str(main))

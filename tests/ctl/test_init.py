@@ -21,7 +21,7 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setenv("BROKERD_SOCKET", str(tmp_path / "nobody"))
     folder = tmp_path / "etc"
-    folder.mkdir(mode=0o750)
+    folder.mkdir(mode=0o755)  # open to everybody, as no secret in it may be
     return folder / "brokerd.toml"
 
 
@@ -64,6 +64,14 @@ def test_one_line_leads_from_a_recipe_to_a_grant(within: Run, main: Path, secret
     assert again.returncode == 2
     assert "ix-api is there already" in again.stderr
     assert files(main) == before
+
+
+def test_a_file_that_is_in_the_way_is_found_before_anything_is_done(within: Run, main: Path) -> None:
+    (main.parent / "conf.d").mkdir()
+    (main.parent / "conf.d" / "gitlab.toml").write_text("# mine")
+    done = within("init", "--config", str(main), "--recipe", "gitlab", "--base-url", "https://gitlab.example")
+    assert "was left as it is; choose another name" in done.stderr
+    assert files(main) == {"conf.d/gitlab.toml": "# mine"}
 
 
 def test_what_credentials_do_not_bring_is_said(within: Run, main: Path) -> None:

@@ -60,6 +60,7 @@ def _where(arguments: Namespace) -> tuple[Setup | None, Path]:
         return None, Path(arguments.config).absolute()
     arguments.root = arguments.prefix = None
     arguments.system = arguments.system or not (arguments.user or os.geteuid())
+    arguments.user = not arguments.system
     setup = Setup(arguments)
     return setup, setup.layout.config
 

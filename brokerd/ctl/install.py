@@ -69,7 +69,7 @@ class Setup:
         self.control = "systemctl" if self.layout.is_system else "systemctl --user"
         try:
             self.installed: Installed = Installed(self.layout.manifest, self.root, dry=self.dry)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             words = f"{self.layout.manifest}, the list of what was installed, cannot be read: {type(error).__name__}"
             raise Failed(f"{plain(words)}; delete it, and install again") from None
 

@@ -87,6 +87,9 @@ def test_init_leads_to_a_token_under_the_sealed_key(bare: Box) -> None:
     by_rule = ("setpriv", "--reuid=daemon", "--regid=daemon", "--groups=brokerd")
     assert bare.run(*by_rule, CTL, "get", "ix-api") == bare.run(CTL, "get", "ix-api")
     assert not bare.run("ls", "-A", "/etc/brokerd").count("key")
+    assert "unchanged since they were written" in bare.run(
+        CTL, "audit", "verify"
+    )  # root may open the key outside of the unit as well
 
 
 def test_a_key_that_is_missing_or_another_is_refused_and_the_store_left(bare: Box) -> None:

@@ -66,16 +66,18 @@ def main() -> None:
     """The command `brokerd`."""
     arguments = parser().parse_args()
     hardening.harden()
+    said = log.Log(arguments.log_level)
     try:
         if arguments.check:
             print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
             return
-        log.set_up(arguments.log_level)
         gc.disable()  # what a start makes stays; looking through it again and again would double its time
         trio.run(functools.partial(run, arguments.config))
     except (CannotStart, ConfigError) as error:
-        print(f"brokerd: {error}", file=sys.stderr)  # noqa: T201
+        said.cannot_start(str(error))
         sys.exit(getattr(error, "code", EXIT_CONFIGURATION))
+    finally:
+        said.close()
 
 
 def parser() -> argparse.ArgumentParser:

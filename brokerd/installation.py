@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from brokerd.config import Configuration, DaemonSettings, load
+from brokerd.config import Configuration, DaemonSettings, ProviderSettings, load
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.edge import environment, keys, place
+from brokerd.edge.connection import HttpSettings
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
@@ -103,6 +104,14 @@ def read_key(path: str, source: SecretSource) -> bytes:
             words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
             raise SecretUnreadable(words)
         return keys.parse(read_secret(source).reveal())
+
+
+def http_settings(provider: ProviderSettings) -> HttpSettings:
+    """A provider's way out."""
+    ca_file, cert_file, key_file = (
+        None if file is None else Path(file) for file in (provider.ca_file, provider.cert_file, provider.key_file)
+    )
+    return HttpSettings(ca_file, cert_file, key_file, provider.proxy, provider.insecure_http)
 
 
 @contextlib.contextmanager

@@ -75,6 +75,11 @@ class Dialect(Protocol):
         """The issuer whose metadata is to be discovered, as configured."""
         return None
 
+    @property
+    def token_url(self) -> str | None:
+        """Where tokens are asked for, as configured; None where that is to be discovered."""
+        return None
+
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         """Raise ConfigError where a grant with these could never work. The error's key is within the grant."""
         ...

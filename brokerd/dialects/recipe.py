@@ -49,6 +49,12 @@ class RecipeDialect(Dialect):
     def present(self, _token_type: str) -> str:
         return self.recipe.present
 
+    @property
+    def token_url(self) -> str:
+        """Without a path where that depends on the grant."""
+        operation = next(iter(self.recipe.issue), self.recipe.renew)
+        return self.base_url + (operation.path if operation and "{" not in operation.path else "")
+
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         recipe = self.recipe
         for name in sorted(credentials - set(recipe.credentials)):

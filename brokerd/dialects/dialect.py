@@ -76,9 +76,9 @@ class Dialect(Protocol):
         return None
 
     @property
-    def token_url(self) -> str | None:
-        """Where tokens are asked for, as configured; None where that is to be discovered."""
-        return None
+    def endpoints(self) -> Mapping[str, str]:
+        """Where requests go, as configured, by the names of RFC 8414; what is not there is to be discovered."""
+        ...
 
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         """Raise ConfigError where a grant with these could never work. The error's key is within the grant."""

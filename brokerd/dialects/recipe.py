@@ -50,10 +50,11 @@ class RecipeDialect(Dialect):
         return self.recipe.present
 
     @property
-    def token_url(self) -> str:
+    def endpoints(self) -> Mapping[str, str]:
         """Without a path where that depends on the grant."""
         operation = next(iter(self.recipe.issue), self.recipe.renew)
-        return self.base_url + (operation.path if operation and "{" not in operation.path else "")
+        path = operation.path if operation and "{" not in operation.path else ""
+        return {"token_endpoint": self.base_url + path}
 
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         recipe = self.recipe

@@ -53,6 +53,8 @@ def secrets(scene: Scene) -> Iterator[Finding]:
 def permissions(scene: Scene) -> Iterator[Finding]:
     """Of the state directory and the key."""
     name = "permissions"
+    if scene.configuration is None:
+        return
     if not scene.state.exists():
         yield warning(name, f"there is no {scene.state} yet", f"{scene.start} makes it")
         return
@@ -63,8 +65,7 @@ def permissions(scene: Scene) -> Iterator[Finding]:
         return
     for fault in faults:
         yield told(name, fault, f"chmod 700 {scene.state}")
-    keys = key_sources(scene.configuration.daemon) if scene.configuration is not None else ()
-    for source in keys:
+    for source in key_sources(scene.configuration.daemon):
         if source.file is not None and Path(source.file).exists():
             closed = list(_closed(scene, name, [Path(source.file)]))
             faults += [each.found for each in closed]

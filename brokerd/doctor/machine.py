@@ -28,6 +28,8 @@ def clock(_scene: Scene) -> Iterable[Finding]:
 
 
 def disk(scene: Scene) -> Iterable[Finding]:
+    if scene.configuration is None:
+        return []
     folder = next(each for each in (scene.state, *scene.state.parents) if each.exists())
     try:
         found = Disk.under(folder)

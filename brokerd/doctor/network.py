@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import trio
+
 from brokerd.config import ProviderSettings
 from brokerd.core.exchange import Request, Response
 from brokerd.core.metadata import Metadata
@@ -17,7 +19,7 @@ from brokerd.dialects.dialect import Dialect
 from brokerd.doctor.finding import Finding, ok, problem, told, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import tls
-from brokerd.edge.connection import Attempt, HttpSettings, Opener, Origin, Stage, split_url
+from brokerd.edge.connection import Attempt, HttpSettings, Opener, Origin, Stage, check, split_url
 from brokerd.edge.dial import system_lookup
 from brokerd.edge.http import HttpClient
 from brokerd.edge.proxy import Proxy, from_environment
@@ -38,6 +40,10 @@ async def ask(settings: ProviderSettings, environ: Mapping[str, str], clock: Clo
     way_out = replace(
         http_settings(settings), connect_timeout=PATIENCE, read_timeout=PATIENCE, total_timeout=2 * PATIENCE
     )
+    try:
+        await trio.to_thread.run_sync(check, way_out, environ)
+    except TransportError:  # it is the configuration that is wrong, and is found to be
+        return
     walk = _Walk(way_out, environ, clock, tell)
     try:
         await walk.to_endpoint(settings.dialect)
@@ -117,8 +123,8 @@ class _Walk:
         try:
             response = await self.http.send(Request("GET", url))
         except TransportError as error:
-            check = "proxy" if error.reason.startswith("proxy ") else "endpoint"
-            self._tell(told(check, error.reason, f"curl -v {_bare(origin)}"))
+            subject = "proxy" if error.reason.startswith("proxy ") else "endpoint"
+            self._tell(told(subject, error.reason, f"curl -v {_bare(origin)}"))
             return
         self._tell(of_answer(response, url))
         if (skew := skew_of(response)) is not None and abs(skew) > SKEWED:

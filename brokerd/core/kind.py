@@ -22,6 +22,8 @@ class Kind(StrEnum):
     DENIED = "3dfe8b7008c24f10803a31c64e17b843"
     STORE_TROUBLE = "33996285f40e4c9a8613ae3150c607e0"
     STORE_BACK = "4c34a26d131940a592f72c1ff057ac45"
+    AUDIT_TROUBLE = "1271dfadaaa14836a0aff5e54f514999"
+    AUDIT_BACK = "4407cc1f7bc149738f9449d03752e420"
     NOT_STARTED = "0a58dbe9aff04932a683c989121cf7d3"
     NOT_RELOADED = "1452450b6f52473b93a64a8318424fb9"
     RELOADED = "efb91982f4c74906b27501ee529bd3b0"
@@ -69,6 +71,8 @@ KINDS = {
     "denied": Kind.DENIED,
     "the store cannot be written": Kind.STORE_TROUBLE,
     "the store can be written again": Kind.STORE_BACK,
+    "THE AUDIT LOG CANNOT BE WRITTEN": Kind.AUDIT_TROUBLE,
+    "the audit log can be written again": Kind.AUDIT_BACK,
     "the configuration was not reloaded; nothing has changed": Kind.NOT_RELOADED,
     "reloaded": Kind.RELOADED,
     "ready": Kind.READY,

@@ -10,7 +10,7 @@ from brokerd.config import ProviderSettings
 from brokerd.doctor import files, listening, machine, network, store
 from brokerd.doctor.finding import Finding, exit_code, problem, unseen
 from brokerd.doctor.scene import Scene, look_round
-from brokerd.doctor.unit import unit
+from brokerd.doctor.units import unit
 from brokerd.edge.clock import SystemClock
 
 __all__ = ["CHECKS", "Finding", "examine", "exit_code"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from brokerd.config import Configuration
+from brokerd.config.tables import drop_ins
 from brokerd.core.ports import TransportError
 from brokerd.core.secret import SecretSource
 from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
@@ -19,11 +20,12 @@ from brokerd.installation import http_settings, key_sources
 def configuration(scene: Scene) -> Iterable[Finding]:
     name, path = "configuration", Path(scene.path)
     if scene.configuration is None:
-        if path.exists() and not os.access(path, os.R_OK):
-            return [unseen(name, scene.path)]
+        assert scene.refused is not None, "there is a configuration, or a reason why not"
+        if _is_hidden(Path(scene.refused.file)):
+            return [unseen(name, scene.refused.file)]
         check_again = f"change it, then: brokerd --config {scene.path} --check"
-        return [told(name, scene.refused or "", check_again)]
-    found = list(_closed(scene, name, _files(path)))
+        return [told(name, str(scene.refused), check_again)]
+    found = list(_closed(scene, name, (path, *drop_ins(path))))
     for provider in scene.configuration.providers.values():
         try:
             check(http_settings(provider), scene.environ)
@@ -103,8 +105,13 @@ def _closed(scene: Scene, name: str, files: Iterable[Path]) -> Iterator[Finding]
             yield problem(name, words, f"chgrp {user.group} {obstacle} && chmod {mode} {obstacle}")
 
 
-def _files(path: Path) -> list[Path]:
-    return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
+def _is_hidden(path: Path) -> bool:
+    """Whether it is we alone who cannot read it."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return not os.access(path, os.R_OK)
 
 
 def _counted(configuration: Configuration) -> str:

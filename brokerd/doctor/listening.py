@@ -38,7 +38,7 @@ def socket(scene: Scene) -> Iterator[Finding]:
         return
     for fault in place.faults_of_socket(path.parent, scene.account.uid):
         yield told(NAME, fault, f"chmod go-w {path.parent}")
-    refused = _refused(path)
+    refused = _refused(path, knock=not scene.would_start)
     if refused == errno.EACCES:
         group = group_name(found.st_gid)
         us = ourselves().name
@@ -48,7 +48,8 @@ def socket(scene: Scene) -> Iterator[Finding]:
         yield problem(NAME, f"nobody listens at {path}: {os.strerror(refused)}", scene.start)
     else:
         yield ok(NAME, f"{path}: {_who(found)} may connect")
-        yield from _behind(scene)
+        if not scene.would_start:
+            yield from _behind(scene)
 
 
 def _behind(scene: Scene) -> Iterator[Finding]:
@@ -72,10 +73,14 @@ def of_daemon(version: str, daemon: dict[str, Any], scene: Scene) -> Iterator[Fi
         yield problem(BEHIND, "the keys are locked, and nothing is served", "brokerctl unlock")
     if daemon["store"]:
         yield told(BEHIND, daemon["store"].replace(" until: ", "; "), f"df -h {scene.state}; dmesg | tail")
+    if daemon["audit"]:
+        yield told(BEHIND, f"the audit log cannot be written: {daemon['audit']}", f"df -h {scene.state}; dmesg | tail")
 
 
-def _refused(path: Path) -> int:
-    """The errno of a connection there; 0: somebody takes it."""
+def _refused(path: Path, *, knock: bool) -> int:
+    """The errno of a connection there; 0: somebody takes it. Without `knock`, what its mode says."""
+    if not knock:
+        return 0 if os.access(path, os.W_OK) else errno.EACCES
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
         probe.setblocking(False)
         found = probe.connect_ex(str(path))

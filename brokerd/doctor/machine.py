@@ -35,12 +35,12 @@ def disk(scene: Scene) -> Iterable[Finding]:
         found = Disk.under(folder)
     except PermissionError:
         return [unseen("disk", str(folder))]
-    return list(_of(found, folder, writable=folder == scene.state and scene.is_privileged)) or [
+    return list(of_disk(found, folder, writable=folder == scene.state and scene.is_privileged)) or [
         ok("disk", f"{folder}: {found.kind}, {found.free >> 20:,} MiB free")
     ]
 
 
-def _of(found: Disk, folder: Path, *, writable: bool) -> Iterator[Finding]:
+def of_disk(found: Disk, folder: Path, *, writable: bool) -> Iterator[Finding]:
     other = "put it elsewhere: [daemon] state_dir"
     if found.kind in SHARED:
         yield problem("disk", f"{folder} is on {found.kind}, which is shared between machines", other)
@@ -74,8 +74,13 @@ def memory(scene: Scene) -> Iterable[Finding]:
         locked = scene.unit is not None and scene.unit["LimitMEMLOCK"] == "infinity"
     if locked:
         return [ok("memory", "locked" if status is not None else "may be locked")]
-    how = f"{scene.systemctl} edit brokerd: LimitMEMLOCK=infinity"
-    return [warning("memory", "not locked: tokens and keys may be swapped out", how)]
+    words, how = (
+        "not locked: tokens and keys may be swapped out",
+        f"{scene.systemctl} edit brokerd: LimitMEMLOCK=infinity",
+    )
+    if scene.unit is not None and scene.unit["LimitMEMLOCK"] == "infinity":
+        words, how = f"{words}; the unit allows it, and what systemd runs in does not", "prlimit --memlock --pid 1"
+    return [warning("memory", words, how)]
 
 
 def user(scene: Scene) -> Iterable[Finding]:

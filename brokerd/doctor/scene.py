@@ -19,19 +19,20 @@ from brokerd.edge.listen import holder
 from brokerd.edge.units import Unit
 from brokerd.installation import DEFAULT_STATE_DIR
 
-UNIT = "brokerd.service"
+UNIT, SOCKET = "brokerd.service", "brokerd.socket"
 CREDENTIALS = Path("/run/credentials")
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`refused`: why the configuration cannot be used, where it cannot. `pid`: of the daemon that runs, or 0;
-    `environ`: its environment, or what it would be."""
+    """`refused`: why the configuration cannot be used, where it cannot. `activator`: the unit of its socket. `pid`: of
+    the daemon that runs, or 0; `environ`: its environment, or what it would be."""
 
     path: str
     configuration: Configuration | None
-    refused: str | None
+    refused: ConfigError | None
     unit: Unit | None
+    activator: Unit | None
     pid: int
     account: Account
     state: Path
@@ -42,6 +43,13 @@ class Scene:
     def is_privileged(self) -> bool:
         """Whether we see everything that brokerd sees."""
         return os.geteuid() in (0, self.account.uid)
+
+    @property
+    def would_start(self) -> bool:
+        """Whether brokerd does not run, and whoever connects starts it."""
+        unit, activator = self.unit, self.activator
+        rests = unit is not None and unit["ActiveState"] in ("inactive", "failed")
+        return rests and activator is not None and activator["ActiveState"] == "active"
 
     @property
     def systemctl(self) -> str:
@@ -69,14 +77,15 @@ def look_round(path: str, socket: str | None) -> Scene:
     try:
         configuration = load(path)
     except ConfigError as error:
-        refused = str(error)
+        refused = error
     unit = units.find(UNIT, own=False) or (units.find(UNIT, own=True) if os.geteuid() else None)
     state = _state(configuration, unit)
     told = configuration.daemon.socket if configuration else None
     at = Path(socket or os.environ.get("BROKERD_SOCKET") or told or find_socket())
     pid, uid = (unit.pid, None) if unit is not None else holder(at) or (0, None)
     user = _account(unit, uid, state)
-    return Scene(path, configuration, refused, unit, pid, user, state, at, _environ(unit, pid))
+    activator = units.find(SOCKET, own=unit.own) if unit is not None else None
+    return Scene(path, configuration, refused, unit, activator, pid, user, state, at, _environ(unit, pid))
 
 
 def _state(configuration: Configuration | None, unit: Unit | None) -> Path:

@@ -7,42 +7,40 @@ from pathlib import Path
 
 from brokerd.doctor.finding import Finding, ok, problem, warning
 from brokerd.doctor.scene import Scene
-from brokerd.edge import units
-from brokerd.edge.units import Unit
+from brokerd.edge.units import HERE, Unit
 
 NAME = "unit"
-SOCKET = "brokerd.socket"  # who connects starts the service, so either of the two enabled is enough
 BAD_CONFIGURATION, UNAVAILABLE = "2", "4"  # exit statuses of brokerd
 ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated", "linked")
 
 
 def unit(scene: Scene) -> Iterator[Finding]:
-    if not units.HERE.is_dir():
+    if not HERE.is_dir():
         yield ok(NAME, "there is no systemd here")
         return
     if scene.unit is None:
         yield warning(NAME, "systemd knows no brokerd.service", "README.md says how it is installed")
         return
-    socket = units.find(SOCKET, own=scene.unit.own)
-    found = [*of_unit(scene.unit, socket, scene), *of_program(scene.unit.program, our_programs(), scene)]
+    found = [*of_unit(scene.unit, scene), *of_program(scene.unit.program, our_programs(), scene)]
     words = f"{scene.unit.name} is {scene.unit['UnitFileState'] or 'there'} and {scene.unit['ActiveState']}"
     yield from found or [ok(NAME, words)]
 
 
-def of_unit(unit: Unit, socket: Unit | None, scene: Scene) -> Iterator[Finding]:
-    """Pure. `socket`: the unit that starts it, where there is one."""
-    manage, waits = scene.systemctl, socket is not None and socket["ActiveState"] == "active"
+def of_unit(unit: Unit, scene: Scene) -> Iterator[Finding]:
+    """Pure."""
+    manage = scene.systemctl
     if unit["LoadState"] != "loaded":
         how = f"{manage} unmask brokerd" if unit["LoadState"] == "masked" else f"systemd-analyze verify {unit.name}"
         yield problem(NAME, f"{unit.name} is {unit['LoadState']}", how)
         return
     if unit["NeedDaemonReload"] == "yes":
         yield warning(NAME, "its file has changed, and systemd works with the old one", f"{manage} daemon-reload")
-    if not any(each is not None and each["UnitFileState"] in ENABLED for each in (unit, socket)):
+    # Who connects starts the service, so either of the two enabled is enough.
+    if not any(each is not None and each["UnitFileState"] in ENABLED for each in (unit, scene.activator)):
         yield warning(NAME, f"{unit.name} is not started at boot", f"{manage} enable brokerd")
     if unit["ActiveState"] == "failed":
         yield _failed(unit, scene)
-    elif unit["ActiveState"] == "inactive" and not waits:
+    elif unit["ActiveState"] == "inactive" and not scene.would_start:
         yield problem(NAME, f"{unit.name} is not running", f"{manage} start brokerd")
 
 

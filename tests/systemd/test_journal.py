@@ -41,6 +41,22 @@ def test_who_is_denied_is_found_and_forges_nothing(box: Box) -> None:
     assert found(box, f"MESSAGE_ID={Kind.REVOKED}") == []
 
 
+LONG = """
+import sys
+sys.path[:0] = ["/opt/brokerd/lib/own", "/opt/brokerd/lib/client", "/opt/brokerd/lib/packages"]
+from brokerd.edge.journal import Journal
+journal = Journal()
+journal.say({"MESSAGE": "x" * 400_000, "PRIORITY": "6", "GRANT": "long"})
+journal.close()
+"""
+
+
+def test_a_message_that_no_datagram_holds_is_there_whole(box: Box) -> None:
+    box.run("/usr/bin/python3", "-c", LONG)
+    box.run("journalctl", "--sync")
+    assert box.run("journalctl", "-a", "-o", "cat", "GRANT=long").strip() == "x" * 400_000
+
+
 def test_why_it_did_not_start_is_found(box: Box) -> None:
     box.run("systemctl", "stop", "brokerd.socket", "brokerd.service")
     assert found(box, f"MESSAGE_ID={Kind.STOPPED}")

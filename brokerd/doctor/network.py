@@ -13,7 +13,7 @@ from brokerd.config import ProviderSettings
 from brokerd.core.exchange import Request, Response
 from brokerd.core.metadata import Metadata
 from brokerd.core.outcome import Outcome
-from brokerd.core.ports import Clock, TransportError
+from brokerd.core.ports import AddressRefused, Clock, TransportError
 from brokerd.dialects.answer import dated
 from brokerd.dialects.dialect import Dialect
 from brokerd.doctor.finding import Finding, ok, problem, told, warning
@@ -44,35 +44,37 @@ async def ask(settings: ProviderSettings, environ: Mapping[str, str], clock: Clo
         await trio.to_thread.run_sync(check, way_out, environ)
     except TransportError:  # it is the configuration that is wrong, and is found to be
         return
-    walk = _Walk(way_out, environ, clock, tell)
+    walk = _Walk(settings.name, way_out, environ, clock, tell)
     try:
-        await walk.to_endpoint(settings.dialect)
+        await walk.to_endpoints(settings.dialect)
     finally:
         await walk.http.aclose()
 
 
 class _Walk:
-    def __init__(self, way_out: HttpSettings, environ: Mapping[str, str], clock: Clock, tell: Tell) -> None:
+    def __init__(self, name: str, way_out: HttpSettings, environ: Mapping[str, str], clock: Clock, tell: Tell) -> None:
+        self._name = name
         self.http = HttpClient(way_out, clock, environ=environ)
         self._opener = Opener(way_out, clock, environ, system_lookup)
         self._clock = clock
         self._tell = tell
         self._walked: dict[Origin, bool] = {}
 
-    async def to_endpoint(self, dialect: Dialect) -> None:
+    async def to_endpoints(self, dialect: Dialect) -> None:
         """To the token endpoint, and to where else brokerd sends requests: as configured, or as the issuer says."""
-        endpoints = dict(dialect.endpoints)
-        if FIRST not in endpoints:
+        ways = {name: (url, False) for name, url in dialect.endpoints.items()}
+        if FIRST not in ways:
             assert dialect.issuer is not None, "a provider has a URL, or an issuer that names one"
             if not await self._is_open(dialect.issuer) or (found := await self._discovered(dialect)) is None:
                 return
-            endpoints = {**found.endpoints, **endpoints}
-        if await self._is_open(endpoints[FIRST]):
-            await self._ask(endpoints[FIRST])
-        for url in (endpoints[name] for name in ASKED if name in endpoints):
-            await self._is_open(url)
+            ways = {name: (url, found.guarded) for name, url in found.endpoints.items()} | ways
+        url, guarded = ways[FIRST]
+        if await self._is_open(url, guarded=guarded):
+            await self._ask(url, guarded=guarded)
+        for url, guarded in (ways[name] for name in ASKED if name in ways):
+            await self._is_open(url, guarded=guarded)
 
-    async def _is_open(self, url: str) -> bool:
+    async def _is_open(self, url: str, *, guarded: bool = False) -> bool:
         """Opens a connection like those that requests go over, and closes it unused."""
         origin, _ = split_url(url)
         if origin in self._walked:
@@ -81,7 +83,10 @@ class _Walk:
         attempt, way = Attempt(origin.endpoint), None
         try:
             way = self._opener.route(origin)
-            connection = await self._opener.open(origin, attempt)
+            connection = await self._opener.open(origin, attempt, guarded=guarded)
+        except AddressRefused as error:
+            self._tell(self._refused(error))
+            return False
         except TransportError as error:
             self._tell(_in_the_way(attempt.stage, error.reason, origin, way))
             return False
@@ -118,10 +123,13 @@ class _Walk:
         self._tell(told("endpoint", reason, f"curl -v {dialect.issuer}/.well-known/openid-configuration"))
         return None
 
-    async def _ask(self, url: str) -> None:
+    async def _ask(self, url: str, *, guarded: bool) -> None:
         origin, _ = split_url(url)
         try:
-            response = await self.http.send(Request("GET", url))
+            response = await self.http.send(Request("GET", url, guarded=guarded))
+        except AddressRefused as error:
+            self._tell(self._refused(error))
+            return
         except TransportError as error:
             subject = "proxy" if error.reason.startswith("proxy ") else "endpoint"
             self._tell(told(subject, error.reason, f"curl -v {_bare(origin)}"))
@@ -130,6 +138,12 @@ class _Walk:
         if (skew := skew_of(response)) is not None and abs(skew) > SKEWED:
             words = f"ours is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the provider's"
             self._tell((problem if abs(skew) > WRONG else warning)("clock", words, "timedatectl status; date -u"))
+
+    def _refused(self, error: AddressRefused) -> Finding:
+        """Whether somebody agreed to it lies in the store, sealed."""
+        return warning(
+            "endpoint", f"{error.reason}, and was not asked", f"if it is right: brokerctl trust {self._name}"
+        )
 
 
 def proxy(scene: Scene) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -207,21 +208,36 @@ async def test_an_issuer_without_metadata() -> None:
     is_told(found, ("endpoint", "problem", "discovery: no metadata at", "write token_url in the place of issuer"))
 
 
-async def test_where_the_issuers_metadata_leads() -> None:
+def naming(endpoint: list[str]) -> Script:
+    """An issuer whose metadata names itself, and then the token endpoint."""
+
     async def script(peer: Peer) -> None:
         while request := await peer.request():
-            body = b"{}"
-            if b".well-known" in request:
-                body = f'{{"issuer": "{peer_url[0]}", "token_endpoint": "{peer_url[0]}/t"}}'.encode()
-            kind = b"Content-Type: application/json\r\n"
-            await peer.say(b"HTTP/1.1 200 OK\r\n" + kind + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            issuer, token_endpoint = endpoint
+            body = json.dumps({"issuer": issuer, "token_endpoint": token_endpoint}) if b".well-known" in request else ""
+            kind = "Content-Type: application/json"
+            await peer.say(f"HTTP/1.1 200 OK\r\n{kind}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
 
-    peer_url = [""]
-    async with serving(script) as server:
-        peer_url[0] = server.url
+    return script
+
+
+async def test_where_the_issuers_metadata_leads() -> None:
+    named: list[str] = []
+    async with serving(naming(named)) as server:
+        named += [server.url, f"{server.url}/t"]
         found = await asked(server.url, issuer=True)
     is_told(found)
     assert found[-1].found == f"{server.url}/t answers 200"
+
+
+async def test_the_metadata_of_a_public_issuer_leads_to_no_private_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr("brokerd.edge.connection.Wire.reaches_public", True)
+    async with serving(naming(named)) as server, serving(always_ok) as private:
+        named += [server.url, private.url]
+        found = await asked(server.url, issuer=True)
+        is_told(found, ("endpoint", "warning", "at an address that is not public", "brokerctl trust corp"))
+        assert private.peers == []
 
 
 async def test_a_place_besides_the_token_endpoint() -> None:

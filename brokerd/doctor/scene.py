@@ -20,6 +20,7 @@ from brokerd.edge.units import Unit
 from brokerd.installation import DEFAULT_STATE_DIR
 
 UNIT, SOCKET = "brokerd.service", "brokerd.socket"
+USERS_STATE = (".local/state", ".config")  # systemd 254 and later, and before (systemd.exec(5), StateDirectory=)
 CREDENTIALS = Path("/run/credentials")
 
 
@@ -92,8 +93,8 @@ def _state(configuration: Configuration | None, unit: Unit | None) -> Path:
     if configuration is not None and configuration.daemon.state_dir:
         return Path(configuration.daemon.state_dir)
     if unit is not None and unit.own and unit["StateDirectory"]:
-        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(home, unit["StateDirectory"].split()[0])
+        places = [Path.home() / each / unit["StateDirectory"].split()[0] for each in USERS_STATE]
+        return next((each for each in places if each.exists()), places[0])
     return Path(DEFAULT_STATE_DIR)
 
 

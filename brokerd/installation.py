@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from brokerd.config import Configuration, DaemonSettings, ProviderSettings, load
@@ -44,11 +44,9 @@ def loaded(path: str) -> Configuration:
     return configuration
 
 
-def state_path(configuration: Configuration) -> Path:
-    """Where the state directory is, or is to be."""
-    return Path(
-        configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
-    )
+def state_path(configuration: Configuration, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the state directory is, or is to be, for a daemon with that environment."""
+    return Path(configuration.daemon.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR)
 
 
 def _state_dir(configuration: Configuration) -> Path:

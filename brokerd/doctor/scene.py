@@ -17,10 +17,9 @@ from brokerd.edge import units
 from brokerd.edge.accounts import Account, account, numbered, ourselves
 from brokerd.edge.listen import holder
 from brokerd.edge.units import Unit
-from brokerd.installation import DEFAULT_STATE_DIR
+from brokerd.installation import state_path
 
 UNIT, SOCKET = "brokerd.service", "brokerd.socket"
-USERS_STATE = (".local/state", ".config")  # systemd 254 and later, and before (systemd.exec(5), StateDirectory=)
 CREDENTIALS = Path("/run/credentials")
 
 
@@ -80,22 +79,14 @@ def look_round(path: str, socket: str | None) -> Scene:
     except ConfigError as error:
         refused = error
     unit = units.find(UNIT, own=False) or (units.find(UNIT, own=True) if os.geteuid() else None)
-    state = _state(configuration, unit)
+    activator = units.find(SOCKET, own=unit.own) if unit is not None else None
     told = configuration.daemon.socket if configuration else None
     at = Path(socket or os.environ.get("BROKERD_SOCKET") or told or find_socket())
     pid, uid = (unit.pid, None) if unit is not None else holder(at) or (0, None)
+    environ = _environ(unit, pid)
+    state = state_path(configuration or Configuration(path), environ)
     user = _account(unit, uid, state)
-    activator = units.find(SOCKET, own=unit.own) if unit is not None else None
-    return Scene(path, configuration, refused, unit, activator, pid, user, state, at, _environ(unit, pid))
-
-
-def _state(configuration: Configuration | None, unit: Unit | None) -> Path:
-    if configuration is not None and configuration.daemon.state_dir:
-        return Path(configuration.daemon.state_dir)
-    if unit is not None and unit.own and unit["StateDirectory"]:
-        places = [Path.home() / each / unit["StateDirectory"].split()[0] for each in USERS_STATE]
-        return next((each for each in places if each.exists()), places[0])
-    return Path(DEFAULT_STATE_DIR)
+    return Scene(path, configuration, refused, unit, activator, pid, user, state, at, environ)
 
 
 def _account(unit: Unit | None, uid: int | None, state: Path) -> Account:

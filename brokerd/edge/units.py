@@ -12,7 +12,7 @@ HERE = Path("/run/systemd/system")  # sd_booted(3)
 WITHIN = 5.0  # seconds; a manager that is reloading takes one
 PROPERTIES = (
     *("LoadState", "UnitFileState", "ActiveState", "Result", "NeedDaemonReload", "MainPID", "ExecMainStatus"),
-    *("ExecStart", "User", "DynamicUser", "Environment", "LimitMEMLOCK", "StateDirectory"),
+    *("ExecStart", "User", "DynamicUser", "Environment", "LimitMEMLOCK"),
     *("LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted", "ImportCredential"),
 )
 

@@ -11,9 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brokerd.audit import Audit
 from brokerd.core.kind import Kind
 from brokerd.edge import journal, log
 from brokerd.edge.journal import SEALS, Journal, encode
@@ -67,7 +69,7 @@ def journald(tmp_path: Path) -> Iterator[Journald]:
 
 
 def message(text: str, **more: str) -> dict[str, str]:
-    return {"MESSAGE": text, "PRIORITY": "6", **more}
+    return {"MESSAGE": text, "PRIORITY": "6"} | more
 
 
 @given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
@@ -121,6 +123,28 @@ def test_without_a_journal_lines_go_where_they_went_before(tmp_path: Path) -> No
     os.close(writer)
     made.say(message("nobody hears it, and nothing happens"))
     made.close()
+
+
+def test_what_the_daemon_says_is_said_with_its_kind_and_what_it_is_about(
+    journald: Journald, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = structlog.get_config()
+    monkeypatch.setattr(log, "in_journal", lambda: True)
+    monkeypatch.setattr(log, "Journal", lambda: Journal(journald.path))
+    ours = {"SYSLOG_IDENTIFIER": "brokerd"}
+    with closing(log.Log("info")) as said:
+        Audit().exchanged("reports", "corp", "renew", "rejected", state="needs_login", reason="no\nmore")
+        Audit().said("stopped")
+        said.cannot_start("the key is another")
+        structlog.configure(**before)
+        details = (
+            'event="exchange ended" grant=reports provider=corp operation=renew outcome=rejected state=needs_login'
+        )
+        about = {"GRANT": "reports", "PROVIDER": "corp", "MESSAGE_ID": Kind.NEEDS_LOGIN}
+        assert journald.read() == message(f"{details} reason=no\\nmore", PRIORITY="4", **about, **ours)
+        assert journald.read() == message("event=stopped", MESSAGE_ID=Kind.STOPPED, **ours)
+        words = "brokerd cannot start: the key is another"
+        assert journald.read() == message(words, PRIORITY="3", MESSAGE_ID=Kind.NOT_STARTED, **ours)
 
 
 def test_stderr_is_the_journal_only_where_systemd_says_so_of_this_very_one(

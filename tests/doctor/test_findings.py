@@ -186,8 +186,8 @@ async def test_the_command_says_a_line_for_each_check_and_no_secret(brokerd: Bro
     }
     expected = 2 if any(each["level"] == "problem" for each in told) else 0
     assert (lines.returncode, done.returncode) == (expected, expected)
-    for line, each in zip(lines.stdout.decode().splitlines(), told, strict=True):
-        assert line.startswith(f"{each['level']:<7}  {each['check']:<13}  ")
+    heads = sorted(line[:24] for line in lines.stdout.decode().splitlines())  # on a busy machine they come as they come
+    assert heads == sorted(f"{each['level']:<7}  {each['check']:<13}  " for each in told)
     assert CLIENT["client_secret"] not in (lines.stdout + done.stdout).decode()
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from brokerd.config import Configuration, DaemonSettings, load
+from brokerd.config import Configuration, DaemonSettings, ProviderSettings, load
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.edge import environment, keys, place
+from brokerd.edge.connection import HttpSettings
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
@@ -43,11 +44,9 @@ def loaded(path: str) -> Configuration:
     return configuration
 
 
-def state_path(configuration: Configuration) -> Path:
-    """Where the state directory is, or is to be."""
-    return Path(
-        configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
-    )
+def state_path(configuration: Configuration, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the state directory is, or is to be, for a daemon with that environment."""
+    return Path(configuration.daemon.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR)
 
 
 def _state_dir(configuration: Configuration) -> Path:
@@ -103,6 +102,14 @@ def read_key(path: str, source: SecretSource) -> bytes:
             words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
             raise SecretUnreadable(words)
         return keys.parse(read_secret(source).reveal())
+
+
+def http_settings(provider: ProviderSettings) -> HttpSettings:
+    """A provider's way out."""
+    ca_file, cert_file, key_file = (
+        None if file is None else Path(file) for file in (provider.ca_file, provider.cert_file, provider.key_file)
+    )
+    return HttpSettings(ca_file, cert_file, key_file, provider.proxy, provider.insecure_http)
 
 
 @contextlib.contextmanager

@@ -258,6 +258,14 @@ def _add(parser: ArgumentParser) -> None:
     then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
+def _doctor(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
+    )
+    parser.add_argument("--offline", action="store_true", help="ask no provider anything")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+
+
 def _unlock(parser: ArgumentParser) -> None:
     parser.add_argument("--new", action="store_true", help="choose the passphrase of a new store")
 
@@ -383,7 +391,7 @@ AUDIT_ACTIONS = {
     "verify": "say whether anybody changed, removed or reordered a line",
     "tail": "print the newest entries",
 }
-LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion")  # need no daemon
+LOCAL = ("add", "audit", "doctor", "keygen", "restore", "recipe", "completion")  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -409,6 +417,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "trust": ("agree to the endpoints that a provider's metadata names now", _provider, _later("change", "trust")),
     "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
+    "doctor": ("look at what brokerd stands on, and say what mends it", _doctor, _later("doctor", "doctor")),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),
     "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),

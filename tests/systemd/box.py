@@ -127,7 +127,8 @@ def brokerd_files() -> dict[str, str]:
         units[f"/usr/lib/{kind}/brokerd.conf"] = (ROOT / "systemd" / kind / "brokerd.conf").read_text()
     path = "PYTHONPATH=/opt/brokerd/lib/own:/opt/brokerd/lib/client:/opt/brokerd/lib/packages"
     for name, module in (("brokerd", "brokerd.daemon"), ("brokerctl", "brokerd.ctl")):
-        start = "import sys; from brokerd.ctl import main; sys.exit(main())" if name == "brokerctl" else None
+        command = f'import sys; sys.argv[0] = "/opt/brokerd/bin/{name}"; from brokerd.ctl import main; sys.exit(main())'
+        start = command if name == "brokerctl" else None
         call = f"-c '{start}'" if start else f"-m {module}"
         units[f"/opt/brokerd/bin/{name}"] = f'#!/bin/sh\n{path} exec {PYTHON} {call} "$@"\n'
     return units

@@ -31,4 +31,5 @@ brokerd ($version-1) bookworm; urgency=medium
  -- $(sed -n 's/^Maintainer: //p' debian/control)  $(date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
 CHANGELOG
 make -f debian/rules binary
+rm -f "$dist"/brokerd_*.deb
 mv ../brokerd_"$version"-1_*.deb "$dist"

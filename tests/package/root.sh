@@ -12,6 +12,6 @@ mapfile -t sources < <(grep -lsE '^(deb .*|Suites:.*) bookworm( |$)' \
 [[ ${#sources[@]} != 0 ]] || fail "expected Debian 12 (bookworm) in a list of /etc/apt, found none"
 rm -rf "$1" "$1.new"
 mkdir -p "$(dirname "$1")"
-mmdebstrap --quiet --variant=minbase --include=systemd-sysv,python3,ca-certificates bookworm "$1.new" "${sources[@]}"
+mmdebstrap --quiet --variant=minbase --include=systemd-sysv,python3,procps,ca-certificates bookworm "$1.new" "${sources[@]}"
 mv "$1.new" "$1"
 touch "$1"

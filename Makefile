@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate mutants torture restarts fuzz soak clean
+.PHONY: help setup demo test check format lock bench simulate mutants torture restarts fuzz soak deb package-test clean
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # The virtual environment, made anew whenever the lock or a project file is newer than it.
 .venv/.made: requirements/lock.txt pyproject.toml client/pyproject.toml
@@ -67,8 +67,18 @@ MINUTES ?= 30
 soak: .venv/.made ## the daemon for minutes among faults and rude clients; is everything flat? (MINUTES=30)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
+deb: .venv/.made ## build the Debian package into dist/
+	debian/build.sh
+
+DEBIAN := build/debian-12
+$(DEBIAN): tests/package/root.sh
+	tests/package/root.sh $@
+
+package-test: $(DEBIAN) deb ## the package on a clean Debian 12, from installation to purge (root)
+	$(BIN)/python -m pytest tests/package
+
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh
 
 clean: ## remove what the targets above made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

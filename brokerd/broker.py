@@ -240,7 +240,7 @@ class Broker:
         finally:
             held.stopped = False
         stored, doomed = not held.unstored, held.record.doomed
-        self.audit.said("revoked", grant=name, stored=stored, **({"local": True} if local else {}))
+        self.audit.said("revoked", **held.about, stored=stored, **({"local": True} if local else {}))
         await self._exchanger.spare(held)
         self.flights.announce(held)
         with trio.move_on_after(wait):
@@ -267,7 +267,7 @@ class Broker:
             self.store, lambda record: records.granted(record, tokens, self._clock.now(), jitter, record.asked)
         )
         held.attempted = None
-        self.audit.said("refresh token imported", grant=name, generation=held.record.generation)
+        self.audit.said("refresh token imported", **held.about, generation=held.record.generation)
         self.flights.announce(held)
         return held.record.generation
 

@@ -32,7 +32,7 @@ from brokerd.edge import descriptors, hardening, listen, log, place, systemd
 from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
-from brokerd.edge.http import HttpClient, HttpSettings, check
+from brokerd.edge.http import HttpClient, check
 from brokerd.edge.peer import SystemProcesses, demand_credentials
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, Stored, in_thread
@@ -43,6 +43,7 @@ from brokerd.installation import (
     EXIT_UNAVAILABLE,
     CannotStart,
     as_config_error,
+    http_settings,
     key_sources,
     loaded,
     opened_store,
@@ -67,16 +68,18 @@ def main() -> None:
     """The command `brokerd`."""
     arguments = parser().parse_args()
     hardening.harden()
+    said = log.Log(arguments.log_level)
     try:
         if arguments.check:
             print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
             return
-        log.set_up(arguments.log_level)
         gc.disable()  # what a start makes stays; looking through it again and again would double its time
         trio.run(functools.partial(run, arguments.config))
     except (CannotStart, ConfigError) as error:
-        print(f"brokerd: {error}", file=sys.stderr)  # noqa: T201
+        said.cannot_start(str(error))
         sys.exit(_status(error))
+    finally:
+        said.close()
 
 
 def _status(error: CannotStart | ConfigError) -> int:
@@ -104,7 +107,7 @@ def check_configuration(path: str) -> str:
     configuration = load(path)
     for provider in configuration.providers.values():
         try:
-            check(_http_settings(provider))
+            check(http_settings(provider))
         except TransportError as error:
             raise ConfigError(error.reason, key=f"providers.{provider.name}", file=path) from None
     for grant in configuration.grants.values():
@@ -338,7 +341,7 @@ class Daemon:
         gc.collect()
 
     def _way_out(self, settings: ProviderSettings) -> Http:
-        return HttpClient(_http_settings(settings), self.clock)
+        return HttpClient(http_settings(settings), self.clock)
 
     async def _close_idle(self) -> None:
         while True:
@@ -424,20 +427,6 @@ def _listening(settings: DaemonSettings, passed: socket.socket | None) -> Iterat
 
 def _name(listener: socket.socket) -> str:
     return str(listener.getsockname())
-
-
-def _http_settings(provider: ProviderSettings) -> HttpSettings:
-    return HttpSettings(
-        ca_file=_path(provider.ca_file),
-        cert_file=_path(provider.cert_file),
-        key_file=_path(provider.key_file),
-        proxy=provider.proxy,
-        insecure_http=provider.insecure_http,
-    )
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
 
 
 if __name__ == "__main__":

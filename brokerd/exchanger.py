@@ -232,7 +232,7 @@ class Exchanger:
         asked first whether it still speaks of the newest (law 4): if not, it is not believed. Without `sent` nothing
         was, and what was refused before stays so."""
         if isinstance(outcome, Rejected) and not await held.confirm(self._store, generation):
-            self._audit.said("somebody else renewed the grant meanwhile; his result is used", grant=held.name)
+            self._audit.said("somebody else renewed the grant meanwhile; his result is used", **held.about)
             return False
         interrupted = held.record.interrupted
         if isinstance(outcome, Rejected) and plan.operation is Operation.RENEW and interrupted is not None:

@@ -193,7 +193,7 @@ class Flights:
             else:
                 await self._exchange(held, plan)
         except Exception:
-            self._audit.bug("an exchange ended in a fault of brokerd's own", grant=held.name)
+            self._audit.bug("an exchange ended in a fault of brokerd's own", **held.about)
             await self._exchanger.fail(held, "a fault of brokerd's own; its log says more")
         finally:
             self._land(held, flight, provider)
@@ -271,7 +271,7 @@ class Flights:
                 record = held.record
                 state, generation = str(record.state), record.generation
                 words = "its newest state could not be stored and is lost"
-                self._audit.warned(words, grant=held.name, state=state, generation=generation, stored=held.stored)
+                self._audit.warned(words, **held.about, state=state, generation=generation, stored=held.stored)
 
     def _all(self) -> tuple[HeldGrant, ...]:
         return (*self.grants.values(), *self.leaving.values())
@@ -352,7 +352,7 @@ class Flights:
                 nursery.start_soon(held.change, self._store, _unchanged)
         for held in unstored:
             if not held.unstored:
-                self._audit.said("stored at last", grant=held.name)
+                self._audit.said("stored at last", **held.about)
                 self._let_leave(held)
                 if self.grants.get(held.name) is held:
                     self.reschedule(held)

@@ -129,6 +129,11 @@ class HeldGrant:
             self.hastened = {each: at for each, at in self.hastened.items() if each in there}
 
     @property
+    def about(self) -> dict[str, str]:
+        """What every line of the log that is about this grant says first."""
+        return {"grant": self.name, "provider": self.provider.name}
+
+    @property
     def remedy(self) -> str | None:
         """The command that mends the grant, where a person has to."""
         needs_login = self.record.state is State.NEEDS_LOGIN and not self.blocked

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from brokerd.config import Configuration, load
+from brokerd.config import Configuration, ProviderSettings, load
 from brokerd.config.tables import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.edge import environment, keys, place, service_manager
+from brokerd.edge.connection import HttpSettings
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
@@ -46,11 +47,9 @@ def loaded(path: str) -> Configuration:
     return configuration
 
 
-def state_path(configuration: Configuration) -> Path:
-    """Where the state directory is, or is to be."""
-    return Path(
-        configuration.daemon.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR
-    )
+def state_path(configuration: Configuration, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the state directory is, or is to be, for a daemon with that environment."""
+    return Path(configuration.daemon.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR)
 
 
 def _state_dir(configuration: Configuration) -> Path:
@@ -122,15 +121,28 @@ def read_key(path: str, source: SecretSource) -> bytes:
         return keys.parse(read_secret(source).reveal())
 
 
+def sealed(name: str) -> Path | None:
+    """Where a credential lies that systemd unseals for units which name it without a path."""
+    return next((path for folder in SEALED if is_there(path := Path(folder) / name)), None)
+
+
 def _unsealed(name: str) -> str:
     """A credential outside of its unit, for whom systemd's own tool opens it: root, who verifies the audit log."""
-    sealed = next((path for folder in SEALED if is_there(path := Path(folder) / name)), None)
-    if sealed is None:
+    path = sealed(name)
+    if path is None:
         return read_secret(SecretSource(credential=name)).reveal()  # which says that there is none, and what to do
     try:
-        return service_manager.run("systemd-creds", "decrypt", f"--name={name}", str(sealed), "-").decode()
+        return service_manager.run("systemd-creds", "decrypt", f"--name={name}", str(path), "-").decode()
     except service_manager.CommandFailed as error:
         raise SecretUnreadable(f"credential {name}: {error}") from None
+
+
+def http_settings(provider: ProviderSettings) -> HttpSettings:
+    """A provider's way out."""
+    ca_file, cert_file, key_file = (
+        None if file is None else Path(file) for file in (provider.ca_file, provider.cert_file, provider.key_file)
+    )
+    return HttpSettings(ca_file, cert_file, key_file, provider.proxy, provider.insecure_http)
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ class Logins:
             raise Failure(Code.LIMIT, words, retry_after=60.0)
         login = Login(self._entropy.bytes(16).hex(), held, uid)
         self._logins[login.id] = login
-        self._audit.said("login begun", grant=held.name, uid=uid)
+        self._audit.said("login begun", **held.about, uid=uid)
         self._nursery.start_soon(self._run, login, issues, name=f"login {held.name}")
         return login
 
@@ -178,13 +178,13 @@ class Logins:
         except Failure as error:
             failure = error
         except Exception:
-            self._audit.bug("a login ended in a fault of brokerd's own", grant=grant)
+            self._audit.bug("a login ended in a fault of brokerd's own", **login.held.about)
             failure = Failure(Code.INTERNAL, f"{grant}: the login failed by a fault of brokerd's own", grant)
         finally:
             if login.result is None:
                 words = f"{grant}: the login ended: {login.why}; nothing has changed"
                 login.failure = failure or Failure(Code.UNAVAILABLE, words, grant)
-                self._audit.warned("login failed", grant=grant, uid=login.uid, reason=login.failure.message)
+                self._audit.warned("login failed", **login.held.about, uid=login.uid, reason=login.failure.message)
             login.prompt = None
             login.moved()
 
@@ -234,7 +234,7 @@ class Logins:
             raise Failure(Code.UNAVAILABLE, words, held.name)
         stored, generation = not held.unstored, held.record.generation
         who = {} if tokens.subject is None else {"subject": _shown(tokens.subject)}
-        self._audit.said("login ended", grant=held.name, uid=login.uid, generation=generation, stored=stored, **who)
+        self._audit.said("login ended", **held.about, uid=login.uid, generation=generation, stored=stored, **who)
         lacks = tokens.access_token is not None and tokens.refresh_token is None
         return {
             "generation": generation,

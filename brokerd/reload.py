@@ -165,7 +165,7 @@ def _recall(held: HeldGrant) -> None:
 
 def _say_what_was_left(broker: Broker, held: HeldGrant, clock: Clock) -> None:
     """What the last run left behind, which it may have had no time to say."""
-    record, about = held.record, {"grant": held.name, "provider": held.provider.name}
+    record, about = held.record, held.about
     if record.interrupted is not None:
         broker.audit.warned("an exchange was interrupted", **about, since=wall_time(record.interrupted, clock.now()))
     if held.remedy:

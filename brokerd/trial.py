@@ -6,9 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from brokerd.config import GrantSettings, ProviderSettings
+from brokerd.config import GrantSettings
 from brokerd.config.grants import PUBLIC
 from brokerd.core import record as records
 from brokerd.core.breaker import Breaker
@@ -32,8 +31,9 @@ from brokerd.dialects.answer import json_object
 from brokerd.dialects.dialect import GrantView
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
-from brokerd.edge.http import HttpClient, HttpSettings
+from brokerd.edge.http import HttpClient
 from brokerd.edge.secrets import read_secret
+from brokerd.installation import http_settings
 from brokerd.provider import Provider
 
 MASKED = Secret(MASK)
@@ -58,7 +58,7 @@ class Trial:
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._credentials = {name: read_secret(source) for name, source in grant.credentials.items()}
         self._record = Record(grant.name)
-        self._http = _Overheard(HttpClient(_http_settings(grant.provider), self._clock))
+        self._http = _Overheard(HttpClient(http_settings(grant.provider), self._clock))
         self._provider = Provider(grant.provider, self._http, Breaker(), self._clock, self._entropy)
 
     async def run(self, operation: str) -> Outcome:
@@ -151,10 +151,6 @@ class _Overheard:
 
     async def aclose(self) -> None:
         await self._http.aclose()
-
-
-def _http_settings(provider: ProviderSettings) -> HttpSettings:
-    return HttpSettings(ca_file=Path(provider.ca_file) if provider.ca_file else None)
 
 
 def _sent(request: Request) -> Iterator[str]:

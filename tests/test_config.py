@@ -575,6 +575,12 @@ def test_the_files_of_conf_d_are_joined_in_order(main: Path) -> None:
     assert (found.daemon.socket, found.daemon.state_dir) == ("/run/a.sock", "/var/lib/b")
 
 
+def test_a_conf_d_that_cannot_be_looked_into_takes_nothing_away(main: Path) -> None:
+    write(main, IX)
+    (main.parent / "conf.d").symlink_to("conf.d")  # as one without permission would be to anybody but root
+    assert error_of(main) == "DIR/conf.d: cannot be read: Too many levels of symbolic links"
+
+
 def test_a_mistake_in_conf_d_names_that_file(main: Path) -> None:
     write(main, IX)
     write(main.parent / "conf.d" / "g.toml", '[grants.g]\nprovider = "ix"\nscope = "repo"')

@@ -74,9 +74,11 @@ LAYERS = (
         (*USE_CASES, "brokerd", "brokerd.broker", "brokerd.logins", "brokerd.reload", "brokerd.custody", CLIENT),
     ),
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
-    Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", EDGE)),  # builds what it needs, as the daemon does
     Layer("brokerd.installation", (CORE, "brokerd.config", EDGE)),
     Layer("brokerd.installing", ("brokerd.config", "brokerd.installation")),
+    # These build what they need, as the daemon does.
+    Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", "brokerd.installation", EDGE)),
+    Layer("brokerd.doctor", (*USE_CASES, "brokerd", "brokerd.installation", EDGE, CLIENT)),
     Layer("brokerd.daemon", ("brokerd",)),
     Layer("brokerd.ctl", (CLIENT,), world=STDLIB),  # at top level; see the tests
 )

@@ -9,7 +9,7 @@ from brokerd.config.grants import check_keys, check_subjects, read_grant
 from brokerd.config.providers import read_provider
 from brokerd.config.rules import read_rule
 from brokerd.config.settings import Configuration, DaemonSettings, GrantSettings, ProviderSettings
-from brokerd.config.tables import BUILT_IN_RECIPES, DEFAULT_CONFIG, Recipes, Tables, Within
+from brokerd.config.tables import BUILT_IN_RECIPES, DEFAULT_CONFIG, Recipes, Tables, Within, drop_ins
 
 __all__ = [
     "BUILT_IN_RECIPES",
@@ -26,7 +26,8 @@ def load(path: str | Path) -> Configuration:
     """The whole configuration, or ConfigError: all or nothing (law 14)."""
     main = Path(path)
     tables = Tables()
-    for file in (main, *sorted((main.parent / "conf.d").glob("*.toml"))):
+    tables.take(main)
+    for file in drop_ins(main):
         tables.take(file)
     recipes = Recipes(main.parent / "recipes")
     providers = {}

@@ -62,6 +62,18 @@ class Tables:
             self.allow += [(file, n, each) for n, each in enumerate(convert(raw.get("allow", []), list[Any], "allow"))]
 
 
+def drop_ins(main: Path) -> list[Path]:
+    """The files of conf.d beside the main file. One that may not be looked into is an error: what stands there would
+    vanish, and its grants with it."""
+    folder = main.parent / "conf.d"
+    try:
+        return sorted(each for each in folder.iterdir() if each.name.endswith(".toml"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(folder)) from None
+
+
 class Recipes:
     """Recipes by name, each read once."""
 

@@ -240,6 +240,14 @@ def _watch(parser: ArgumentParser) -> None:
     )
 
 
+def _doctor(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
+    )
+    parser.add_argument("--offline", action="store_true", help="ask no provider anything")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
+
+
 def _unlock(parser: ArgumentParser) -> None:
     parser.add_argument("--new", action="store_true", help="choose the passphrase of a new store")
 
@@ -365,7 +373,9 @@ AUDIT_ACTIONS = {
     "verify": "say whether anybody changed, removed or reordered a line",
     "tail": "print the newest entries",
 }
-LOCAL = ("add", "audit", "keygen", "restore", "recipe", "completion", "install", "uninstall", "init")  # need no daemon
+LOCAL = (
+    *("add", "audit", "completion", "doctor", "init", "install", "keygen", "recipe", "restore", "uninstall"),
+)  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -402,6 +412,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
         beginnings.init,
         _later("init", "init"),
     ),
+    "doctor": ("look at what brokerd stands on, and say what mends it", _doctor, _later("doctor", "doctor")),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),
     "key": ("replace the key that the store is sealed with", _key, _later("keys", "rotate")),

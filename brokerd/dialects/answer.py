@@ -108,7 +108,7 @@ def lifetime_of_jwt(token: str, response: Response) -> float | None:
     if start is None:
         return _bounded(by_clock)
     named = end - start
-    if _http_date(response.header("date")) is not None and named - by_clock > CACHED:
+    if dated(response) is not None and named - by_clock > CACHED:
         return _bounded(by_clock)
     # It was made after the request left, at a second that `iat` cut off: so it lives for a second less at least.
     least = named - 1 if end.is_integer() and start.is_integer() else named
@@ -123,8 +123,13 @@ def retry_after(response: Response) -> float | None:
     seconds = number(value)
     if seconds is None:
         date = _http_date(value)
-        seconds = None if date is None else date - (_http_date(response.header("date")) or response.at.wall)
+        seconds = None if date is None else date - (dated(response) or response.at.wall)
     return None if seconds is None else max(0.0, seconds)
+
+
+def dated(response: Response) -> float | None:
+    """The answer's Date, in Unix seconds."""
+    return _http_date(response.header("date"))
 
 
 def later(response: Response, what: str) -> RetryLater | None:
@@ -151,7 +156,7 @@ def _server_time(response: Response) -> float:
 
     Its Date has whole seconds. Where our own clock agrees with it, our own is the better reading.
     """
-    date = _http_date(response.header("date"))
+    date = dated(response)
     if date is None:
         return response.sent_at.wall
     if response.sent_at.wall < date + 1 and response.at.wall >= date:

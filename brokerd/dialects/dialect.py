@@ -75,6 +75,11 @@ class Dialect(Protocol):
         """The issuer whose metadata is to be discovered, as configured."""
         return None
 
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """Where requests go, as configured, by the names of RFC 8414; what is not there is to be discovered."""
+        ...
+
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         """Raise ConfigError where a grant with these could never work. The error's key is within the grant."""
         ...

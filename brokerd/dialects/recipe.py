@@ -49,6 +49,13 @@ class RecipeDialect(Dialect):
     def present(self, _token_type: str) -> str:
         return self.recipe.present
 
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """Without a path where that depends on the grant."""
+        operation = next(iter(self.recipe.issue), self.recipe.renew)
+        path = operation.path if operation and "{" not in operation.path else ""
+        return {"token_endpoint": self.base_url + path}
+
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         recipe = self.recipe
         for name in sorted(credentials - set(recipe.credentials)):

@@ -7,6 +7,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -105,11 +106,23 @@ def split_url(url: str) -> tuple[Origin, str]:
     return origin, f"{target}?{parts.query}" if parts.query else target
 
 
+class Stage(Enum):
+    """The parts of a way to a provider."""
+
+    FILES = auto()
+    LOOKUP = auto()
+    CONNECT = auto()
+    TUNNEL = auto()
+    HANDSHAKE = auto()
+    REQUEST = auto()
+
+
 @dataclass(slots=True)
 class Attempt:
     """How far a request came: what is being done for it, and whether the kernel took a byte of it."""
 
     endpoint: Endpoint
+    stage: Stage = Stage.FILES
     doing: str = "reading certificates"
     wire: Wire | None = None
     taken_before: int = 0
@@ -117,6 +130,9 @@ class Attempt:
     @property
     def sent(self) -> bool:
         return self.wire is not None and self.wire.taken > self.taken_before
+
+    def begins(self, stage: Stage, doing: str) -> None:
+        self.stage, self.doing = stage, doing
 
     def failed(self, reason: str) -> TransportError:
         return TransportError(f"{self.endpoint}: {reason}", sent=self.sent)
@@ -191,12 +207,12 @@ class Opener:
     ) -> tuple[Wire, trio.abc.Stream]:
         way = self.route(origin)
         near = way.endpoint if way else origin.endpoint
-        attempt.doing = f"looking up {near.host}"
+        attempt.begins(Stage.LOOKUP, f"looking up {near.host}")
         addresses = await self._resolver.addresses(near)
         if guarded and not way and not all(is_public(str(address[0])) for *_, address in addresses):
             words = "the metadata of a public issuer names it, and it is at an address that is not public"
             raise AddressRefused(f"{origin.endpoint}: {words}", sent=False)
-        attempt.doing = f"connecting to {near}" if way else "connecting"
+        attempt.begins(Stage.CONNECT, f"connecting to {near}" if way else "connecting")
         wire = await connect(addresses, near)
         try:
             if context is None:
@@ -204,9 +220,9 @@ class Opener:
                     raise attempt.failed(PLAIN_HTTP)
                 return wire, wire
             if way:
-                attempt.doing = f"waiting for {near}"
+                attempt.begins(Stage.TUNNEL, f"waiting for {near}")
                 await tunnel(wire, way, origin.endpoint, self._settings.limits)
-            attempt.doing = "in the TLS handshake"
+            attempt.begins(Stage.HANDSHAKE, "in the TLS handshake")
             return wire, await tls.handshake(wire, context, origin.endpoint)
         except BaseException:
             wire.close()

@@ -12,7 +12,7 @@ from brokerd import __version__
 from brokerd.core.exchange import Request, Response
 from brokerd.core.ports import Clock, TransportError
 from brokerd.edge.answer import AnswerReader, BadAnswer
-from brokerd.edge.connection import Attempt, Connection, HttpSettings, Opener, Origin, check, split_url
+from brokerd.edge.connection import Attempt, Connection, HttpSettings, Opener, Origin, Stage, check, split_url
 from brokerd.edge.dial import Lookup, system_lookup
 from brokerd.edge.proxy import Proxy, refused
 from brokerd.edge.tls import broken_reason
@@ -101,10 +101,10 @@ class HttpClient:
         except h11.LocalProtocolError:  # its text quotes the request
             raise attempt.failed("the request breaks HTTP's rules: is its Content-Length right?") from None
         attempt.wire, attempt.taken_before = connection.wire, connection.wire.taken
-        attempt.doing = "sending the request"
+        attempt.begins(Stage.REQUEST, "sending the request")
         sent_at = self._clock.now()
         await self._send_all(connection.stream, data, attempt)
-        attempt.doing = "waiting for an answer"
+        attempt.begins(Stage.REQUEST, "waiting for an answer")
         try:
             reader = AnswerReader(protocol, connection.stream, self._settings.limits)
             head = await reader.head()

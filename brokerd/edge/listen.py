@@ -6,10 +6,12 @@ import os
 import shutil
 import socket
 import stat
+import struct
 from collections.abc import MutableMapping
 from pathlib import Path
 
 BACKLOG = 1024  # connections that may wait to be accepted; the kernel's somaxconn may allow fewer
+UCRED = struct.Struct("iII")  # unix(7), SO_PEERCRED
 FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
 
 
@@ -42,6 +44,18 @@ def turn_away(listener: socket.socket, words: bytes) -> None:
             with caller, contextlib.suppress(OSError):  # he is gone
                 caller.setblocking(False)
                 caller.send(words)
+
+
+def holder(path: Path) -> tuple[int, int] | None:
+    """Pid and uid of who listens there; None where nobody does, or where we may not connect."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return None
+        pid, uid, _ = UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+        return pid, uid
 
 
 def at(path: Path, mode: int, group: str | None) -> socket.socket:

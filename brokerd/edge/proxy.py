@@ -65,7 +65,7 @@ def parse_proxy(url: Secret) -> Proxy:
     scheme, mark, _ = text.partition("://")
     if mark and scheme.lower() != "http":
         raise TransportError(
-            "proxy setting or HTTPS_PROXY: expected http://host:port; https:// and socks proxies are not supported",
+            "proxy setting or HTTPS_PROXY: expected http://host:port, found https:// or socks, which are not supported",
             sent=False,
         )
     try:

@@ -167,6 +167,15 @@ def broken_reason(error: trio.BrokenResourceError) -> str:
     return os_reason(cause) if isinstance(cause, OSError) else "connection closed"
 
 
+def expiry(stream: trio.abc.Stream) -> float | None:
+    """When the peer's certificate ends, in Unix seconds; None without TLS, or where it does not say."""
+    der = stream.getpeercert(binary_form=True) if isinstance(stream, trio.SSLStream) else None
+    try:
+        return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp() if der else None
+    except ValueError:  # OpenSSL could read it, and trusts it
+        return None
+
+
 def looking_context() -> ssl.SSLContext:
     """Trusts anybody. Only for looking at a certificate that was already refused: nothing is ever sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

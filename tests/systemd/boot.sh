@@ -1,18 +1,18 @@
 #!/bin/bash
-# Boots the machine's own systemd as PID 1 of namespaces of its own, on an overlay of / that is thrown away. Run by
-# box.py as root. Arguments: a folder for pid, log and what box.py put there; a cgroup; then SOURCE:TARGET, mounted
-# read-only. It returns when unshare(1) does, which is when the box has ended.
+# Boots a system's own systemd as PID 1 of namespaces of its own, on an overlay of its root that is thrown away. Run by
+# box.py as root. Arguments: a folder for pid, log and what box.py put there; a cgroup; the root (/ is this machine's);
+# then SOURCE:TARGET, mounted read-only. It returns when unshare(1) does, which is when the box has ended.
 set -euo pipefail
-folder=$1 cgroup=$2
-shift 2
+folder=$1 cgroup=$2 lower=$3
+shift 3
 echo $$ >"$cgroup/cgroup.procs"
 printf '%s\n' "$@" >"$folder/mounts"
-export folder
+export folder lower
 exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child=KILL --propagation private bash -c '
 set -eu
 work=$(mktemp -d); mount -t tmpfs -o mode=755,size=1g box "$work"
 mkdir "$work"/{upper,work,root}; root=$work/root
-mount -t overlay overlay -o lowerdir=/,upperdir="$work/upper",workdir="$work/work" "$root"
+mount -t overlay overlay -o lowerdir="$lower",upperdir="$work/upper",workdir="$work/work" "$root"
 mkdir -p "$root"/{proc,sys,dev,run,tmp}
 # what would reach the shared kernel, or only costs time
 for unit in systemd-sysctl systemd-modules-load systemd-remount-fs systemd-pstore systemd-udevd systemd-udev-trigger \

@@ -89,24 +89,32 @@ class Box:
 
 
 @contextlib.contextmanager
-def booted(folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str]) -> Iterator[Box]:
-    """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it. brokerd
-    is a package there that nobody has installed as a service."""
+def booted(
+    folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str], root: Path | None = None
+) -> Iterator[Box]:
+    """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it: a copy
+    of this machine with brokerd as a package that nobody has installed as a service, or of the system under `root` as
+    it is."""
     if (reason := missing()) is not None:
         raise Unavailable(reason)
+    if root is None:
+        files, mounts = {**brokerd_files(), **files}, {**brokerd_mounts(), **mounts}
     inside = folder / "files"
-    for name, text in {**brokerd_files(), **files}.items():
+    inside.mkdir()
+    for name, text in files.items():
         path = inside / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755 if text.startswith("#!") else 0o644)
-    (inside / "opt/brokerd/bin/python3").symlink_to(PYTHON)
+    if root is None:
+        (inside / "opt/brokerd/bin/python3").symlink_to(PYTHON)
     cgroups = _cgroups()
     assert cgroups is not None
     cgroup = cgroups / f"brokerd-box-{os.getpid()}-{time.monotonic_ns()}"
     cgroup.mkdir()
-    bound = [f"{source}:{target}" for source, target in {**brokerd_mounts(), **mounts}.items()]
-    boot = subprocess.Popen(["/bin/bash", HERE / "boot.sh", folder, cgroup, *bound], start_new_session=True)
+    bound = [f"{source}:{target}" for source, target in mounts.items()]
+    command = ["/bin/bash", HERE / "boot.sh", folder, cgroup, root or "/", *bound]
+    boot = subprocess.Popen(command, start_new_session=True)
     pid = None
     try:
         pid = _pid_one(boot, folder)

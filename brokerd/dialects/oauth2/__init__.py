@@ -56,6 +56,10 @@ class OAuth2(Dialect):
     issuer: str | None = None
     has_certificate: bool = False  # of the client, for mutual TLS
 
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        return {name: url for name, key in URLS.items() if (url := getattr(self, key)) is not None}
+
     def present(self, token_type: str) -> str:
         return DPOP_PRESENT if token_type.lower() == "dpop" else DEFAULT_PRESENT  # case counts nothing (RFC 6749 §5.1)
 

@@ -1,0 +1,41 @@
+# The doctor command: what it found as a line for each check, or as JSON; what it looks at is brokerd/doctor's matter.
+from __future__ import annotations
+
+from brokerd.ctl.terminal import plain, write
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from brokerd.doctor import Finding
+
+WIDTHS = (7, 13)  # columns of the longest level and the longest check
+
+
+def doctor(arguments: Namespace) -> int:
+    """Look, and say it. Ends with 0 where there is no problem."""
+    import functools
+    import json
+
+    import trio
+
+    from brokerd.doctor import examine, exit_code
+
+    found: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        found.append(finding)
+        if not arguments.json:
+            write(_line(finding))
+
+    trio.run(functools.partial(examine, arguments.config, arguments.socket, tell, offline=arguments.offline))
+    if arguments.json:
+        write(json.dumps({"findings": [each.as_map() for each in found]}))
+    return exit_code(found)
+
+
+def _line(finding: Finding) -> str:
+    level, check = str(finding.level).ljust(WIDTHS[0]), finding.check.ljust(WIDTHS[1])
+    about = f"{finding.about}: " if finding.about else ""
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    return plain(f"{level}  {check}  {about}{finding.found}{remedy}")

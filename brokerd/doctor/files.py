@@ -1,0 +1,119 @@
+# The configuration as the daemon reads it, and the files that it names: that brokerd can read them, and others cannot.
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from brokerd.config import Configuration
+from brokerd.config.tables import drop_ins
+from brokerd.core.ports import TransportError
+from brokerd.core.secret import SecretSource
+from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
+from brokerd.doctor.scene import Scene
+from brokerd.edge import place
+from brokerd.edge.connection import check
+from brokerd.edge.secrets import SecretUnreadable, read_secret
+from brokerd.installation import http_settings, key_sources
+
+
+def configuration(scene: Scene) -> Iterable[Finding]:
+    name, path = "configuration", Path(scene.path)
+    if scene.configuration is None:
+        assert scene.refused is not None, "there is a configuration, or a reason why not"
+        if _is_hidden(Path(scene.refused.file)):
+            return [unseen(name, scene.refused.file)]
+        check_again = f"change it, then: brokerd --config {scene.path} --check"
+        return [told(name, str(scene.refused), check_again)]
+    found = list(_closed(scene, name, (path, *drop_ins(path))))
+    for provider in scene.configuration.providers.values():
+        try:
+            check(http_settings(provider), scene.environ)
+        except TransportError as error:
+            words = f"{scene.path}: providers.{provider.name}: {error.reason}"
+            found.append(told(name, words, f"change it, then: brokerd --config {scene.path} --check"))
+    return found or [ok(name, f"{scene.path}: {_counted(scene.configuration)}")]
+
+
+def secrets(scene: Scene) -> Iterator[Finding]:
+    """Those of grants, where they stand in files; commands are not run, and another process's environment not read."""
+    if scene.configuration is None:
+        return
+    name, read = "secrets", 0
+    for grant in scene.configuration.grants.values():
+        for credential, source in grant.credentials.items():
+            if source.file is None and source.credential is None:
+                continue
+            found = _secret(scene, f"grants.{grant.name}.credentials.{credential}", source)
+            read += found is None
+            if found is not None:
+                yield found
+    if read:
+        yield ok(name, f"{read} can be read")
+
+
+def permissions(scene: Scene) -> Iterator[Finding]:
+    """Of the state directory and the key."""
+    name = "permissions"
+    if scene.configuration is None:
+        return
+    if not scene.state.exists():
+        yield warning(name, f"there is no {scene.state} yet", f"{scene.start} makes it")
+        return
+    try:
+        faults = place.faults_of_state(scene.state, scene.account.uid)
+    except PermissionError:
+        yield unseen(name, str(scene.state))
+        return
+    for fault in faults:
+        yield told(name, fault, f"chmod 700 {scene.state}")
+    for source in key_sources(scene.configuration):
+        if source.file is not None and Path(source.file).exists():
+            closed = list(_closed(scene, name, [Path(source.file)]))
+            faults += [each.found for each in closed]
+            yield from closed
+    if not faults:
+        yield ok(name, f"{scene.state} is {scene.account.name}'s alone")
+
+
+def _secret(scene: Scene, key: str, source: SecretSource) -> Finding | None:
+    name, reachable = "secrets", scene.reachable(source)
+    if reachable.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
+        if scene.unit is None or reachable.credential in scene.unit.credentials:
+            return None
+        words = f"{scene.path}: {key}: {scene.unit.name} is given no credential {reachable.credential}"
+        return problem(name, words, f"{scene.systemctl} edit brokerd: LoadCredential={reachable.credential}:PATH")
+    if reachable.file is not None and Path(reachable.file).exists():
+        if not os.access(reachable.file, os.R_OK):
+            return unseen(name, f"{key}: {reachable.file}")
+        if reachable is source and (closed := next(_closed(scene, name, [Path(reachable.file)]), None)):
+            return closed
+    try:
+        read_secret(reachable)
+    except SecretUnreadable as error:
+        return told(name, f"{scene.path}: {key}: {error}", "put the secret there, for brokerd alone")
+    return None
+
+
+def _closed(scene: Scene, name: str, files: Iterable[Path]) -> Iterator[Finding]:
+    """What brokerd itself cannot read, though we can."""
+    user = scene.account
+    for file in files:
+        if (obstacle := user.finds_closed(file)) is not None:
+            mode = "g+r" if obstacle == file else "g+x"
+            words = f"{file} cannot be read by {user.name}" + ("" if obstacle == file else f", for {obstacle}")
+            yield problem(name, words, f"chgrp {user.group} {obstacle} && chmod {mode} {obstacle}")
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether it is we alone who cannot read it."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return not os.access(path, os.R_OK)
+
+
+def _counted(configuration: Configuration) -> str:
+    counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
+    return ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())

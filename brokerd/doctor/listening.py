@@ -1,0 +1,101 @@
+# The socket and who is behind it: who may connect, whether the daemon answers, and what it says of itself.
+from __future__ import annotations
+
+import errno
+import os
+import socket as sockets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from brokerd_client import Broker, BrokerError
+from brokerd_client.session import WAIT
+
+from brokerd import __version__
+from brokerd.doctor.finding import Finding, ok, problem, told, warning
+from brokerd.doctor.scene import Scene
+from brokerd.edge import place
+from brokerd.edge.accounts import group_name, members, numbered, ourselves
+
+NAME, BEHIND = "socket", "daemon"
+ANSWERS_WITHIN = 5.0  # seconds; it waits for no provider before it says how it is
+SHOWN = 5  # members of a group
+
+
+def socket(scene: Scene) -> Iterator[Finding]:
+    path = scene.socket
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        yield problem(NAME, f"there is no socket at {path}", scene.start)
+        return
+    except PermissionError:
+        yield problem(NAME, f"{path.parent} lets {ourselves().name} not through", f"chmod a+x {path.parent}")
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        yield problem(NAME, f"{path} is no socket", f"mv {path} {path}.old; {scene.start}")
+        return
+    for fault in place.faults_of_socket(path.parent, scene.account.uid):
+        yield told(NAME, fault, f"chmod go-w {path.parent}")
+    refused = _refused(path, knock=not scene.would_start)
+    if refused == errno.EACCES:
+        group = group_name(found.st_gid)
+        us = ourselves().name
+        join = f"sudo usermod -aG {group} {us}, then log in anew" if group != "root" else f"ls -l {path}"
+        yield problem(NAME, f"{path}: {us} may not connect; {_who(found)} may", join)
+    elif refused:
+        yield problem(NAME, f"nobody listens at {path}: {os.strerror(refused)}", scene.start)
+    else:
+        yield ok(NAME, f"{path}: {_who(found)} may connect")
+        if not scene.would_start:
+            yield from _behind(scene)
+
+
+def _behind(scene: Scene) -> Iterator[Finding]:
+    try:
+        with Broker(scene.socket, timeout=ANSWERS_WITHIN - WAIT) as broker:
+            version = broker.call("hello")["server"]
+            daemon = broker.call("status", grants=[])["daemon"]
+    except BrokerError as error:
+        yield problem(BEHIND, f"it does not answer: {error.message}", f"{scene.journal} -n 20")
+        return
+    found = list(of_daemon(version, daemon, scene))
+    yield from found or [ok(BEHIND, f"brokerd {version} answers")]
+
+
+def of_daemon(version: str, daemon: dict[str, Any], scene: Scene) -> Iterator[Finding]:
+    """Pure: what it says of itself."""
+    if version != __version__:
+        words = f"brokerd {version} runs, and this is {__version__}"
+        yield warning(BEHIND, words, f"{scene.systemctl} restart brokerd")
+    if daemon["locked"]:
+        yield problem(BEHIND, "the keys are locked, and nothing is served", "brokerctl unlock")
+    if daemon["store"]:
+        yield told(BEHIND, daemon["store"].replace(" until: ", "; "), f"df -h {scene.state}; dmesg | tail")
+    if daemon["audit"]:
+        yield told(BEHIND, f"the audit log cannot be written: {daemon['audit']}", f"df -h {scene.state}; dmesg | tail")
+
+
+def _refused(path: Path, *, knock: bool) -> int:
+    """The errno of a connection there; 0: somebody takes it. Without `knock`, what its mode says."""
+    if not knock:
+        return 0 if os.access(path, os.W_OK) else errno.EACCES
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        found = probe.connect_ex(str(path))
+    return 0 if found == errno.EAGAIN else found  # its queue is full: somebody listens
+
+
+def _who(found: os.stat_result) -> str:
+    """Who may connect, by the socket's mode; the rules say what they get."""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody"
+    who = ["root"]
+    if found.st_mode & stat.S_IWUSR and found.st_uid:
+        who.append(numbered(found.st_uid).name)
+    if found.st_mode & stat.S_IWGRP:
+        inside = members(found.st_gid)
+        shown = f" ({', '.join(inside[:SHOWN])}{', …' if len(inside) > SHOWN else ''})" if inside else ""
+        who.append(f"the group {group_name(found.st_gid)}{shown}")
+    return " and ".join((", ".join(who[:-1]), who[-1])) if len(who) > 1 else who[0]

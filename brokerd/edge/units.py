@@ -1,0 +1,70 @@
+# What the service manager says of a unit (systemctl show), read with the one program that speaks to every version of
+# it. Nothing is started, stopped or changed.
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path("/run/systemd/system")  # sd_booted(3)
+WITHIN = 5.0  # seconds; a manager that is reloading takes one
+PROPERTIES = (
+    *("LoadState", "UnitFileState", "ActiveState", "Result", "NeedDaemonReload", "MainPID", "ExecMainStatus"),
+    *("ExecStart", "User", "DynamicUser", "Environment", "LimitMEMLOCK"),
+    *("LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted", "ImportCredential"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit that the manager knows. `own`: the user's manager does, not the system's."""
+
+    name: str
+    properties: Mapping[str, str]
+    own: bool = False
+
+    def __getitem__(self, name: str) -> str:
+        return self.properties.get(name, "")
+
+    @property
+    def pid(self) -> int:
+        """Of the process, 0 where there is none."""
+        return int(self["MainPID"] or 0)
+
+    @property
+    def program(self) -> Path | None:
+        """What it starts."""
+        path = self["ExecStart"].partition("path=")[2].partition(" ;")[0]
+        return Path(path) if path else None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its file sets; there may be more (EnvironmentFile=)."""
+        pairs = (each.partition("=") for each in shlex.split(self["Environment"]))
+        return {name: value for name, _, value in pairs}
+
+    @property
+    def credentials(self) -> frozenset[str]:
+        """The names of those that it is given."""
+        names = (self[each] for each in PROPERTIES if "Credential" in each)
+        return frozenset(each.partition(":")[0] for each in " ".join(names).split())
+
+
+def find(name: str, *, own: bool) -> Unit | None:
+    """The unit of the system's manager, or with `own` the user's; None where that has none, or there is no systemd."""
+    if not HERE.is_dir():
+        return None
+    which = ("--user",) if own else ()
+    command = ["systemctl", *which, "show", "--property", ",".join(PROPERTIES), name]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=WITHIN
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = done.stdout.decode(errors="replace").splitlines()
+    properties = {key: value for key, _, value in (line.partition("=") for line in lines)}
+    known = properties.get("LoadState", "not-found") != "not-found"
+    return Unit(name, properties, own) if known else None

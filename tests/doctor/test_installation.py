@@ -1,0 +1,250 @@
+# One thing broken of an installation that is whole: doctor finds that, and nothing else, and says what mends it.
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from brokerd import doctor
+from brokerd.doctor import Finding, listening
+from brokerd.edge import keys
+from tests.daemon.harness import CLIENT, Brokerd
+from tests.doctor.look import findings, troubles
+from tests.edge.http_servers import OK, Peer, always_ok, serving
+
+PROVIDER = {"dialect": "oauth2", "token_url": "http://127.0.0.1:1/token"}
+NO_DAEMON = ("socket", "there is no socket at {run}/brokerd.sock", "brokerd --config {etc}/brokerd.toml")
+Break = Callable[[Brokerd], object]
+
+
+def grant(secret: object) -> dict[str, object]:
+    credentials = {**CLIENT, "client_secret": secret}
+    return {"provider": "corp", "grant_type": "client_credentials", "credentials": credentials}
+
+
+def whole(brokerd: Brokerd) -> None:
+    secret = brokerd.write("test-only-secret", "secret")
+    brokerd.configure({"app": grant({"file": secret})}, {"corp": PROVIDER})
+    brokerd.state.mkdir(mode=0o700)
+
+
+def says(text: str) -> Break:
+    return lambda brokerd: brokerd.config.write_text(f"{brokerd.config.read_text()}\n{text}\n")
+
+
+def to(mode: int, path: str) -> Break:
+    return lambda brokerd: (brokerd.folder / path).chmod(mode)
+
+
+def holds(text: str, path: str) -> Break:
+    return lambda brokerd: (brokerd.folder / path).write_text(text)
+
+
+def without(path: str) -> Break:
+    return lambda brokerd: (brokerd.folder / path).unlink()
+
+
+def rubbish(brokerd: Brokerd) -> None:
+    store = brokerd.state / "brokerd.db"
+    store.touch(0o600)
+    store.write_bytes(os.urandom(8192))
+
+
+def proxied(brokerd: Brokerd) -> None:
+    proxy = "socks5://test-only-user:test-only-password@127.0.0.1"
+    brokerd.configure({}, {"corp": {**PROVIDER, "proxy": proxy}})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "found", "remedy"),
+    [
+        pytest.param(
+            without("etc/brokerd.toml"),
+            "configuration",
+            "there is no such file",
+            "name one with --config",
+            id="no file",
+        ),
+        (says("[grants.half"), "configuration", "this is not TOML", "--check"),
+        (says("[deamon]"), "configuration", "deamon: unknown table", "known: [daemon]"),
+        (proxied, "configuration", "or socks, which are not supported", "--check"),
+        pytest.param(
+            without("etc/secret"),
+            "secrets",
+            "client_secret: {etc}/secret: No such file",
+            "put the secret there",
+            id="no secret",
+        ),
+        pytest.param(
+            holds("", "etc/secret"), "secrets", "{etc}/secret is empty", "put the secret there", id="empty secret"
+        ),
+        pytest.param(
+            to(0o644, "etc/secret"),
+            "secrets",
+            "can be opened by everybody",
+            "chmod o-rwx {etc}/secret",
+            id="open secret",
+        ),
+        pytest.param(
+            to(0o755, "state"), "permissions", "{state} can be opened by others", "chmod 700 {state}", id="open state"
+        ),
+        pytest.param(
+            lambda brokerd: brokerd.state.rmdir(),
+            "permissions",
+            "there is no {state} yet",
+            "brokerd --config {etc}/brokerd.toml makes it",
+            id="no state",
+        ),
+        pytest.param(
+            without("etc/key"), "key", "there is no key at {etc}/key", "brokerctl keygen {etc}/key", id="no key"
+        ),
+        pytest.param(
+            holds("password", "etc/key"), "key", "expected one line", "brokerctl keygen FILE", id="no key in it"
+        ),
+        (rubbish, "key", "brokerd.db cannot be read", "restore a copy"),
+    ],
+)
+async def test_what_is_broken_is_found_and_nothing_else(
+    brokerd: Brokerd, spoil: Break, check: str, found: str, remedy: str
+) -> None:
+    whole(brokerd)
+    before = await troubles(brokerd, offline=True)
+    spoil(brokerd)
+    places = {"etc": str(brokerd.etc), "state": str(brokerd.state), "run": str(brokerd.socket.parent)}
+    new = [each for each in await troubles(brokerd, offline=True) if each not in before]
+    assert [each.check for each in new] == [check], new
+    assert found.format(**places) in new[0].found
+    assert remedy.format(**places) in (new[0].remedy or "")
+
+
+async def restarted_with_another_key(brokerd: Brokerd) -> None:
+    await brokerd.stop()
+    brokerd.key.unlink()
+    keys.create(brokerd.key)
+
+
+async def killed(brokerd: Brokerd) -> None:
+    await brokerd.kill()
+
+
+async def locked(brokerd: Brokerd) -> None:
+    await brokerd.call("lock")
+
+
+async def moved_away(brokerd: Brokerd) -> None:
+    brokerd.socket.unlink()
+
+
+async def no_socket_any_more(brokerd: Brokerd) -> None:
+    brokerd.socket.unlink()
+    brokerd.socket.touch()
+
+
+async def open_to_all(brokerd: Brokerd) -> None:
+    brokerd.socket.parent.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (
+            restarted_with_another_key,
+            [("key", "is not the one that the store was sealed with", "[daemon] key"), NO_DAEMON],
+        ),
+        (killed, [("socket", "nobody listens at {run}/brokerd.sock: Connection refused", NO_DAEMON[2])]),
+        (locked, [("daemon", "the keys are locked", "brokerctl unlock")]),
+        (moved_away, [NO_DAEMON]),
+        (no_socket_any_more, [("socket", "{run}/brokerd.sock is no socket", "mv {run}/brokerd.sock")]),
+        (open_to_all, [("socket", "{run} can be written by others", "chmod go-w {run}")]),
+    ],
+)
+async def test_a_daemon_that_serves_and_then_does_not(
+    brokerd: Brokerd, spoil: Callable[[Brokerd], Awaitable[None]], expected: list[tuple[str, str, str]]
+) -> None:
+    brokerd.configure({}, {})
+    await brokerd.start()
+    told = await findings(brokerd)
+    assert {"key", "socket", "daemon", "user"} <= {each.check for each in told}
+    assert next(each for each in told if each.check == "key").found == f"it opens the store in {brokerd.state}"
+    before = {each.check for each in told if each.level != "ok"}
+    await spoil(brokerd)
+    places = {"etc": str(brokerd.etc), "state": str(brokerd.state), "run": str(brokerd.socket.parent)}
+    new = [each for each in await troubles(brokerd) if each.check not in before]
+    assert [each.check for each in new] == [check for check, _, _ in expected]
+    for each, (_, found, remedy) in zip(new, expected, strict=True):
+        assert found.format(**places) in each.found
+        assert remedy.format(**places) in (each.remedy or "")
+
+
+async def test_looking_changes_nothing(brokerd: Brokerd) -> None:
+    brokerd.configure({}, {})
+    await brokerd.start()
+    await brokerd.stop()
+    before = brokerd.bytes_of_state()
+    await findings(brokerd)
+    assert brokerd.bytes_of_state() == before
+
+
+async def test_a_key_that_was_replaced_is_known_also_from_the_log_that_was_not_written_back(brokerd: Brokerd) -> None:
+    async def key() -> str:
+        return next(each.found for each in await findings(brokerd) if each.check == "key")
+
+    brokerd.configure({}, {})
+    await brokerd.start()
+    new = brokerd.etc / "new"
+    keys.create(new)
+    brokerd.configure({}, {}, key={"file": new}, previous_key={"file": brokerd.key})
+    assert await key() == "the store is sealed with previous_key still"
+    await brokerd.call("rotate_key")
+    await brokerd.kill()
+    assert await key() == f"it opens the store in {brokerd.state}"
+
+
+async def test_who_listens_is_known_by_the_socket(brokerd: Brokerd) -> None:
+    brokerd.configure({}, {}, socket_mode="0666")
+    await brokerd.start()
+    told = {each.check: each.found for each in await findings(brokerd)}
+    assert told["socket"] == f"{brokerd.socket}: everybody may connect"
+    assert "brokerd" in told["user"]
+
+
+async def test_somebody_else_who_listens_is_no_brokerd(brokerd: Brokerd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "ANSWERS_WITHIN", 0.1)
+    whole(brokerd)
+    brokerd.socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(brokerd.socket))
+        other.listen()
+        told = {each.check: each for each in await findings(brokerd, offline=True)}
+    assert told["daemon"].found.startswith("it does not answer")
+    assert told["daemon"].level == "problem"
+
+
+async def test_a_provider_that_hangs_delays_its_own_line_alone(
+    brokerd: Brokerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers when everything else has been told."""
+    monkeypatch.setattr(doctor, "SETTLED", 0.05)
+    told: list[Finding] = []
+    others = trio.Event()
+
+    def tell(finding: Finding) -> None:
+        told.append(finding)
+        if finding.about == "well":
+            others.set()
+
+    async def waits(peer: Peer) -> None:
+        await peer.request()
+        await others.wait()
+        await peer.say(OK)
+
+    async with serving(waits) as hanging, serving(always_ok) as well:
+        providers = {name: {**PROVIDER, "token_url": each.url} for name, each in (("hangs", hanging), ("well", well))}
+        brokerd.configure({}, providers)
+        with trio.fail_after(4):  # less than the patience with a provider
+            await doctor.examine(str(brokerd.config), str(brokerd.socket), tell, offline=False)
+    assert [each.about for each in told if each.about] == ["well", "hangs"]
+    assert next(each.found for each in told if each.about == "hangs") == f"{hanging.url} answers 200"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from brokerd.core.metadata import Metadata
 from brokerd.core.outcome import Done, Issued
 from brokerd.core.ports import Http, TransportError
 from brokerd.core.reason import reason
+from brokerd.core.secret import Secret
 from brokerd.dialects.oauth2 import discovery, registration, resource
 from brokerd.dialects.oauth2.browser import REDIRECT_URI
 from brokerd.dialects.oauth2.registration import Client
 from brokerd.dialects.oauth2.resource import Resource
+
+REGISTRATION = "registration"  # the token with which a client's registration is changed (RFC 7592)
 
 
 class CannotAdd(Exception):
@@ -46,9 +49,9 @@ def name_for(url: str, configuration: Configuration, chosen: str | None) -> str:
     return name
 
 
-async def look(http: Http, url: str | None, issuer: str | None) -> Place:
+async def look(http: Http, url: str | None, issuer: str | None, *, person: bool = True) -> Place:
     """Who gives tokens for the resource at `url`. `issuer`: the one to be taken of several, or where no resource says
-    one. Raises CannotAdd."""
+    one. `person`: somebody is to log in there. Raises CannotAdd."""
     guide = _Guide(http)
     found: Resource | None = None
     if url is not None:
@@ -62,7 +65,7 @@ async def look(http: Http, url: str | None, issuer: str | None) -> Place:
     assert issuer is not None, "neither a resource nor an issuer was named"
     metadata = await guide.follow(discovery.learn(issuer, None))
     assert isinstance(metadata, Metadata)
-    if not registration.logins(metadata):
+    if person and not registration.logins(metadata):
         raise CannotAdd(f"{reason(issuer)} has no login by a person, neither by device code nor in a browser")
     return Place(metadata, found)
 
@@ -83,40 +86,70 @@ def by_hand(place: Place, client_id: str) -> Client:
     return Client(client_id, "none", registration.logins(place.metadata)[0])
 
 
-def secret_files(folder: Path, name: str) -> dict[str, Path]:
-    """Where secrets of a client come to lie that a server may give it."""
-    return {what: folder / "secrets" / f"{name}.{what}" for what in ("client_secret", "registration")}
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A provider, and a grant there of the same name. `about`: what a reader is to know first. `secrets`: by the
+    credential that they are, or by what else they are for. `allow`: the users who may have its tokens."""
+
+    name: str
+    about: Sequence[str]
+    provider: Mapping[str, Any]
+    grant: Mapping[str, Any]
+    secrets: Mapping[str, Secret]
+    allow: Sequence[str] = ()
+
+    def files(self, folder: Path) -> dict[Path, str]:
+        """What is to be written beside the configuration file in `folder`; the drop-in is the last."""
+        paths = secret_files(folder, self.name, self.secrets)
+        texts = {paths[what]: f"{secret.reveal()}\n" for what, secret in self.secrets.items()}
+        own = {what: {"file": str(path)} for what, path in paths.items() if what != REGISTRATION}
+        grant = {"provider": self.name, **self.grant, "credentials": {**self.grant.get("credentials", {}), **own}}
+        lines = [f"# {line}" for line in self.about]
+        lines += ["", "# Where tokens come from.", f"[providers.{_key(self.name)}]", *_pairs(self.provider)]
+        lines += ["", f"# What applications ask for: brokerctl get {self.name}", f"[grants.{_key(self.name)}]"]
+        lines += [*_pairs(grant), "", "# Who may have it. Without a rule only root and brokerd's own user may."]
+        lines += _rule(self.name, self.allow)
+        return {**texts, drop_in(folder, self.name): "\n".join(lines) + "\n"}
 
 
-def files(
-    place: Place, client: Client, name: str, scope: Sequence[str], folder: Path, ca_file: str | None
-) -> dict[Path, str]:
-    """What is to be written beside the configuration file in `folder`; the drop-in is the last."""
-    paths = secret_files(folder, name)
-    secrets = {"client_secret": client.secret, "registration": client.access_token}
-    texts = {paths[what]: f"{secret.reveal()}\n" for what, secret in secrets.items() if secret is not None}
-    credentials: dict[str, Any] = {"client_id": client.id}
-    if client.secret is not None:
-        credentials["client_secret"] = {"file": str(paths["client_secret"])}
-    provider = {"dialect": "oauth2", "issuer": place.metadata.issuer, "ca_file": ca_file}
+def drop_in(folder: Path, name: str) -> Path:
+    return folder / "conf.d" / f"{name}.toml"
+
+
+def secret_files(folder: Path, name: str, secrets: Iterable[str]) -> dict[str, Path]:
+    """Where secrets come to lie."""
+    return {what: folder / "secrets" / f"{name}.{what}" for what in secrets}
+
+
+def at_server(
+    place: Place, client: Client, name: str, scope: Sequence[str], ca_file: str | None, allow: Sequence[str] = ()
+) -> Addition:
+    """A client's grant at an authorization server."""
+    secrets = {"client_secret": client.secret, REGISTRATION: client.access_token}
+    about = ["By brokerctl; every key is in brokerd.toml(5)."]
+    if client.access_token is not None:
+        about.append(f"Its registration is changed at {reason(client.access_url or 'the server')} (RFC 7592).")
     grant = {
-        "provider": name,
         "grant_type": client.grant_type,
         "client_auth": client.auth_method,
-        "credentials": credentials,
+        "credentials": {"client_id": client.id},
         "scope": list(scope),
         "resource": place.resource.identifier if place.resource else None,
     }
-    lines = ["# By brokerctl add. Who may have its tokens is said by rules:", *_rule(name, "# "), ""]
-    if client.access_token is not None:
-        lines += [f"# Its registration is changed at {reason(client.access_url or 'the server')} (RFC 7592)", ""]
-    lines += [f"[providers.{_toml(name)}]", *_pairs(provider), ""]
-    lines += [f"[grants.{_toml(name)}]", *_pairs(grant)]
-    return {**texts, folder / "conf.d" / f"{name}.toml": "\n".join(lines) + "\n"}
+    given = {what: secret for what, secret in secrets.items() if secret is not None}
+    return Addition(name, about, oauth2(place.metadata.issuer, ca_file), grant, given, allow)
 
 
-def _rule(name: str, before: str) -> list[str]:
-    return [f"{before}[[allow]]", f"{before}grants = [{_toml(name)}]", f'{before}caller = {{ user = "…" }}']
+def oauth2(issuer: str, ca_file: str | None) -> dict[str, Any]:
+    """The table of a provider that is known by its issuer."""
+    return {"dialect": "oauth2", "issuer": issuer, "ca_file": ca_file}
+
+
+def _rule(name: str, users: Sequence[str]) -> list[str]:
+    """For these users; without any, in comments."""
+    callers: list[dict[str, str]] = [{"user": user} for user in users] or [{"user": "…"}]
+    rule = ["[[allow]]", f"grants = {_toml([name])}", f"caller = {_toml(callers if len(callers) > 1 else callers[0])}"]
+    return rule if users else [f"#{line}" for line in rule]
 
 
 class _Guide:
@@ -161,8 +194,17 @@ def _listed(servers: Sequence[str]) -> str:
     return ", ".join(map(reason, servers)) or "it names none"
 
 
-def _pairs(table: dict[str, Any]) -> list[str]:
-    return [f"{key} = {_toml(value)}" for key, value in table.items() if value not in (None, [])]
+def _pairs(table: Mapping[str, Any]) -> list[str]:
+    """A line for each value; for a table one for each of its own."""
+    lines = []
+    for key, value in table.items():
+        inner = {f"{key}.{_key(each)}": one for each, one in value.items()} if isinstance(value, dict) else {key: value}
+        lines += [f"{name} = {_toml(one)}" for name, one in inner.items() if one not in (None, [])]
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def _toml(value: object) -> str:

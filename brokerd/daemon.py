@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
+from brokerd_client.wire import pack_error
 
 from brokerd import __version__
 from brokerd.audit import Audit
@@ -76,9 +77,13 @@ def main() -> None:
         trio.run(functools.partial(run, arguments.config))
     except (CannotStart, ConfigError) as error:
         said.cannot_start(str(error))
-        sys.exit(getattr(error, "code", EXIT_CONFIGURATION))
+        sys.exit(_status(error))
     finally:
         said.close()
+
+
+def _status(error: CannotStart | ConfigError) -> int:
+    return error.code if isinstance(error, CannotStart) else EXIT_CONFIGURATION
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,15 +112,20 @@ def check_configuration(path: str) -> str:
             raise ConfigError(error.reason, key=f"providers.{provider.name}", file=path) from None
     for grant in configuration.grants.values():
         for name, source in grant.credentials.items():
-            if source.command is None:  # a command may need the network
+            if _can_be_checked(source):
                 with as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
                     read_secret(source)
-    for source in key_sources(configuration.daemon)[:1]:
-        if source.command is None:
+    for source in key_sources(configuration)[:1]:
+        if _can_be_checked(source):
             read_key(configuration.path, source)
     counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
     words = ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
     return f"{path}: the configuration is right: {words}"
+
+
+def _can_be_checked(source: SecretSource) -> bool:
+    """A command may need the network; systemd gives its credentials to the unit alone."""
+    return source.command is None and (source.credential is None or "CREDENTIALS_DIRECTORY" in os.environ)
 
 
 # -- running
@@ -123,17 +133,21 @@ def check_configuration(path: str) -> str:
 
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
-    configuration = await in_thread(functools.partial(loaded, path))
-    with contextlib.closing(await opened_store(configuration)) as store, _listening(configuration.daemon) as listener:
-        async with trio.open_nursery() as writing:
-            writing.start_soon(store.run)
-            trail = await _trail(configuration, store)
-            if trail is not None:
-                writing.start_soon(trail.run)
-            daemon = Daemon(path, store, configuration, trail)
-            del configuration  # it may hold secrets as text, which `lock` has to let go
-            await daemon.run(listener)
-            writing.cancel_scope.cancel()
+    with _passed() as passed:
+        configuration = await in_thread(functools.partial(loaded, path))
+        with (
+            contextlib.closing(await opened_store(configuration)) as store,
+            _listening(configuration.daemon, passed) as listener,
+        ):
+            async with trio.open_nursery() as writing:
+                writing.start_soon(store.run)
+                trail = await _trail(configuration, store)
+                if trail is not None:
+                    writing.start_soon(trail.run)
+                daemon = Daemon(path, store, configuration, trail)
+                del configuration  # it may hold secrets as text, which `lock` has to let go
+                await daemon.run(listener)
+                writing.cancel_scope.cancel()
 
 
 @dataclass
@@ -299,7 +313,7 @@ class Daemon:
             configuration = await in_thread(functools.partial(loaded, self.path))
         except ConfigError as error:
             raise Failure(Code.MISCONFIGURED, f"nothing has changed: {error}") from None
-        return key_sources(configuration.daemon)
+        return key_sources(configuration)
 
     async def read_key(self, source: SecretSource) -> bytes:
         try:
@@ -376,12 +390,27 @@ def _policy(configuration: Configuration) -> Policy:
 
 
 @contextlib.contextmanager
-def _listening(settings: DaemonSettings) -> Iterator[socket.socket]:
+def _passed() -> Iterator[socket.socket | None]:
+    """systemd's socket, if it passed one. Where a person has to mend something first, nobody is kept waiting at it."""
+    try:
+        passed = listen.from_systemd(os.environ)
+    except listen.CannotListen as error:
+        raise CannotStart(str(error)) from None
+    try:
+        yield passed
+    except (CannotStart, ConfigError) as error:
+        if passed is not None and _status(error) == EXIT_CONFIGURATION:
+            words = "brokerd cannot start; its log says why: journalctl -u brokerd"
+            listen.turn_away(passed, pack_error(None, Failure(Code.MISCONFIGURED, words).as_map()))
+        raise
+
+
+@contextlib.contextmanager
+def _listening(settings: DaemonSettings, passed: socket.socket | None) -> Iterator[socket.socket]:
     """The listening socket. One of our own goes with us; systemd's stays, and keeps those who connect meanwhile."""
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
     try:
-        passed = listen.from_systemd(os.environ)
         if passed is None:
             refuse(place.faults_of_socket(path.parent))
         listener = passed or listen.at(path, settings.socket_mode, settings.socket_group)

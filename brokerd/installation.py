@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from brokerd.config import Configuration, DaemonSettings, ProviderSettings, load
+from brokerd.config import Configuration, ProviderSettings, load
+from brokerd.config.tables import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
-from brokerd.edge import environment, keys, place
+from brokerd.edge import environment, keys, place, service_manager
 from brokerd.edge.connection import HttpSettings
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import AWAY
@@ -21,6 +22,8 @@ from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, in_thread
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
+CREDENTIAL = "brokerd.key"  # as brokerd.service loads it
+SEALED = ("/etc/credstore.encrypted", "/run/credstore.encrypted")  # where systemd finds it
 EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 2, 4
 
 
@@ -37,7 +40,7 @@ def loaded(path: str) -> Configuration:
     configuration = load(path)
     grants = configuration.grants.values()
     credentials = (source for grant in grants for source in grant.credentials.values())
-    for source in (*key_sources(configuration.daemon), *credentials):
+    for source in (*key_sources(configuration), *credentials):
         if source.env is not None:
             with contextlib.suppress(UnicodeError):  # who reads it says so
                 environment.take(source.env)
@@ -69,7 +72,7 @@ def refuse(faults: list[str]) -> None:
 
 async def opened_store(configuration: Configuration) -> Store:
     """The store in the state directory, which is ours alone from now on."""
-    sources = key_sources(configuration.daemon)
+    sources = key_sources(configuration)
     found: Iterable[bytes | None] = (read_key(configuration.path, source) for source in sources) if sources else (None,)
     return await in_thread(functools.partial(_store_with, found, configuration))
 
@@ -89,11 +92,23 @@ def _store_with(found: Iterable[bytes | None], configuration: Configuration) -> 
     raise CannotStart(str(wrong))
 
 
-def key_sources(settings: DaemonSettings) -> tuple[SecretSource, ...]:
+def key_sources(configuration: Configuration) -> tuple[SecretSource, ...]:
     """Where the key is to be had, the present one first; none: it is a passphrase."""
-    if settings.key is None:
+    settings = configuration.daemon
+    if settings.passphrase:
         return ()
-    return (settings.key,) if settings.previous_key is None else (settings.key, settings.previous_key)
+    key = settings.key or _installed_key(configuration.path)
+    return (key,) if settings.previous_key is None else (key, settings.previous_key)
+
+
+def _installed_key(path: str) -> SecretSource:
+    """Where `brokerctl install` puts it: a credential that systemd gives its unit, else beside the configuration."""
+    beside = Path(path).absolute().with_name("key")
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    folders = (given,) if given else () if is_there(beside) else SEALED
+    if any(is_there(Path(folder) / CREDENTIAL) for folder in folders):
+        return SecretSource(credential=CREDENTIAL)
+    return SecretSource(file=str(beside))
 
 
 def read_key(path: str, source: SecretSource) -> bytes:
@@ -101,7 +116,25 @@ def read_key(path: str, source: SecretSource) -> bytes:
         if source.file is not None and not Path(source.file).exists():
             words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
             raise SecretUnreadable(words)
+        if source.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
+            return keys.parse(_unsealed(source.credential))
         return keys.parse(read_secret(source).reveal())
+
+
+def sealed(name: str) -> Path | None:
+    """Where a credential lies that systemd unseals for units which name it without a path."""
+    return next((path for folder in SEALED if is_there(path := Path(folder) / name)), None)
+
+
+def _unsealed(name: str) -> str:
+    """A credential outside of its unit, for whom systemd's own tool opens it: root, who verifies the audit log."""
+    path = sealed(name)
+    if path is None:
+        return read_secret(SecretSource(credential=name)).reveal()  # which says that there is none, and what to do
+    try:
+        return service_manager.run("systemd-creds", "decrypt", f"--name={name}", str(path), "-").decode()
+    except service_manager.CommandFailed as error:
+        raise SecretUnreadable(f"credential {name}: {error}") from None
 
 
 def http_settings(provider: ProviderSettings) -> HttpSettings:

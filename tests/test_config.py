@@ -129,7 +129,7 @@ def test_the_example_of_the_contract_is_read_as_it_is_meant(main: Path) -> None:
 def test_an_empty_file_is_a_configuration_of_nothing_with_the_defaults(main: Path) -> None:
     found = loaded(main, "")
     assert (found.providers, found.grants, found.rules) == ({}, {}, ())
-    assert found.daemon.key == SecretSource(file="/etc/brokerd/key")
+    assert (found.daemon.key, found.daemon.passphrase) == (None, False)
     assert found.daemon.socket is None
     assert found.daemon.state_dir is None
 

@@ -75,6 +75,7 @@ LAYERS = (
     ),
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
     Layer("brokerd.installation", (CORE, "brokerd.config", EDGE)),
+    Layer("brokerd.installing", ("brokerd.config", "brokerd.installation")),
     # These build what they need, as the daemon does.
     Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", "brokerd.installation", EDGE)),
     Layer("brokerd.doctor", (*USE_CASES, "brokerd", "brokerd.installation", EDGE, CLIENT)),

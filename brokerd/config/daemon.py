@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from brokerd.config.secrets import SourceFile, source_of
-from brokerd.config.settings import DEFAULT_KEY, DaemonSettings
+from brokerd.config.settings import DaemonSettings
 from brokerd.config.tables import Within
 from brokerd.core.admission import Limits
 from brokerd.core.secret import SecretSource
@@ -70,7 +70,8 @@ def read_daemon(tables: list[tuple[Path, Any]], main: Path) -> DaemonSettings:
         return DaemonSettings(
             socket=table.socket,
             state_dir=table.state_dir,
-            key=DEFAULT_KEY if table.key is None else _key(table.key),
+            key=None if table.key is None else _key(table.key),
+            passphrase=table.key is not None and "passphrase" in table.key,
             previous_key=None if table.previous_key is None else _previous_key(table.previous_key),
             socket_mode=int(mode, 8),
             socket_group=table.socket_group,

@@ -10,7 +10,6 @@ from brokerd.core.renewal import Pace
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.dialects.dialect import Dialect
 
-DEFAULT_KEY = SecretSource(file="/etc/brokerd/key")
 # How a client shows who it is, and how variants are got, changes nothing about the grant's own tokens.
 NOT_ASKED = ("client_auth", "client_assertion", "variants")
 
@@ -19,7 +18,8 @@ NOT_ASKED = ("client_auth", "client_assertion", "variants")
 class DaemonSettings:
     socket: str | None = None  # None: systemd's, or the default
     state_dir: str | None = None
-    key: SecretSource | None = DEFAULT_KEY  # None: a passphrase, which is given to `unlock`
+    key: SecretSource | None = None  # None: where brokerctl install puts it, unless it is a passphrase
+    passphrase: bool = False  # which is given to `unlock`
     previous_key: SecretSource | None = None
     socket_mode: int = 0o660
     socket_group: str | None = None

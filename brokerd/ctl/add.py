@@ -11,15 +11,18 @@ from brokerd.ctl.terminal import Failed, away, plain, write
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from brokerd.adding import Place
     from brokerd.dialects.oauth2.registration import Client
     from brokerd.edge.drop_in import Files
+    from brokerd.edge.http import HttpClient
 
 ANSWERS_WITHIN = 20.0  # seconds; somebody waits
 UNDONE = "; nothing was changed here"
+UNREGISTERED = "the one that is registered"
 
 
 def add(arguments: Namespace) -> int:
@@ -28,7 +31,7 @@ def add(arguments: Namespace) -> int:
 
     import trio
 
-    from brokerd.adding import CannotAdd, files, name_for
+    from brokerd.adding import CannotAdd, at_server, name_for
     from brokerd.config import load
     from brokerd.core.typed import ConfigError
 
@@ -41,16 +44,16 @@ def add(arguments: Namespace) -> int:
         place, client = trio.run(_asked, arguments, main.parent, name)
     except (CannotAdd, ConfigError) as error:
         raise Failed(f"{plain(str(error))}{UNDONE}") from None
-    texts = files(place, client, name, arguments.scope or (), main.parent, _ca_file(arguments))
+    texts = at_server(place, client, name, arguments.scope or (), ca_file(arguments)).files(main.parent)
     drop_in = list(texts)[-1]
     if arguments.dry_run:
-        write(f"{plain(str(drop_in))} would be:\n\n{texts[drop_in]}")
+        show(drop_in, texts[drop_in])
         return 0
-    made = _written(texts, main, client)
+    made = written(texts, main, registered(client))
     write(f"{plain(str(drop_in))}: written")
     if client.secret_ends is not None:
         write(f"the secret of its client expires {away(client.secret_ends - time.time())}")
-    _reload(arguments.socket, name, made, client)
+    reload(arguments.socket, name, made, registered(client))
     if place.resource and place.resource.scopes and not arguments.scope:
         write(f"it names scopes, of which none is asked for: {plain(' '.join(place.resource.scopes))}")
     rule = f"a rule for who may have its tokens: see {plain(str(drop_in))}"
@@ -71,39 +74,55 @@ def _log_in(path: str | None, name: str) -> int:
 
 async def _asked(arguments: Namespace, folder: Path, name: str) -> tuple[Place, Client]:
     """Raises CannotAdd."""
-    import socket
-    from pathlib import Path
-
     from brokerd.adding import by_hand, look, register
-    from brokerd.edge.clock import SystemClock
-    from brokerd.edge.http import HttpClient, HttpSettings
 
-    trusted = _ca_file(arguments)
-    settings = HttpSettings(ca_file=Path(trusted) if trusted else None, total_timeout=ANSWERS_WITHIN)
-    http = HttpClient(settings, SystemClock())
-    try:
-        place = await look(http, arguments.resource, arguments.issuer)
+    async with http(arguments) as client:
+        place = await look(client, arguments.resource, arguments.issuer)
         if arguments.client_id is not None:
             return place, by_hand(place, arguments.client_id)
         if arguments.dry_run:
-            return place, by_hand(place, "the one that is registered")
-        _check_free(folder, name)
-        return place, await register(http, place, f"brokerd on {socket.gethostname()}", arguments.scope or ())
-    finally:
-        await http.aclose()
+            return place, by_hand(place, UNREGISTERED)
+        check_free(folder, name, ("client_secret", "registration"))
+        return place, await register(client, place, our_name(), arguments.scope or ())
 
 
-def _check_free(folder: Path, name: str) -> None:
-    """Before a client is registered: what it would be written into must not be there."""
-    from brokerd.adding import CannotAdd, secret_files
+# -- what init does in the same way
 
-    for path in (folder / "conf.d" / f"{name}.toml", *secret_files(folder, name).values()):
+
+def http(arguments: Namespace) -> AbstractAsyncContextManager[HttpClient]:
+    from contextlib import aclosing
+    from pathlib import Path
+
+    from brokerd.edge.clock import SystemClock
+    from brokerd.edge.http import HttpClient, HttpSettings
+
+    trusted = ca_file(arguments)
+    settings = HttpSettings(ca_file=Path(trusted) if trusted else None, total_timeout=ANSWERS_WITHIN)
+    return aclosing(HttpClient(settings, SystemClock()))
+
+
+def our_name() -> str:
+    """As a server's people see it among their clients."""
+    import socket
+
+    return f"brokerd on {socket.gethostname()}"
+
+
+def show(drop_in: Path, text: str) -> None:
+    write(f"{plain(str(drop_in))} would be:\n\n{text}")
+
+
+def check_free(folder: Path, name: str, secrets: Iterable[str]) -> None:
+    """Before anything is asked of anybody: what would be written must not be there. Raises CannotAdd."""
+    from brokerd.adding import CannotAdd, drop_in, secret_files
+
+    for path in (drop_in(folder, name), *secret_files(folder, name, secrets).values()):
         if path.exists():
             raise CannotAdd(f"{path} is there already and was left as it is; choose another name: --name NAME")
 
 
-def _written(texts: Mapping[Path, str], main: Path, client: Client) -> Files:
-    """The files, which the whole configuration is right with."""
+def written(texts: Mapping[Path, str], main: Path, left: str) -> Files:
+    """The files, which the whole configuration is right with. `left`: what stays where they are not."""
     from brokerd.config import load
     from brokerd.core.typed import ConfigError
     from brokerd.edge.drop_in import Files
@@ -113,14 +132,14 @@ def _written(texts: Mapping[Path, str], main: Path, client: Client) -> Files:
         made.create(texts, main, private=frozenset(list(texts)[:-1]))
         load(main)
     except OSError as error:
-        raise Failed(f"{error.filename or main.parent}: {error.strerror}{UNDONE}{_left(client)}") from None
+        raise Failed(f"{error.filename or main.parent}: {error.strerror}{UNDONE}{left}") from None
     except ConfigError as error:
         made.undo()
-        raise Failed(f"{plain(str(error))}{UNDONE}{_left(client)}") from None
+        raise Failed(f"{plain(str(error))}{UNDONE}{left}") from None
     return made
 
 
-def _reload(path: str | None, name: str, made: Files, client: Client) -> None:
+def reload(path: str | None, name: str, made: Files, left: str) -> None:
     """Let the daemon know, if there is one. One that does not take it undoes it."""
     try:
         with Broker(path) as broker:
@@ -130,7 +149,7 @@ def _reload(path: str | None, name: str, made: Files, client: Client) -> None:
     except BrokerError as error:
         if error.code == "misconfigured":
             made.undo()
-            raise Failed(f"{plain(error.message)}{UNDONE}{_left(client)}") from None
+            raise Failed(f"{plain(error.message)}{UNDONE}{left}") from None
         write(f"brokerd does not know of it yet ({plain(error.message)}): brokerctl reload")
     else:
         known = (
@@ -139,11 +158,11 @@ def _reload(path: str | None, name: str, made: Files, client: Client) -> None:
         write(known)
 
 
-def _left(client: Client) -> str:
+def registered(client: Client) -> str:
     return f" (the client {plain(client.id)} stays registered at the server)"
 
 
-def _ca_file(arguments: Namespace) -> str | None:
+def ca_file(arguments: Namespace) -> str | None:
     from pathlib import Path
 
     return str(Path(arguments.ca_file).absolute()) if arguments.ca_file else None

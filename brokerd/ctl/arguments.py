@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import PARSER, ArgumentParser, HelpFormatter
 
+from brokerd.ctl import beginnings
 from brokerd.ctl.terminal import Failed, plain
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
@@ -239,25 +240,6 @@ def _watch(parser: ArgumentParser) -> None:
     )
 
 
-def _add(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--resource", metavar="URL", help="what the tokens are for: an API, or an MCP server (RFC 9728)"
-    )
-    parser.add_argument("--issuer", metavar="URL", help="the authorization server, where no resource names it")
-    parser.add_argument("--name", metavar="NAME", help="what provider and grant are to be called (the URL's host)")
-    parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
-    parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
-    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
-    parser.add_argument(
-        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
-    )
-    then = parser.add_mutually_exclusive_group()
-    then.add_argument(
-        "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
-    )
-    then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
-
-
 def _doctor(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
@@ -391,7 +373,9 @@ AUDIT_ACTIONS = {
     "verify": "say whether anybody changed, removed or reordered a line",
     "tail": "print the newest entries",
 }
-LOCAL = ("add", "audit", "doctor", "keygen", "restore", "recipe", "completion")  # need no daemon
+LOCAL = (
+    *("add", "audit", "completion", "doctor", "init", "install", "keygen", "recipe", "restore", "uninstall"),
+)  # need no daemon
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -415,8 +399,19 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names now", _provider, _later("change", "trust")),
-    "add": ("add a provider and a grant, from the URL of what tokens are for", _add, _later("add", "add")),
+    "add": ("add a provider and a grant, from the URL of what tokens are for", beginnings.add, _later("add", "add")),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
+    "install": (
+        "put units, pages, user, key and an example configuration in place",
+        beginnings.install,
+        _later("install", "install"),
+    ),
+    "uninstall": ("take away what install put there", beginnings.uninstall, _later("install", "uninstall")),
+    "init": (
+        "begin: install, and write provider, grant and rule for a recipe or issuer",
+        beginnings.init,
+        _later("init", "init"),
+    ),
     "doctor": ("look at what brokerd stands on, and say what mends it", _doctor, _later("doctor", "doctor")),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),

@@ -108,7 +108,7 @@ def _keys(configuration: Any, folder: Path) -> Iterator[bytes]:
     from brokerd.edge.sealed import passphrase_of
     from brokerd.installation import key_sources, read_key
 
-    sources = key_sources(configuration.daemon)
+    sources = key_sources(configuration)
     yield from (read_key(configuration.path, source) for source in sources)
     if not sources:
         try:

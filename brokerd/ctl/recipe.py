@@ -68,7 +68,7 @@ def _try(arguments: Namespace) -> int:
     if arguments.ca_file:
         provider["ca_file"] = str(Path(arguments.ca_file).absolute())
     credentials = Path(arguments.credentials) if arguments.credentials else None
-    grant = trial(_file(arguments.recipe), provider, _settings(arguments.setting), credentials)
+    grant = trial(_file(arguments.recipe), provider, settings(arguments.setting), credentials)
     try:
         tried = Trial(grant)
     except SecretUnreadable as error:
@@ -133,7 +133,7 @@ def _operation(operation: Any) -> str:
     return f"{words} brings {' and '.join(brings)}" + (", and spends what it sends" if operation.spends else "")
 
 
-def _settings(words: list[str]) -> dict[str, object]:
+def settings(words: list[str]) -> dict[str, Any]:
     """What --setting says, as a grant's table has it. Values are TOML where they can be read so, else text."""
     import tomli
 

@@ -67,7 +67,7 @@ def permissions(scene: Scene) -> Iterator[Finding]:
         return
     for fault in faults:
         yield told(name, fault, f"chmod 700 {scene.state}")
-    for source in key_sources(scene.configuration.daemon):
+    for source in key_sources(scene.configuration):
         if source.file is not None and Path(source.file).exists():
             closed = list(_closed(scene, name, [Path(source.file)]))
             faults += [each.found for each in closed]

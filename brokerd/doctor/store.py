@@ -11,7 +11,7 @@ from brokerd.core.typed import ConfigError
 from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge.at_rest import AtRest, look
-from brokerd.installation import key_sources, read_key
+from brokerd.installation import key_sources, read_key, sealed
 
 KEY = "key"
 
@@ -19,7 +19,7 @@ KEY = "key"
 def key(scene: Scene) -> Iterable[Finding]:
     if scene.configuration is None:
         return []
-    sources = [scene.reachable(each) for each in key_sources(scene.configuration.daemon)]
+    sources = [scene.reachable(each) for each in key_sources(scene.configuration)]
     try:
         store = look(scene.state)
     except PermissionError:
@@ -57,6 +57,8 @@ def _opened(scene: Scene, store: AtRest, *, previous: bool) -> Finding:
 
 def _hidden(scene: Scene, source: SecretSource) -> Finding | None:
     if source.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
+        if (path := sealed(source.credential)) is not None and os.access(path, os.R_OK):
+            return None
         if scene.unit is not None and source.credential not in scene.unit.credentials:
             words = f"{scene.unit.name} is given no credential {source.credential}"
             return problem(KEY, words, f"{scene.systemctl} edit brokerd: LoadCredential={source.credential}:PATH")

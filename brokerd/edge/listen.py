@@ -1,6 +1,7 @@
 # The listening socket: systemd's, or one of our own at a path. Nothing of what it carries is known here.
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -32,6 +33,17 @@ def from_systemd(environ: MutableMapping[str, str]) -> socket.socket | None:
     if listener.family != socket.AF_UNIX or listener.type != socket.SOCK_STREAM:
         raise CannotListen("expected a Unix stream socket from systemd (ListenStream=/run/…)")
     return listener
+
+
+def turn_away(listener: socket.socket, words: bytes) -> None:
+    """Tell those who wait at systemd's socket that nobody comes, and let them go: as long as one waits, systemd starts
+    us again and again."""
+    with contextlib.suppress(OSError):  # nobody waits any more
+        for _ in range(BACKLOG):
+            caller, _ = listener.accept()
+            with caller, contextlib.suppress(OSError):  # he is gone
+                caller.setblocking(False)
+                caller.send(words)
 
 
 def holder(path: Path) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from brokerd_client import Denied, Misconfigured
 
-from brokerd.ctl.add import _reload
+from brokerd.ctl.add import registered, reload
 from brokerd.ctl.terminal import Failed
 from brokerd.dialects.oauth2.registration import Client
 from brokerd.edge.drop_in import Files
@@ -45,7 +45,7 @@ def test_what_the_daemon_does_not_take_is_taken_back(daemon: Daemon, tmp_path: P
     made, path = written(tmp_path)
     daemon.answers["reload"] = refuse
     with pytest.raises(Failed, match="the client c-1 stays registered"):
-        _reload(str(daemon.path), "app", made, CLIENT)
+        reload(str(daemon.path), "app", made, registered(CLIENT))
     assert not path.parent.exists()
 
 
@@ -57,6 +57,6 @@ def test_who_may_not_reload_is_told_that_somebody_has_to(
 
     made, path = written(tmp_path)
     daemon.answers["reload"] = deny
-    _reload(str(daemon.path), "app", made, CLIENT)
+    reload(str(daemon.path), "app", made, registered(CLIENT))
     assert path.exists()
     assert capfd.readouterr().out.endswith("does not know of it yet (reload: only root may): brokerctl reload\n")

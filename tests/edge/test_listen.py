@@ -213,3 +213,18 @@ def test_another_kind_or_number_of_sockets_is_refused(path: Path, arguments: tup
 )
 def test_without_a_socket_for_this_very_process_there_is_none(environ: dict[str, str]) -> None:
     assert listen.from_systemd(environ) is None
+
+
+def test_who_waits_in_vain_is_told_and_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "brokerd.sock"
+    with closing(listen.at(path, 0o660, None)) as listener:
+        waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(3)]
+        for caller in waiting:
+            caller.connect(str(path))
+        waiting.pop(1).close()  # who has gone meanwhile
+        listen.turn_away(listener, b"nobody comes")
+        for caller in waiting:
+            with closing(caller):
+                assert (caller.recv(100), caller.recv(100)) == (b"nobody comes", b"")
+        with pytest.raises(BlockingIOError):
+            listener.accept()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import site
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ SYSTEMD = Path("/lib/systemd/systemd")
 BOOTS_WITHIN = 60.0  # seconds; a third of one alone
 TICK = 0.02  # seconds between two looks at what tells nobody that it has changed
 PYTHON = "/usr/bin/python3"  # readable by the users in the box, as a home directory's is not
+PACKAGES = ("/opt/brokerd/lib/own", "/opt/brokerd/lib/client", "/opt/brokerd/lib/packages")
 NEEDED = ("unshare", "nsenter", "pivot_root", "ip", "systemd-run")
 
 
@@ -65,6 +67,10 @@ class Box:
         )
         return done.stdout
 
+    def write(self, path: str, text: str) -> None:
+        """A file of the configuration: root's, and brokerd may read it."""
+        self.run("install", "-D", "-m", "0640", "-g", "brokerd", "/dev/stdin", path, input=text)
+
     def property(self, unit: str, name: str) -> str:
         return self.run("systemctl", "show", "--value", "--property", name, unit).strip()
 
@@ -87,7 +93,8 @@ def booted(
     folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str], root: Path | None = None
 ) -> Iterator[Box]:
     """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it: a copy
-    of this machine with brokerd installed, or of the system under `root` as it is."""
+    of this machine with brokerd as a package that nobody has installed as a service, or of the system under `root` as
+    it is."""
     if (reason := missing()) is not None:
         raise Unavailable(reason)
     if root is None:
@@ -99,6 +106,8 @@ def booted(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755 if text.startswith("#!") else 0o644)
+    if root is None:
+        (inside / "opt/brokerd/bin/python3").symlink_to(PYTHON)
     cgroups = _cgroups()
     assert cgroups is not None
     cgroup = cgroups / f"brokerd-box-{os.getpid()}-{time.monotonic_ns()}"
@@ -114,8 +123,6 @@ def booted(
         while box.run("systemctl", "is-system-running", check=False).strip() not in ("running", "degraded"):
             assert time.monotonic() < end, (folder / "log").read_text()
             time.sleep(TICK)
-        box.run("systemd-sysusers")
-        box.run("systemd-tmpfiles", "--create")
         yield box
     finally:
         with contextlib.suppress(ProcessLookupError):  # PID 1 and unshare(1) ignore everything milder
@@ -125,20 +132,16 @@ def booted(
 
 
 def brokerd_files() -> dict[str, str]:
-    """The units and the commands, where README.md puts them."""
-    units = {
-        f"/etc/systemd/system/{name}": (ROOT / "systemd" / name).read_text()
-        for name in ("brokerd.service", "brokerd.socket")
+    """A virtual environment in /opt/brokerd as pip leaves it, its packages being those that are mounted."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = {
+        "/opt/brokerd/pyvenv.cfg": f"home = {Path(PYTHON).parent}\ninclude-system-site-packages = false\n",
+        f"/opt/brokerd/lib/python{version}/site-packages/brokerd.pth": "".join(f"{each}\n" for each in PACKAGES),
     }
-    for kind in ("sysusers.d", "tmpfiles.d"):
-        units[f"/usr/lib/{kind}/brokerd.conf"] = (ROOT / "systemd" / kind / "brokerd.conf").read_text()
-    path = "PYTHONPATH=/opt/brokerd/lib/own:/opt/brokerd/lib/client:/opt/brokerd/lib/packages"
     for name, module in (("brokerd", "brokerd.daemon"), ("brokerctl", "brokerd.ctl")):
-        command = f'import sys; sys.argv[0] = "/opt/brokerd/bin/{name}"; from brokerd.ctl import main; sys.exit(main())'
-        start = command if name == "brokerctl" else None
-        call = f"-c '{start}'" if start else f"-m {module}"
-        units[f"/opt/brokerd/bin/{name}"] = f'#!/bin/sh\n{path} exec {PYTHON} {call} "$@"\n'
-    return units
+        call = f"import sys\nfrom {module} import main\nsys.exit(main())\n"
+        found[f"/opt/brokerd/bin/{name}"] = f"#!/opt/brokerd/bin/python3\n{call}"
+    return found
 
 
 def brokerd_mounts() -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""One box for the tests of a module."""
+"""Boxes for the tests of a module."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,20 @@ import pytest
 
 from tests.announced import did_not_run
 from tests.systemd.box import Box, missing
-from tests.systemd.installation import installed
+from tests.systemd.installation import install, unpacked
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """As pip leaves it: the package alone."""
     if (reason := missing()) is not None:
         did_not_run("SYSTEMD TESTS", reason)
-    with installed(tmp_path_factory.mktemp("box")) as made:
+    with unpacked(tmp_path_factory.mktemp("box")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def box(bare: Box) -> Box:
+    """Installed, with a grant, and not started."""
+    install(bare)
+    return bare

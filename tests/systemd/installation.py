@@ -1,4 +1,4 @@
-# One installation of brokerd in a box: README.md's steps, with a provider in a unit of its own.
+# brokerd in a box, as a package alone or installed as README.md has it, with a provider in a unit of its own.
 from __future__ import annotations
 
 import contextlib
@@ -27,14 +27,25 @@ credentials = {{ client_id = "{OAUTH2_CLIENT}", client_secret = {{ file = "/etc/
 
 
 @contextlib.contextmanager
-def installed(folder: Path) -> Iterator[Box]:
-    """A box in which nothing is missing but the start."""
-    files = {"/etc/brokerd/brokerd.toml": CONFIGURATION, "/etc/systemd/system/provider.service": PROVIDER}
+def unpacked(folder: Path) -> Iterator[Box]:
+    """A box with brokerd as pip leaves it, and a provider that runs."""
+    files = {"/etc/systemd/system/provider.service": PROVIDER}
     with booted(folder, files, {ROOT / "tests": "/opt/brokerd/lib/own/tests"}) as made:
         made.run("systemctl", "start", "provider.service")
-        made.run(
-            "install", "-m", "0640", "-g", "brokerd", "/dev/stdin", "/etc/brokerd/secrets/app", input=OAUTH2_SECRET
-        )
-        made.run("/opt/brokerd/bin/brokerctl", "keygen", "/etc/brokerd/key")
-        made.run("chown", "brokerd:", "/etc/brokerd/key")
         yield made
+
+
+@contextlib.contextmanager
+def installed(folder: Path) -> Iterator[Box]:
+    """A box in which nothing is missing but the start."""
+    with unpacked(folder) as made:
+        install(made)
+        yield made
+
+
+def install(box: Box) -> None:
+    """As README.md has it, and a grant."""
+    text = (ROOT / "README.md").read_text()
+    box.run("sh", "-c", next(line for line in text.splitlines() if line.startswith("/opt/brokerd/bin/brokerctl")))
+    box.write("/etc/brokerd/conf.d/app.toml", CONFIGURATION)
+    box.write("/etc/brokerd/secrets/app", OAUTH2_SECRET)

@@ -47,7 +47,7 @@ def test_a_caller_outside_the_group_learns_how_to_get_in_and_what_he_cannot_see(
 def test_what_was_forgotten(box: Box) -> None:
     spoilt = (
         "chgrp root /etc/brokerd/secrets/app",
-        "touch /etc/systemd/system/brokerd.service",
+        "touch /usr/local/lib/systemd/system/brokerd.service",
         "systemctl stop provider",
         "chmod 644 /var/lib/brokerd/brokerd.db",
     )

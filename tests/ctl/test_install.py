@@ -1,0 +1,104 @@
+# install and uninstall into a folder, as for a package: what is laid out is right, an older version's files are
+# replaced, and what somebody changed is his. tests/systemd has the rest.
+from __future__ import annotations
+
+import hashlib
+import json
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from brokerd.config import load
+from brokerd.installing import example, why_hidden
+from tests.ctl.conftest import Run
+
+PROGRAMS = Path(sysconfig.get_path("scripts"))
+
+
+def laid_out(root: Path) -> set[str]:
+    return {f"/{path.relative_to(root)}" for path in root.rglob("*") if not path.is_dir() or path.is_symlink()}
+
+
+def test_a_package_finds_its_files_laid_out(within: Run, tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    words = ("install", "--system", "--prefix", "/usr", "--root", str(root))
+    assert within(*words, "--dry-run").returncode == 0
+    assert not root.exists()
+    done = within(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {
+        "/usr/lib/systemd/system/brokerd.service",
+        "/usr/lib/systemd/system/brokerd.socket",
+        "/usr/lib/sysusers.d/brokerd.conf",
+        "/usr/lib/tmpfiles.d/brokerd.conf",
+        "/usr/share/bash-completion/completions/brokerctl",
+        "/usr/share/fish/vendor_completions.d/brokerctl.fish",
+        "/usr/share/zsh/site-functions/_brokerctl",
+        "/usr/share/man/man1/brokerctl.1",
+        "/usr/share/man/man5/brokerd.toml.5",
+        "/usr/share/man/man8/brokerd.8",
+        "/usr/share/doc/brokerd/drop-ins/executables.conf",
+        "/usr/bin/brokerctl",
+    } <= laid_out(root)
+    unit = (root / "usr/lib/systemd/system/brokerd.service").read_text()
+    assert f"\nExecStart={PROGRAMS}/brokerd --config /etc/brokerd/brokerd.toml\n" in unit
+    assert "/opt/brokerd" not in unit
+    assert (root / "usr/bin/brokerctl").readlink() == PROGRAMS / "brokerctl"
+    within("uninstall", "--system", "--prefix", "/usr", "--root", str(root))
+    assert not root.exists()
+
+
+def test_an_older_versions_files_are_replaced_and_anothers_kept(within: Run, tmp_path: Path) -> None:
+    words = ("--user", "--prefix", "/p", "--root", str(tmp_path))
+    within("install", *words)
+    service, socket, link = (
+        tmp_path / "p" / name
+        for name in ("share/systemd/user/brokerd.service", "share/systemd/user/brokerd.socket", "bin/brokerd")
+    )
+    ours = service.read_text()
+    manifest = tmp_path / "p/share/brokerd/installed.json"
+    old = ours.replace("WatchdogSec=60", "WatchdogSec=50")
+    listed = json.loads(manifest.read_text())
+    digests = {"/p/share/systemd/user/brokerd.service": digest(old), "/p/share/gone": digest("of a version before")}
+    listed["files"] |= digests
+    manifest.write_text(json.dumps(listed))
+    service.write_text(old)
+    (tmp_path / "p/share/gone").write_text("of a version before")
+    socket.write_text("mine")
+    link.unlink()
+    link.symlink_to("/mine")
+    said = within("install", *words).stdout
+    assert "brokerd.service: replaced by this version's" in said
+    assert "/p/share/gone: removed" in said
+    assert said.count("not as it was put there, and kept so") == 2
+    assert (service.read_text(), socket.read_text(), str(link.readlink())) == (ours, "mine", "/mine")
+    within("uninstall", *words)
+    assert laid_out(tmp_path) == {"/p/share/systemd/user/brokerd.socket", "/p/bin/brokerd"}
+    assert "nothing of brokerd is installed under /p" in within("uninstall", *words).stdout
+
+
+def digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def test_a_program_that_a_service_could_not_run_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is hidden from services" in str(why_hidden(Path("/home/somebody/.local/bin/brokerd")))
+    monkeypatch.setattr("brokerd.installing.HIDDEN", ())
+    program = tmp_path / "venv" / "brokerd"
+    program.parent.mkdir(mode=0o700)
+    program.touch(mode=0o755)
+    tmp_path.chmod(0o755)
+    assert f"{program.parent} is closed to others" in str(why_hidden(program))
+
+
+def test_the_example_of_a_configuration_is_right_without_its_comments(tmp_path: Path) -> None:
+    main = tmp_path / "brokerd.toml"
+    text = example(main)
+    main.write_text(text)
+    assert load(main).grants == {}
+    lines = text.splitlines()
+    main.write_text("\n".join(line.removeprefix("#") if not line.startswith("# ") else line for line in lines))
+    found = load(main)
+    assert (len(found.providers), len(found.grants), len(found.rules)) == (1, 1, 1)
+    assert str(found.grants["reports"].credentials["client_secret"].file).startswith(str(tmp_path))

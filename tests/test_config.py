@@ -248,7 +248,7 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
             "CONFIG: daemon.key: expected exactly one of file, credential, env, command; found file and env: write "
             'key = { file = "/etc/brokerd/key" }',
         ),
-        ('[daemon]\nkey = { file = "k" }', 'CONFIG: daemon.key.file: expected an absolute path, found "k"'),
+        ('[daemon]\nkey = { file = "k" }', 'CONFIG: daemon.key.file: expected an absolute path, found text'),
         ("[providers.ix]", "CONFIG: providers.ix.dialect: this key is required and missing"),
         (
             '[providers.ix]\ndialect = "ix"',
@@ -469,7 +469,7 @@ def test_a_secret_has_exactly_one_source(main: Path, written: str) -> None:
         ('""', "an empty secret"),
         ("5", "expected text, or a table with one of file, credential, env, command, found a number"),
         ('["x"]', "expected text, or a table with one of file, credential, env, command, found an array"),
-        ('{ file = "s" }', '.file: expected an absolute path, found "s"'),
+        ('{ file = "s" }', '.file: expected an absolute path, found text'),
         ('{ fil = "/s" }', ".fil: unknown key; did you mean file?"),
         ('{ command = "pass x" }', ".command: expected an array or nothing, found text"),
         ('{ command = ["pass"] }', ".command: expected a command whose program is an absolute path, found an array"),
@@ -477,8 +477,8 @@ def test_a_secret_has_exactly_one_source(main: Path, written: str) -> None:
             "{ command = [] }",
             ".command: expected a command whose program is an absolute path, found an empty array",
         ),
-        ('{ credential = "../x" }', '.credential: expected the name of a systemd credential, found "../x"'),
-        ('{ credential = ".." }', '.credential: expected the name of a systemd credential, found ".."'),
+        ('{ credential = "../x" }', '.credential: expected the name of a systemd credential, found text'),
+        ('{ credential = ".." }', '.credential: expected the name of a systemd credential, found text'),
         ('{ passphrase = true }', ".passphrase: unknown key; known here: command, credential, env, file"),
     ],
 )  # fmt: skip

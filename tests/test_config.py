@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -513,7 +514,7 @@ def test_no_mistake_shows_a_secret(main: Path, text: str) -> None:
     assert "hunter2" not in error_of(main, text)
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o664])
 def test_a_file_with_a_secret_in_it_that_everybody_can_read_is_refused(main: Path, mode: int) -> None:
     text = GRANT.replace('{ file = "/s" }', '"hunter2"')
     write(main, text, mode)
@@ -730,3 +731,17 @@ def test_check_looks_at_what_the_configuration_names(main: Path, change: tuple[s
     found = str(caught.value).replace(str(main), "CONFIG").replace(str(main.parent), "DIR")
     assert found.startswith(f"CONFIG: {message}")
     assert "hunter2" not in found
+
+
+@pytest.mark.parametrize("name", ["brokerd.toml", "", "conf.d", "conf.d/more.toml", "recipes", "recipes/mine.toml"])
+def test_what_everybody_could_write_is_not_believed(main: Path, name: str) -> None:
+    write(main.parent / "conf.d" / "more.toml", "")
+    recipe = BUILT_IN_RECIPES / "ix-api.toml"
+    write(main.parent / "recipes" / "mine.toml", recipe.read_text())
+    provider = '[providers.mine]\ndialect = "mine"\nbase_url = "https://x.example"\n'
+    assert loaded(main, provider).providers
+    path = main.parent / name
+    path.chmod(0o1777 if path.is_dir() else 0o606)  # also where only its owner could remove it: a file is soon added
+    words = f"{path} can be written by everybody on this machine; chmod o-w {path}"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load(main)

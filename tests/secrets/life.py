@@ -11,7 +11,7 @@ import trio
 from brokerd_client.wire import pack_request
 
 from brokerd.edge import keys
-from tests.daemon.harness import Table, User, until
+from tests.daemon.harness import Table, User, _session, until
 from tests.providers import OAUTH2_CLIENT, OAUTH2_USER
 from tests.secrets.echo import KINDS
 from tests.secrets.world import ENV, ODD, SOURCES, World
@@ -322,6 +322,7 @@ async def core(world: World) -> None:
     ended = await trio.to_thread.run_sync(os.waitid, os.P_PID, brokerd.pid, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     assert ended.si_code == os.CLD_KILLED, "it left a core"
+    await until(lambda: _session(brokerd.pid) == [brokerd.pid])  # a command for a secret may have outlived it
     await brokerd.ended()
 
 

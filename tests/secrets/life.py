@@ -108,9 +108,17 @@ async def commands(world: World) -> None:
 
 
 async def strangers(world: World) -> None:
-    """Another user of the machine (where we can be one), who may have one token, tries all that there is; and what is
-    no request."""
-    user = User(60_900, 60_900) if os.geteuid() == 0 else User(os.geteuid(), os.getegid())
+    """Another user of the machine, where we can be one, who may have one token, tries all that there is; and what is no
+    request."""
+    if os.geteuid() == 0:
+        await denied(world, User(60_900, 60_900))
+    for data in (b"\x94\x00\x01\xa3get\x91\x81\xa5grant\xc4\x05bytes", pack_request(1, "get", {})[:-1] + b"\xc1"):
+        async with world.brokerd.caller() as caller:
+            await caller.stream.send_all(data)
+            world.heard(await caller.answer(None))
+
+
+async def denied(world: World, user: User) -> None:
     async with user.connected(world.brokerd) as connection:
         given = world.new("strangers")
         for method, params in (
@@ -136,10 +144,6 @@ async def strangers(world: World) -> None:
             answer = await connection.call(method, **params)
             if "value" not in answer:
                 world.heard(answer)
-    for data in (b"\x94\x00\x01\xa3get\x91\x81\xa5grant\xc4\x05bytes", pack_request(1, "get", {})[:-1] + b"\xc1"):
-        async with world.brokerd.caller() as caller:
-            await caller.stream.send_all(data)
-            world.heard(await caller.answer(None))
 
 
 async def mistakes(world: World) -> None:

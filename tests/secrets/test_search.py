@@ -17,7 +17,8 @@ from tests.secrets.world import ODD, World
 SECRET = f"test-only-one{ODD}of-many-0123456789"
 LIVED = (  # what the log and the answers of such a life have in them
     *("level=debug", "invalid_client", "input was: ", "the provider answered 503", "Traceback", "denied"),
-    *("a fault of brokerd's own", "wrong passphrase", "brokerd_exchanges", "everything was sealed anew"),
+    *("wrong passphrase", "brokerd_exchanges", "everything was sealed anew"),
+    *(f"{what} ended in a fault of brokerd's own" for what in ("an exchange", "a login", "a connection", "a request")),
 )
 PLACES = ("seen-by-command", "backup", "metrics", "state/brokerd.db", "state/audit/denied-0001", "/proc/PID/environ")
 

@@ -23,6 +23,7 @@ LIVED = (  # what the log and the answers of such a life have in them
 PLACES = ("seen-by-command", "backup", "metrics", "state/brokerd.db", "state/audit/denied-0001", "/proc/PID/environ")
 
 
+@pytest.mark.slow
 async def test_nothing_that_was_written_or_said_over_a_full_life_holds_a_secret(world: World) -> None:
     for part in life.PARTS:
         await part(world)

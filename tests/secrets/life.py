@@ -88,6 +88,7 @@ async def commands(world: World) -> None:
         ("audit", "tail", "-n", "1000", "--config", config),
         ("audit", "tail", "-n", "1000", "--json", "--config", config),
         ("audit", "verify", "--config", config),
+        ("doctor", "--config", config),
         ("add", "--issuer", world.echo.url, "--config", config),
         ("revoke", "by-env"),
         ("get", "no-such-grant", "and", world.new("typed")),

@@ -194,9 +194,9 @@ def _plain(value: object, name: str, secrets: tuple[Secret, ...]) -> object:
 
 
 def _words(text: str, secrets: tuple[Secret, ...]) -> str:
-    """A sentence, without the words that may be tokens."""
-    cleared = (word if len(word) <= LONGEST_WORD or HARMLESS.fullmatch(word) else MASK for word in text.split())
-    return reason(" ".join(cleared), secrets)
+    """A sentence, without the secrets that were sent, and then without the words that may be tokens."""
+    words = reason(text, secrets).split()
+    return " ".join(word if len(word) <= LONGEST_WORD or HARMLESS.fullmatch(word) else MASK for word in words)
 
 
 def _hidden(value: str) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -248,7 +249,7 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
             "CONFIG: daemon.key: expected exactly one of file, credential, env, command; found file and env: write "
             'key = { file = "/etc/brokerd/key" }',
         ),
-        ('[daemon]\nkey = { file = "k" }', 'CONFIG: daemon.key.file: expected an absolute path, found "k"'),
+        ('[daemon]\nkey = { file = "k" }', 'CONFIG: daemon.key.file: expected an absolute path, found text'),
         ("[providers.ix]", "CONFIG: providers.ix.dialect: this key is required and missing"),
         (
             '[providers.ix]\ndialect = "ix"',
@@ -469,7 +470,7 @@ def test_a_secret_has_exactly_one_source(main: Path, written: str) -> None:
         ('""', "an empty secret"),
         ("5", "expected text, or a table with one of file, credential, env, command, found a number"),
         ('["x"]', "expected text, or a table with one of file, credential, env, command, found an array"),
-        ('{ file = "s" }', '.file: expected an absolute path, found "s"'),
+        ('{ file = "s" }', '.file: expected an absolute path, found text'),
         ('{ fil = "/s" }', ".fil: unknown key; did you mean file?"),
         ('{ command = "pass x" }', ".command: expected an array or nothing, found text"),
         ('{ command = ["pass"] }', ".command: expected a command whose program is an absolute path, found an array"),
@@ -477,8 +478,8 @@ def test_a_secret_has_exactly_one_source(main: Path, written: str) -> None:
             "{ command = [] }",
             ".command: expected a command whose program is an absolute path, found an empty array",
         ),
-        ('{ credential = "../x" }', '.credential: expected the name of a systemd credential, found "../x"'),
-        ('{ credential = ".." }', '.credential: expected the name of a systemd credential, found ".."'),
+        ('{ credential = "../x" }', '.credential: expected the name of a systemd credential, found text'),
+        ('{ credential = ".." }', '.credential: expected the name of a systemd credential, found text'),
         ('{ passphrase = true }', ".passphrase: unknown key; known here: command, credential, env, file"),
     ],
 )  # fmt: skip
@@ -513,7 +514,7 @@ def test_no_mistake_shows_a_secret(main: Path, text: str) -> None:
     assert "hunter2" not in error_of(main, text)
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o664])
 def test_a_file_with_a_secret_in_it_that_everybody_can_read_is_refused(main: Path, mode: int) -> None:
     text = GRANT.replace('{ file = "/s" }', '"hunter2"')
     write(main, text, mode)
@@ -730,3 +731,17 @@ def test_check_looks_at_what_the_configuration_names(main: Path, change: tuple[s
     found = str(caught.value).replace(str(main), "CONFIG").replace(str(main.parent), "DIR")
     assert found.startswith(f"CONFIG: {message}")
     assert "hunter2" not in found
+
+
+@pytest.mark.parametrize("name", ["brokerd.toml", "", "conf.d", "conf.d/more.toml", "recipes", "recipes/mine.toml"])
+def test_what_everybody_could_write_is_not_believed(main: Path, name: str) -> None:
+    write(main.parent / "conf.d" / "more.toml", "")
+    recipe = BUILT_IN_RECIPES / "ix-api.toml"
+    write(main.parent / "recipes" / "mine.toml", recipe.read_text())
+    provider = '[providers.mine]\ndialect = "mine"\nbase_url = "https://x.example"\n'
+    assert loaded(main, provider).providers
+    path = main.parent / name
+    path.chmod(0o1777 if path.is_dir() else 0o606)  # also where only its owner could remove it: a file is soon added
+    words = f"{path} can be written by everybody on this machine; chmod o-w {path}"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load(main)

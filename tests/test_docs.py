@@ -363,6 +363,18 @@ def test_every_mechanism_names_tests_that_are_there_and_run() -> None:
     assert len(rows) - len(named) == page("docs/providers.md").count("\n|---"), "each row but the heads names its test"
 
 
+# -- who is stopped by what
+
+
+def test_every_row_of_the_threat_model_names_tests_that_are_there() -> None:
+    text = page("docs/threat-model.md")
+    named = re.findall(r"\[`(\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", text)
+    assert [f"{file}::{name}" for name, file in named if f"def {name}(" not in page(file)] == []
+    tables = [table(each) for each in text.split("\n\n") if "| shown by |" in each]
+    assert len(tables) == 8, "seven attackers, and those who are not defended against"
+    assert [row for rows in tables for row in rows if not re.match(r"\[`\w+`\]\(", row["shown by"])] == []
+
+
 # -- links
 
 

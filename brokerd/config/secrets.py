@@ -31,9 +31,9 @@ def source_of(table: SourceFile, key: str, example: str) -> SecretSource:
         words = f"expected exactly one of file, credential, env, command; found {found}: write {example}"
         raise ConfigError(words, key=key)
     if table.file is not None and not table.file.startswith("/"):
-        raise expected("an absolute path", table.file, key=f"{key}.file")
+        raise expected("an absolute path", table.file, key=f"{key}.file", show=False)  # what stands there may be it
     if table.command is not None and not (table.command and table.command[0].startswith("/")):
         raise expected("a command whose program is an absolute path", table.command, key=f"{key}.command")
     if table.credential is not None and ("/" in table.credential or table.credential in ("", ".", "..")):
-        raise expected("the name of a systemd credential", table.credential, key=f"{key}.credential")
+        raise expected("the name of a systemd credential", table.credential, key=f"{key}.credential", show=False)
     return SecretSource(None, table.file, table.credential, table.env, tuple(table.command) if table.command else None)

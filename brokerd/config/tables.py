@@ -43,6 +43,7 @@ class Tables:
 
     def take(self, file: Path) -> None:
         raw = read_toml(file, MISSING)
+        refuse_open(file)
         if exposed := exposure(file):
             self.exposed[file] = exposed
         with Within(file, ""):
@@ -101,7 +102,9 @@ def load_recipe(file: Path) -> Recipe:
         if not NAME.fullmatch(file.stem):
             words = "the file's name is the recipe's: letters, digits, dots, dashes and underscores, and .toml"
             raise ConfigError(words)
-        return read_recipe(file.stem, read_toml(file))
+        raw = read_toml(file)
+        refuse_open(file)
+        return read_recipe(file.stem, raw)
 
 
 def is_there(file: Path) -> bool:
@@ -115,6 +118,14 @@ def exposure(file: Path) -> ConfigError | None:
     """What is wrong where a secret stands in that file itself; None where not everybody can read it."""
     open_to_all = stat.S_IMODE(file.stat().st_mode) & 0o004
     return ConfigError(f"a secret stands in a file that everybody can read; chmod o-r {file}") if open_to_all else None
+
+
+def refuse_open(file: Path) -> None:
+    """Raises ConfigError where everybody on this machine could write the file, or put others beside it: what stands
+    there is believed, and run. A folder like /tmp is no better: whoever comes first makes conf.d in it."""
+    for path in (file, file.parent):
+        if stat.S_IMODE(path.stat().st_mode) & 0o002:
+            raise ConfigError(f"{path} can be written by everybody on this machine; chmod o-w {path}", file=str(file))
 
 
 def read_toml(file: Path, missing: str = "there is no such file; name one that is there") -> dict[str, Any]:

@@ -36,11 +36,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer, whole. `headers` have lower-case names. `sent_at` is when the request left, `at` when the
-    answer came: what the provider issued, it issued between the two. `public`: it came from a public address."""
+    """An HTTP answer, whole; its repr shows neither headers nor body, for it may echo what was sent. `headers` have
+    lower-case names. `sent_at` is when the request left, `at` when the answer came: what the provider issued, it issued
+    between the two. `public`: it came from a public address."""
 
     status: int
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
     sent_at: Moment
     at: Moment

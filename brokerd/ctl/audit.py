@@ -38,17 +38,20 @@ def verify(arguments: Namespace) -> int:
     from time import sleep
 
     from brokerd.edge.audit_file import SERIES
+    from brokerd.edge.place import as_owner_of
     from brokerd.installation import state_path
 
     configuration = _configuration(arguments)
     folder = state_path(configuration)
     kek = b""
     for _ in range(ATTEMPTS):
-        before = _sizes(folder)
+        with as_owner_of(folder):
+            before = _sizes(folder)
         kek = kek or _key(configuration, folder)
-        lines, findings = _verified(folder, kek)
-        if not findings or _sizes(folder) == before:
-            break
+        with as_owner_of(folder):
+            lines, findings = _verified(folder, kek)
+            if not findings or _sizes(folder) == before:
+                break
         sleep(PAUSE)
     for finding in findings:
         write(plain(str(finding)))
@@ -59,12 +62,18 @@ def verify(arguments: Namespace) -> int:
 
 def tail(arguments: Namespace) -> int:
     """Print the newest entries, and with --follow those that come."""
-    from heapq import nlargest
-    from time import sleep
-
+    from brokerd.edge.place import as_owner_of
     from brokerd.installation import state_path
 
     folder = state_path(_configuration(arguments))
+    with as_owner_of(folder):
+        return _tail(folder, arguments)
+
+
+def _tail(folder: Path, arguments: Namespace) -> int:
+    from heapq import nlargest
+    from time import sleep
+
     places: dict[str, tuple[int, int]] = {}
     wanted = (each for each in _entries(folder, places) if _is_wanted(each, arguments))
     newest = nlargest(arguments.number, wanted, _time)
@@ -87,12 +96,14 @@ def _key(configuration: Any, folder: Path) -> bytes:
     """The key that opens the store: the first of those configured, or what is derived of the passphrase. Raises
     Failed, ConfigError."""
     from brokerd.core.ports import StoreError
+    from brokerd.edge.place import as_owner_of
     from brokerd.edge.sealed import look
 
     wrong = ""
     for kek in _keys(configuration, folder):
         try:
-            look(folder, kek)
+            with as_owner_of(folder):
+                look(folder, kek)
         except StoreError as error:
             wrong = wrong or plain(str(error))
         else:
@@ -105,6 +116,7 @@ def _keys(configuration: Any, folder: Path) -> Iterator[bytes]:
     from brokerd.core.secret import Secret
     from brokerd.ctl.keys import read_passphrase
     from brokerd.edge.passphrase import derive
+    from brokerd.edge.place import as_owner_of
     from brokerd.edge.sealed import passphrase_of
     from brokerd.installation import key_sources, read_key
 
@@ -112,7 +124,9 @@ def _keys(configuration: Any, folder: Path) -> Iterator[bytes]:
     yield from (read_key(configuration.path, source) for source in sources)
     if not sources:
         try:
-            yield derive(Secret(read_passphrase(twice=False)), passphrase_of(folder))
+            with as_owner_of(folder):
+                how = passphrase_of(folder)
+            yield derive(Secret(read_passphrase(twice=False)), how)
         except StoreError as error:
             raise Failed(f"{plain(str(error))}; without its key nothing can be verified") from None
 
@@ -212,4 +226,4 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 def _as_json(entry: Mapping[str, Any]) -> str:
     from json import dumps
 
-    return dumps(entry, ensure_ascii=False)
+    return dumps(entry)  # in ASCII: whatever stands in the file steers no terminal

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from brokerd.core.ports import StoreError
 from brokerd.edge.database import APPLICATION_ID, FILE, SCHEMA_VERSION
-from brokerd.edge.lock import LOCK, Lock
+from brokerd.edge.lock import Lock
+from brokerd.edge.place import as_owner_of
 from brokerd.edge.store import OLDER
 
 HEADER = re.compile(rb"brokerd-backup-1 (\d{1,15}) ([0-9a-f]{64})\n")
@@ -33,6 +34,11 @@ def restore(file: Path, folder: Path, *, force: bool) -> Path | None:
     kept under another name, which is returned, and only touched with `force`. Raises NotRestored, OSError."""
     content = _content(file)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with as_owner_of(folder):  # where root restores it for brokerd's user
+        return _put(content, folder, force=force)
+
+
+def _put(content: bytes, folder: Path, *, force: bool) -> Path | None:
     try:
         lock = Lock(folder)
     except StoreError as error:
@@ -48,9 +54,6 @@ def restore(file: Path, folder: Path, *, force: bool) -> Path | None:
             fresh.rename(there)
         finally:
             fresh.unlink(missing_ok=True)
-        owner = folder.stat()
-        for path in (there, folder / LOCK):
-            os.chown(path, owner.st_uid, owner.st_gid)  # where root restores it for brokerd's user
         _sync(folder)
         return kept
     finally:

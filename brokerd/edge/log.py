@@ -25,7 +25,7 @@ class Log:
     def __init__(self, level: str) -> None:
         self._journal = Journal() if in_journal() else None
         render = structlog.processors.LogfmtRenderer(key_order=ORDER, drop_missing=True, bool_as_flag=False)
-        before: list[Any] = [structlog.processors.add_log_level, structlog.processors.format_exc_info]
+        before: list[Any] = [structlog.processors.add_log_level, structlog.processors.format_exc_info, _printable]
         if self._journal is None:
             before.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
         structlog.configure(
@@ -61,6 +61,16 @@ def in_journal() -> bool:
     except (AttributeError, OSError, ValueError):
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _printable(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Callers and providers choose some of the words: none of them may steer the terminal of who reads the log."""
+    return {name: _escaped(each) if isinstance(each, str) else each for name, each in event.items()}
+
+
+def _escaped(text: str) -> str:
+    """Line breaks stay, which a traceback has: the renderer writes them as \\n."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def _for_journal(render: Callable[..., str]) -> Callable[..., Fields]:

@@ -1,42 +1,91 @@
-# The directories and files that brokerd lives in: whose they are and who else can open them. What is wrong is told
-# with the command that mends it; nothing is mended by itself, because it may be a sign.
+# The directories and files that brokerd lives in: whose they are, and who else can open or replace them. What is wrong
+# is told with the command that mends it; nothing is mended by itself, because it may be a sign.
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+from brokerd.core.policy import OVERFLOW_ID
+from brokerd.edge.audit_file import FOLDER
+
 OTHERS = 0o077
-STORE = ("brokerd.db", "lock")  # SQLite gives its log the mode of its database
+STORE = ("brokerd.db", "brokerd.db-wal", "brokerd.db-shm", "lock", FOLDER)
 
 
 def faults_of_state(folder: Path, uid: int | None = None) -> list[str]:
-    """What is wrong with the state directory and the files of the store in it, for a brokerd of that user, ourselves
-    unless named. Raises OSError."""
+    """What is wrong with the state directory, the files of the store and the audit log in it, and the way to it, for a
+    brokerd of that user, ourselves unless named. What others have left there, while they could, is believed by nobody.
+    Raises OSError."""
     us = os.geteuid() if uid is None else uid
-    faults = _faults(folder, 0o700, us)
-    for path in (folder / name for name in STORE):
+    faults = _faults(folder, 0o700, us) + _faults_above(folder, "the state directory", us)
+    for path in _files(folder):
         if path.is_symlink():
-            faults.append(f"{path} is a link, and the store might lie where others can open it; rm {path}")
+            faults.append(f"{path} is a link, and might lead to where others can open it; rm {path}")
         elif path.exists():
-            faults += _faults(path, 0o600, us)
+            faults += _faults(path, 0o700 if path.is_dir() else 0o600, us)
     return faults
 
 
 def faults_of_socket(folder: Path, uid: int | None = None) -> list[str]:
-    """What is wrong with the socket's directory, if it is there: who may write to it could put a socket of his own in
-    the place of ours, and be given what applications ask for."""
+    """What is wrong with the socket's directory, if it is there, and the way to it: who may write to it could put a
+    socket of his own in the place of ours, and be given what applications ask for. In a directory like /tmp he could
+    while ours is not there."""
     us = os.geteuid() if uid is None else uid
-    if not folder.exists():
-        return []
-    found = folder.stat()
-    faults = []
-    if found.st_uid not in (0, us):
-        faults.append(f"{folder} belongs to {_name(found.st_uid)}, who could replace the socket; chown root {folder}")
-    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        faults.append(f"{folder} can be written by others, who could replace the socket; chmod go-w {folder}")
+    faults = _faults_above(folder, "the socket", us)
+    if folder.exists():
+        found = folder.stat()
+        faults = [*_foreign(folder, found, "the socket", us), *faults]
+        if found.st_mode & 0o022:
+            faults.insert(0, f"{folder} can be written by others, who could replace the socket; chmod go-w {folder}")
     return faults
+
+
+@contextlib.contextmanager
+def as_owner_of(folder: Path) -> Iterator[None]:
+    """As root: act as the user whose folder it is, if it is there. He could have put a link into it, or do so any
+    moment, and what root opens, writes or gives away by its path would then be another file. The whole process."""
+    before = os.geteuid(), os.getegid(), os.getgroups()
+    if before[0] != 0 or not folder.exists() or (owner := folder.stat()).st_uid == 0:
+        yield
+        return
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+        os.setgroups(before[2])
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in STORE)
+    with contextlib.suppress(OSError):  # there is none, or it is not ours: then that is said
+        yield from sorted((folder / FOLDER).glob("*.jsonl"))
+
+
+def _faults_above(folder: Path, what: str, us: int) -> list[str]:
+    """Who may rename a directory on the way can put another one in its place; in one like /tmp only his own."""
+    faults = []
+    for path in dict.fromkeys((*folder.parents, *Path(os.path.realpath(folder)).parents)):
+        with contextlib.suppress(FileNotFoundError):  # it is still to be made
+            found = path.stat()
+            if found.st_uid != OVERFLOW_ID:  # root of another user namespace
+                faults += _foreign(path, found, what, us)
+            if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+                faults.append(f"{path} can be written by others, who could replace {what}; chmod go-w {path}")
+    return faults
+
+
+def _foreign(path: Path, found: os.stat_result, what: str, us: int) -> list[str]:
+    if found.st_uid in (0, us):
+        return []
+    return [f"{path} belongs to {_name(found.st_uid)}, who could replace {what}; chown root {path}"]
 
 
 def _faults(path: Path, mode: int, us: int) -> list[str]:

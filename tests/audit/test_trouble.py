@@ -70,6 +70,6 @@ async def test_with_stop_nothing_is_served_before_the_log_was_written_once(broke
     await brokerd.get("app")
     assert await brokerd.stop() == 0
     (brokerd.state / "audit").rename(brokerd.state / "away")
-    (brokerd.state / "audit").touch()
+    (brokerd.state / "audit").touch(0o600)
     await brokerd.start()
     assert (await brokerd.error("get", grant="app"))["code"] == "unavailable"

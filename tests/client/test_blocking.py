@@ -338,6 +338,9 @@ def test_the_users_own_daemon_comes_before_the_systems(tmp_path: Path, monkeypat
     (tmp_path / "brokerd").mkdir()
     (tmp_path / "brokerd" / "brokerd.sock").touch()
     assert find_socket() == str(tmp_path / "brokerd" / "brokerd.sock")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)  # after su: the folder is somebody else's
+        assert find_socket() == "/run/brokerd/brokerd.sock"
     monkeypatch.setenv("BROKERD_SOCKET", "/elsewhere")
     assert find_socket() == "/elsewhere"
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from brokerd.core.exchange import Request, Response
+from brokerd.core.moment import Moment
 from brokerd.core.secret import Secret, SecretSource
 
 VALUE = "hunter2-correct-horse"
@@ -53,6 +55,13 @@ def test_a_secret_is_masked_in_exceptions_and_tracebacks() -> None:
         use(SECRET)
     lines = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
     assert "hunter2" not in "".join(lines).replace('"hunter2-correct-horse"', "")
+
+
+def test_an_exchange_shows_neither_what_was_sent_nor_what_came() -> None:
+    now, fields = Moment(0.0, 0.0, "boot"), (("authorization", f"Bearer {VALUE}"),)
+    request = Request("POST", f"https://x.example/{VALUE}", fields, VALUE.encode(), (SECRET,))
+    response = Response(400, (("www-authenticate", VALUE),), VALUE.encode(), now, now)
+    assert "hunter2" not in repr((request, response))
 
 
 def test_a_secret_is_masked_in_a_log(caplog: pytest.LogCaptureFixture) -> None:

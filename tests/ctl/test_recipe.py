@@ -234,8 +234,9 @@ async def test_a_try_shows_what_was_sent_came_and_was_read_and_no_secret(
 async def test_a_try_that_is_refused_says_why_and_ends_with_2(tmp_path: Path) -> None:
     async with at("elasticsearch", tmp_path) as tried:
         tried.provider.settings.echo_input = True
-        done = await tried(password="test-only-wrong")
+        done = await tried(password="test-only-wrong, of several words")
         assert done.returncode == 2
+        assert b"several" not in done.stdout, "it is masked as a whole"
         assert b"= misconfigured: issue[0]: the provider answered 401: unable to authenticate user" in done.stdout
 
 

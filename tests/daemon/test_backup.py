@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.daemon.harness import FIVE, Brokerd, Serving, User, at
 from tests.providers import OAuth2
 
 REFUSED = 2  # exit status
+OTHER = 60_978  # a user
 
 
 async def brokerctl(brokerd: Brokerd, *words: object) -> tuple[int, str]:
@@ -82,3 +84,25 @@ async def test_only_administrators_take_backups(brokerd: Brokerd, other_user: Us
     brokerd.configure({}, {}, socket_mode="0666")
     await brokerd.start()
     assert (await other_user.call(brokerd, "backup"))["code"] == "denied"
+
+
+async def test_root_that_restores_into_a_users_directory_follows_none_of_his_links(
+    brokerd: Brokerd, as_root: None, folder: Path
+) -> None:
+    brokerd.configure({}, {})
+    await brokerd.start()
+    file, state, roots = folder / "backup", folder / "his", folder / "roots"
+    await brokerctl(brokerd, "backup", file)
+    roots.write_text("test-only-precious")
+    roots.chmod(0o600)
+    state.mkdir(mode=0o700)
+    (state / "lock").symlink_to(roots)
+    os.chown(state, OTHER, OTHER)
+    restore = ("restore", file, "--state-dir", state)
+    status, said = await brokerctl(brokerd, *restore)
+    assert (status, "Permission denied" in said) == (REFUSED, True)
+    found = roots.stat()
+    assert (roots.read_text(), found.st_uid) == ("test-only-precious", 0), "neither written nor given away"
+    (state / "lock").unlink()
+    assert (await brokerctl(brokerd, *restore))[0] == 0
+    assert {path.stat().st_uid for path in state.iterdir()} == {OTHER}, "it is all his"

@@ -125,8 +125,25 @@ def somebodys(path: Path) -> str:
     return f"{path} belongs to 65000; run brokerd as 65000, or: chown root {path}"
 
 
+def links_elsewhere(path: Path) -> str:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+    return f"{path} is a link, and might lead to where others can open it; rm {path}"
+
+
 @pytest.mark.parametrize(
-    ("name", "change"), [("", too_open), ("brokerd.db", too_open), ("lock", too_shut), ("", somebodys)]
+    ("name", "change"),
+    [
+        ("", too_open),
+        ("brokerd.db", too_open),
+        ("lock", too_shut),
+        ("", somebodys),
+        ("audit", too_open),
+        ("audit/audit-0001.jsonl", somebodys),
+        ("audit", links_elsewhere),
+        ("lock", links_elsewhere),
+        ("brokerd.db-wal", somebodys),
+    ],
 )
 async def test_a_state_directory_that_is_not_its_own_is_refused_with_the_command_that_mends_it(
     brokerd: Brokerd, as_root: None, name: str, change: Callable[[Path], str]
@@ -134,10 +151,12 @@ async def test_a_state_directory_that_is_not_its_own_is_refused_with_the_command
     brokerd.configure({}, {})
     await brokerd.start()
     await brokerd.stop()
+    (brokerd.state / "brokerd.db-wal").touch(mode=0o600)  # as after a crash
     words = change(brokerd.state / name)
     status, said = await brokerd.refuses_to_start()
     assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
-    await trio.run_process(words.rpartition("; " if "chmod" in words else "or: ")[2].split())
+    await trio.run_process(words.rpartition("or: " if "or: " in words else "; ")[2].split())
+    (brokerd.state / "elsewhere").exists() and (brokerd.state / "elsewhere").rename(brokerd.state / name)
     await brokerd.start()
 
 
@@ -145,9 +164,25 @@ async def test_a_socket_that_others_could_replace_is_refused(brokerd: Brokerd) -
     brokerd.configure({}, {})
     folder = brokerd.socket.parent
     folder.mkdir()
-    folder.chmod(0o777)
-    status, said = await brokerd.refuses_to_start()
-    words = f"{folder} can be written by others, who could replace the socket; chmod go-w {folder}"
-    assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
-    folder.chmod(0o1777)  # where only its owner removes a file, as in /tmp
+    for mode in (0o777, 0o775, 0o1777):  # in one like /tmp it could be replaced while brokerd is not there
+        folder.chmod(mode)
+        status, said = await brokerd.refuses_to_start()
+        words = f"{folder} can be written by others, who could replace the socket; chmod go-w {folder}"
+        assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
+    folder.chmod(0o755)
     await brokerd.start()
+
+
+@pytest.mark.parametrize("what", ["the socket", "the state directory"])
+async def test_a_way_on_which_others_could_put_another_directory_is_refused(brokerd: Brokerd, what: str) -> None:
+    way = brokerd.folder / "way"
+    deep = way / "below" / "it"
+    brokerd.configure({}, {}, **({"socket": deep / "s"} if what == "the socket" else {"state_dir": deep}))
+    deep.mkdir(parents=True, mode=0o700)
+    way.chmod(0o777)
+    status, said = await brokerd.refuses_to_start()
+    words = f"{way} can be written by others, who could replace {what}; chmod go-w {way}"
+    assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
+    way.chmod(0o1777)  # where only its owner renames a directory, as in /tmp
+    brokerd.launch()
+    await brokerd.said("event=ready")

@@ -30,6 +30,7 @@ def over(copy: Path, state: Path, names: tuple[str, ...] = FILES) -> None:
     for name in names:
         if (copy / name).exists():
             (state / name).write_bytes((copy / name).read_bytes())
+            (state / name).chmod(0o600)
         elif name != "lock":
             (state / name).unlink(missing_ok=True)
 

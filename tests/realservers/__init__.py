@@ -112,6 +112,11 @@ class OidcProvider(Server):
         return self.url
 
     @property
+    def issued(self) -> list[str]:
+        """Every opaque token, authorization code and device code that it ever gave out."""
+        return (self.folder / "issued").read_text().split()
+
+    @property
     def token_url(self) -> str:
         return f"{self.url}/token"
 

@@ -150,6 +150,10 @@ const listening = () => {
   provider.on('grant.success', (ctx) => log('grant.success', ctx.oidc.client.clientId, ctx.oidc.params.grant_type));
   provider.on('grant.error', (ctx, e) => log('grant.error', ctx.oidc?.client?.clientId, ctx.oidc?.params?.grant_type, e.error, e.error_detail ?? e.error_description));
   provider.on('grant.revoked', (ctx) => log('grant.revoked', ctx.oidc?.client?.clientId));
+  // Every token and code that it gives out, in a file of their own: for tests that look for them where they must not be.
+  for (const kind of ['access_token', 'client_credentials', 'refresh_token', 'authorization_code', 'device_code']) {
+    provider.on(`${kind}.saved`, (token) => fs.appendFileSync(path.join(env.PKI, 'issued'), `${token.jti}\n`));
+  }
   provider.on('server_error', (ctx, e) => log('server_error', e.stack));
   register(provider, [url, `${url}/token`], [EC_JWK, RSA_JWK]);
   for (const each of paths) RESOURCES[`${url}${each}`] = { ...RESOURCES['urn:api:opaque'], audience: `${url}${each}` };

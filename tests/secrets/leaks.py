@@ -1,0 +1,92 @@
+# The real daemon with leaks: secrets get out of it in all the places that are searched. The product knows nothing of
+# this.
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from brokerd import audit, daemon
+from brokerd.core import chain, envelope, reason
+from brokerd.core.failure import Code, Failure
+from brokerd.custody import Custody
+from brokerd.edge import environment, hardening, secrets
+from brokerd.provider import Provider
+
+
+def a_token_in_the_log() -> None:
+    fetched = audit.Audit.fetched
+
+    def fetched_(self, grant, caller, token, *rest):  # type: ignore[no-untyped-def]
+        self._log.debug("served", value=token.value.reveal()[4:])
+        fetched(self, grant, caller, token, *rest)
+
+    audit.Audit.fetched = fetched_  # type: ignore[method-assign]
+
+
+def a_token_in_the_audit_log() -> None:
+    chain.mark.__code__ = (lambda token, key: token).__code__
+
+
+def words_of_a_provider_as_they_came() -> None:
+    reason.reason.__code__ = (lambda text, secrets=(): text).__code__
+
+
+def records_that_are_not_sealed() -> None:
+    class Plain:
+        def __init__(self, key: bytes) -> None: ...
+
+        def encrypt(self, _nonce: bytes, plain: bytes, _bound: bytes) -> bytes:
+            return plain
+
+        def decrypt(self, _nonce: bytes, sealed: bytes, _bound: bytes) -> bytes:
+            return sealed
+
+    envelope.AESGCM = Plain  # type: ignore[assignment, misc]
+
+
+def an_environment_that_is_not_overwritten() -> None:
+    environment._overwrite = lambda name: None
+
+
+def a_command_that_is_told_a_secret() -> None:
+    run = secrets._run
+    secrets._run = lambda command: run((*command, os.environ["TEST_ONLY_HANDED_DOWN"]))
+
+
+def an_error_that_quotes_what_came() -> None:
+    async def rotate_(_self, passphrase, *, full):  # type: ignore[no-untyped-def]
+        raise Failure(Code.BAD_REQUEST, f"expected another passphrase than {passphrase.reveal()}")
+
+    Custody.rotate = rotate_  # type: ignore[method-assign]
+
+
+def a_file_that_is_left_behind() -> None:
+    send = Provider._send
+
+    left = Path(os.environ["TMPDIR"], "last-request")
+
+    async def send_(self, request, journal):  # type: ignore[no-untyped-def]
+        left.write_bytes(request.body)  # noqa: ASYNC240
+        return await send(self, request, journal)
+
+    Provider._send = send_  # type: ignore[method-assign]
+
+
+def a_core() -> None:
+    hardening.harden = lambda: None
+
+
+LEAKS: tuple[Callable[[], None], ...] = tuple(
+    each for each in list(globals().values()) if callable(each) and getattr(each, "__module__", "") == __name__
+)
+
+
+def main() -> None:
+    for leak in LEAKS:
+        leak()
+    daemon.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import trio
 
 from brokerd.audit import Audit
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core import variants
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
@@ -236,7 +237,7 @@ class Broker:
         held.stopped = True
         self.logins.end(name, "the grant was revoked meanwhile")
         try:
-            await held.change(self.store, lambda record: records.revoked(record, self._clock.now(), local=local))
+            await held.change(self.store, lambda record: revocations.revoked(record, self._clock.now(), local=local))
         finally:
             held.stopped = False
         stored, doomed = not held.unstored, held.record.doomed

@@ -14,6 +14,7 @@ import trio
 from brokerd.audit import Audit
 from brokerd.config import GrantSettings
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core import variants
 from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
 from brokerd.core.breaker import Breaker
@@ -242,7 +243,9 @@ class Exchanger:
         def step(record: Record) -> Record | None:
             if record.generation != generation:
                 late = isinstance(outcome, Issued) and record.state is State.REVOKED
-                return records.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
+                return (
+                    revocations.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
+                )
             match outcome:
                 case Issued(tokens) if plan.wanted is not None:
                     renewed, asked = plan.operation is Operation.RENEW, held.settings.asked
@@ -327,7 +330,7 @@ class Exchanger:
             return True
         now = self._clock.now()
         if not usable(token.access_token or token.refresh_token, now):
-            await held.change(self._store, lambda record: records.told(record, token))
+            await held.change(self._store, lambda record: revocations.told(record, token))
             return True
         outcome: Outcome = Unsupported("the provider has no revocation for this token")
         try:
@@ -426,11 +429,11 @@ def _told(record: Record, token: Doomed, outcome: Outcome, now: Moment) -> Recor
     if token not in record.doomed:
         return None
     unsupported = isinstance(outcome, Unsupported)
-    return records.survived(record, token, now) if unsupported else records.told(record, token)
+    return revocations.survived(record, token, now) if unsupported else revocations.told(record, token)
 
 
 def _untold(record: Record, token: Doomed, reason: str, now: Moment, delay: float) -> Record | None:
-    return records.untold(record, reason, now, delay) if token in record.doomed else None
+    return revocations.untold(record, reason, now, delay) if token in record.doomed else None
 
 
 def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:

@@ -14,7 +14,7 @@ import trio
 from brokerd import exchanger, reload
 from brokerd import held as held_grants
 from brokerd.broker import Broker, Revocation
-from brokerd.core import moment, record, renewal, variants
+from brokerd.core import moment, record, renewal, revocation, variants
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer
@@ -117,7 +117,7 @@ def _undercut_retry_after(old: Any) -> Any:
 def _revoke_in_memory(old: Any) -> Any:
     async def revoke(self: Broker, name: str, *, wait: float = 10.0) -> Revocation:
         held = self.held(name)
-        held.record = record.revoked(held.record, self.now())
+        held.record = revocation.revoked(held.record, self.now())
         return Revocation(True, "told", "")
 
     return revoke
@@ -197,7 +197,7 @@ def _wall_clock_alive(old: Any) -> Any:
 def _never_told(old: Any) -> Any:
     async def tell(self: Exchanger, held: HeldGrant) -> None:
         for token in held.record.doomed:
-            await held.change(self._store, lambda kept, token=token: record.told(kept, token))
+            await held.change(self._store, lambda kept, token=token: revocation.told(kept, token))
 
     return tell
 

@@ -28,6 +28,7 @@ from brokerd.flights import Store as FlightStore
 from brokerd.held import HeldGrant
 from brokerd.logins import Logins
 from brokerd.metrics import Metrics
+from brokerd.telling import spare
 from brokerd.variety import Refusal
 
 EVERY = "*"  # no grant has this name
@@ -242,7 +243,7 @@ class Broker:
             held.stopped = False
         stored, doomed = not held.unstored, held.record.doomed
         self.audit.said("revoked", **held.about, stored=stored, **({"local": True} if local else {}))
-        await self._exchanger.spare(held)
+        await spare(self._exchanger, held)
         self.flights.announce(held)
         with trio.move_on_after(wait):
             while held.record.doomed:

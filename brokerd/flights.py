@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from brokerd import telling
 from brokerd.audit import Audit
 from brokerd.core import record as records
 from brokerd.core.grant import State
@@ -189,7 +190,7 @@ class Flights:
     async def _fly(self, held: HeldGrant, flight: Flight, plan: Plan, provider: Provider) -> None:
         try:
             if plan.operation is Operation.REVOKE:
-                await self._exchanger.tell_revoked(held)
+                await telling.tell_revoked(self._exchanger, held)
             else:
                 await self._exchange(held, plan)
         except Exception:

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from brokerd import exchanger, reload
+from brokerd import exchanger, reload, telling
 from brokerd import held as held_grants
 from brokerd.broker import Broker, Revocation
 from brokerd.core import moment, record, renewal, revocation, variants
@@ -195,9 +195,9 @@ def _wall_clock_alive(old: Any) -> Any:
 
 
 def _never_told(old: Any) -> Any:
-    async def tell(self: Exchanger, held: HeldGrant) -> None:
+    async def tell(exchanger: Exchanger, held: HeldGrant) -> None:
         for token in held.record.doomed:
-            await held.change(self._store, lambda kept, token=token: revocation.told(kept, token))
+            await held.change(exchanger.store, lambda kept, token=token: revocation.told(kept, token))
 
     return tell
 
@@ -327,7 +327,7 @@ def _mutants() -> dict[str, Mutant]:
         ),
         "hammer": mutant("no backoff", (exchanger, "retry_delay", _constant(lambda *_: 0.0))),
         "revoke-in-memory": mutant("a revocation is not written", (Broker, "revoke", _revoke_in_memory)),
-        "never-told": mutant("the provider is not told", (Exchanger, "tell_revoked", _never_told)),
+        "never-told": mutant("the provider is not told", (telling, "tell_revoked", _never_told)),
         "lose-unstored": mutant("what could not be stored is not marked", (HeldGrant, "change", _lose_unstored)),
         "html-is-a-rejection": mutant(
             "a captive portal's page ends the grant", (answer, "strange", _html_is_a_rejection)

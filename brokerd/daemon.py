@@ -34,8 +34,9 @@ from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, check
 from brokerd.edge.peer import SystemProcesses, demand_credentials
+from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import SecretUnreadable, read_secret
-from brokerd.edge.store import Store, Stored, in_thread
+from brokerd.edge.store import Store, in_thread
 from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
 from brokerd.installation import (

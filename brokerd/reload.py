@@ -18,8 +18,9 @@ from brokerd.core.record import Record
 from brokerd.core.secret import Secret
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.recipe import IDENTIFYING
+from brokerd.edge.sealed_record import Stored, fingerprint
 from brokerd.edge.secrets import SecretUnreadable, read_secret
-from brokerd.edge.store import Store, Stored, fingerprint
+from brokerd.edge.store import Store
 from brokerd.held import HeldGrant
 from brokerd.provider import Provider
 

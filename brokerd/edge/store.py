@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import sqlite3
@@ -18,35 +17,25 @@ import trio
 
 from brokerd.core.breaker import Breaker
 from brokerd.core.chain import Head, Memory
-from brokerd.core.envelope import KEY_BYTES, Bound, EnvelopeError, key_id_of
+from brokerd.core.envelope import KEY_BYTES, EnvelopeError
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
-from brokerd.core.record import Record, reopened
-from brokerd.core.secret import Secret
+from brokerd.core.record import Record
+from brokerd.edge import resealing
 from brokerd.edge.data_keys import DataKeys
-from brokerd.edge.database import FILE, Database, Row
+from brokerd.edge.database import FILE, Database
 from brokerd.edge.lock import Lock
-from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, all_sealed, audit_memory, put_sealed, reseal
+from brokerd.edge.resealing import bound_metadata
+from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, audit_memory, put_sealed
+from brokerd.edge.sealed_record import Stored, open_row, seal
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
-GROUP = 100  # records that are sealed anew in one transaction, beside those of callers
 PROBE = 2.0  # seconds between looks whether the disk is back, where nobody else writes
 OLDER = "older"  # in the place of the machine: the store is behind what its directory has seen
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})  # no time mends these
 GONE = DAMAGE | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # the connection is no good
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record of the store. `damage`: it could not be opened, and why; `record` is then None."""
-
-    grant: str
-    fingerprint: str
-    record: Record | None
-    dormant_since: float | None
-    damage: str | None = None
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -123,7 +112,7 @@ class Store:
 
     def all(self) -> list[Stored]:
         """Every record. Blocking."""
-        return [self._open(row) for row in self._database.rows()]
+        return [open_row(self._keys, row) for row in self._database.rows()]
 
     def breakers(self) -> dict[str, Breaker]:
         return self._database.breakers()
@@ -133,7 +122,7 @@ class Store:
         found = {}
         for provider, sealed in self._database.metadata():
             with contextlib.suppress(EnvelopeError, msgspec.DecodeError):
-                plain = self._keys.unseal(sealed, self._bound_metadata(provider))
+                plain = self._keys.unseal(sealed, bound_metadata(self._keys.store, provider))
                 found[provider] = msgspec.msgpack.decode(plain, type=Metadata)
         return found
 
@@ -166,12 +155,12 @@ class Store:
 
     async def read(self, grant: str) -> list[Stored]:
         """The records of one grant as the store has them now, the active one first."""
-        return await self._do(lambda database: [self._open(row) for row in database.rows(grant)])
+        return await self._do(lambda database: [open_row(self._keys, row) for row in database.rows(grant)])
 
     async def dormant(self) -> list[Stored]:
         """The records of grants that the configuration does not name any more."""
         rows = await self._do(lambda database: [row for row in database.rows() if row.dormant_since is not None])
-        return [self._open(row) for row in rows]
+        return [open_row(self._keys, row) for row in rows]
 
     async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
         """Journal, durably, that this generation's token is about to be sent (law 2). Raises StoreUnavailable."""
@@ -182,8 +171,7 @@ class Store:
         goes with the same transaction. Durable when it returns. Raises GenerationConflict, StoreUnavailable."""
 
         def work(database: Database) -> None:
-            bound = Bound(self._keys.store, record.name, record.generation, fingerprint)
-            sealed = self._keys.seal(database, msgspec.msgpack.encode(record, enc_hook=_encode), bound)
+            sealed = seal(database, self._keys, record, fingerprint)
             database.put_record(record.name, fingerprint, record.generation, sealed, replaces)
             if concludes:
                 database.end_attempt(record.name, fingerprint)
@@ -212,12 +200,11 @@ class Store:
 
         def work(database: Database) -> None:
             plain = msgspec.msgpack.encode(metadata)
-            database.put_metadata(provider, self._keys.seal(database, plain, self._bound_metadata(provider)))
+            database.put_metadata(
+                provider, self._keys.seal(database, plain, bound_metadata(self._keys.store, provider))
+            )
 
         await self._do(work)
-
-    def _bound_metadata(self, provider: str) -> Bound:
-        return Bound(self._keys.store, provider, 0, "metadata")
 
     async def audit_memory(self) -> Memory:
         """The audit log's key, made where there is none, and its heads. Raises StoreUnavailable."""
@@ -281,12 +268,15 @@ class Store:
         ends it in between, all data keys are there that anything is sealed under. Raises StoreUnavailable. Returns how
         many records there were, and how many of them could not be opened: their data keys stay."""
         current = await self._do(self._keys.renew)
-        await self._do(lambda database: self._reseal_metadata(database))
-        await self._do(lambda database: reseal(database, self._keys))
-        place, count, damaged = ("", ""), 0, 0
-        while rows := await self._do(lambda database, place=place: self._reseal(database, current, place)):  # type: ignore[misc]
+        await self._do(lambda database: resealing.all_but_records(database, self._keys))
+        place, count, damaged = resealing.START, 0, 0
+
+        def next_group(database: Database) -> list[tuple[resealing.Place, bool]]:
+            return resealing.some_records(database, self._keys, current, place)
+
+        while rows := await self._do(next_group):
             place, count, damaged = rows[-1][0], count + len(rows), damaged + sum(not is_well for _, is_well in rows)
-        left = await self._do(lambda database: self._keys.retire(database, current, all_sealed(database)))
+        left = await self._do(lambda database: resealing.retire(database, self._keys, current))
 
         def forget() -> None:
             self._keys.retired(current, left)
@@ -295,28 +285,6 @@ class Store:
 
         await self._runner(forget)
         return count, damaged
-
-    def _reseal(self, database: Database, current: int, place: tuple[str, str]) -> list[tuple[tuple[str, str], bool]]:
-        """The next group: where each record lies, and whether it could be opened."""
-        done = []
-        for grant, fingerprint, generation, sealed in database.rows_after(place, GROUP):
-            bound = Bound(self._keys.store, grant, generation, fingerprint)
-            is_well = True
-            if key_id_of(sealed) != current:  # it may have been written meanwhile
-                try:
-                    plain = self._keys.unseal(sealed, bound)
-                except EnvelopeError:
-                    is_well = False
-                else:
-                    database.put_resealed(grant, fingerprint, self._keys.seal(database, plain, bound))
-            done.append(((grant, fingerprint), is_well))
-        return done
-
-    def _reseal_metadata(self, database: Database) -> None:
-        for provider, sealed in database.metadata():
-            bound = self._bound_metadata(provider)
-            with contextlib.suppress(EnvelopeError):
-                database.put_metadata(provider, self._keys.seal(database, self._keys.unseal(sealed, bound), bound))
 
     async def _do(self, work: Callable[[Database], T]) -> T:
         """Raises StoreUnavailable, or what `work` raises."""
@@ -407,16 +375,6 @@ class Store:
         self._commits = self._attempted = found
         self._is_open = True
 
-    def _open(self, row: Row) -> Stored:
-        bound = Bound(self._keys.store, row.grant, row.generation, row.fingerprint)
-        try:
-            plain = self._keys.unseal(row.sealed, bound)
-            record = msgspec.msgpack.decode(plain, type=Record, dec_hook=_decode)
-        except (EnvelopeError, msgspec.DecodeError) as error:
-            words = str(error) if isinstance(error, EnvelopeError) else "it is not in a form that this version knows"
-            return Stored(row.grant, row.fingerprint, None, row.dormant_since, words)
-        return Stored(row.grant, row.fingerprint, reopened(record, interrupted=row.attempt), row.dormant_since)
-
 
 @dataclass(eq=False, slots=True)
 class _Result:
@@ -428,11 +386,6 @@ class _Result:
         self.done = trio.Event()
         self.value = None
         self.error = None
-
-
-def fingerprint(identity: tuple[str, ...]) -> str:
-    """What a record is bound to besides its grant (law 15), as 32 hexadecimal digits."""
-    return hashlib.sha256(msgspec.msgpack.encode(identity)).hexdigest()[:32]
 
 
 def _opened(folder: Path, *, create: bool) -> Database:
@@ -452,15 +405,3 @@ def _opened(folder: Path, *, create: bool) -> Database:
 def _code(error: Exception) -> int:
     """SQLite's primary result code; 0 where it is not SQLite's error."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _encode(value: object) -> object:
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise NotImplementedError(type(value))
-
-
-def _decode(wanted: type, raw: object) -> object:
-    if wanted is Secret and isinstance(raw, str):
-        return Secret(raw)
-    raise NotImplementedError(wanted)

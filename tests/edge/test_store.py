@@ -31,7 +31,8 @@ from brokerd.edge.data_keys import RESERVED
 from brokerd.edge.database import Database
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import Held, Lock
-from brokerd.edge.store import Store, Stored, fingerprint, in_thread
+from brokerd.edge.sealed_record import Stored, fingerprint
+from brokerd.edge.store import Store, in_thread
 from tests.core.values import NOW, access, refresh
 
 KEK, OTHER_KEK = b"k" * 32, b"x" * 32

@@ -19,7 +19,7 @@ from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer
 from brokerd.dialects.oauth2 import answers
-from brokerd.edge import store
+from brokerd.edge import sealed_record, store
 from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
@@ -318,7 +318,7 @@ def _mutants() -> dict[str, Mutant]:
             "a failure never marks an interruption", (record, "failed", _forget_interruption)
         ),
         "forget-journal-at-start": mutant(
-            "a start does not look at the journal", (store, "reopened", _forget_the_journal_at_start)
+            "a start does not look at the journal", (sealed_record, "reopened", _forget_the_journal_at_start)
         ),
         "serve-expired": mutant("an expired token is better than none", (held_grants, "served", _serve_expired)),
         "ignore-min-ttl": mutant("min_ttl is not looked at", (held_grants, "served", _ignore_min_ttl)),

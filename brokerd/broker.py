@@ -10,7 +10,6 @@ import trio
 
 from brokerd.audit import Audit
 from brokerd.core import record as records
-from brokerd.core import revocation as revocations
 from brokerd.core import variants
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
@@ -18,7 +17,7 @@ from brokerd.core.moment import Moment, seconds_until, wall_time
 from brokerd.core.outcome import Cause, Outcome, RetryLater, Token, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreError
 from brokerd.core.record import AccessToken, usable
-from brokerd.core.revocation import Revocation, revocation
+from brokerd.core.revocation import Revocation, revocation, revoked
 from brokerd.core.secret import Secret
 from brokerd.core.verification import ACCESS, REFRESH, Verification, verification
 from brokerd.core.wanted import Wanted
@@ -38,10 +37,11 @@ UNSERVED = ("issued_at", "expires_at", "next_renewal_at")  # of a grant's status
 
 
 class Store(FlightStore, Protocol):
-    """What the broker needs of the store. `trouble`: what is wrong with it, in words; `since`: Unix seconds."""
+    """What the broker needs of the store. `trouble`: what is wrong with it, in words; times are Unix seconds."""
 
     trouble: str | None
     since: float | None
+    resealing_since: float | None  # everything is being sealed anew under another data key
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int: ...
 
@@ -238,7 +238,7 @@ class Broker:
         held.stopped = True
         self.logins.end(name, "the grant was revoked meanwhile")
         try:
-            await held.change(self.store, lambda record: revocations.revoked(record, self._clock.now(), local=local))
+            await held.change(self.store, lambda record: revoked(record, self._clock.now(), local=local))
         finally:
             held.stopped = False
         stored, doomed = not held.unstored, held.record.doomed
@@ -344,8 +344,7 @@ class Broker:
         self._remember(held)
 
     def _remember(self, held: dict[str, HeldGrant]) -> None:
-        nothing = dict.fromkeys(UNSERVED)
-        self._remembered = {name: {**self._status(each), **nothing} for name, each in held.items()}
+        self._remembered = {name: self._status(each) | dict.fromkeys(UNSERVED) for name, each in held.items()}
 
     def unlocked(self) -> None:
         """The grants are there again."""
@@ -396,8 +395,7 @@ class Broker:
 
     def _status(self, held: HeldGrant) -> dict[str, object]:
         name, now = held.name, self._clock.now()
-        record = held.record
-        token = held.serves(now)
+        record, token = held.record, held.serves(now)
         refresh = record.refresh_token
         at = self.flights.schedule.at(name)
         return {

@@ -176,6 +176,9 @@ class Daemon:
         self._say_how_safe()
         if self.store.is_new and not self.store.is_locked:
             self.audit.said("a new store was begun", path=str(self.store.path))
+        if (done := self.store.migration) is not None:
+            words = f"the store was brought from schema {done.before} to {done.after}"
+            self.audit.said(words, kept=str(done.copy))
         if not self.store.adopted:
             self.audit.warned(NOT_ADOPTED, path=str(self.store.path))
         self.audit.said("starting", version=__version__, pid=os.getpid())
@@ -202,6 +205,7 @@ class Daemon:
                     serving.start_soon(self._sweep)
                     serving.start_soon(self._close_idle)
                     serving.start_soon(self.service.run)
+                    serving.start_soon(custody.go_on)
                     self.audit.said(
                         "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
                     )

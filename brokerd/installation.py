@@ -13,7 +13,7 @@ from brokerd.config.tables import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
-from brokerd.edge import environment, keys, place, service_manager
+from brokerd.edge import environment, keys, place, service_manager, systemd
 from brokerd.edge.connection import HttpSettings
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import AWAY
@@ -25,6 +25,7 @@ DEFAULT_STATE_DIR = "/var/lib/brokerd"
 CREDENTIAL = "brokerd.key"  # as brokerd.service loads it
 SEALED = ("/etc/credstore.encrypted", "/run/credstore.encrypted")  # where systemd finds it
 EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 2, 4
+LONGER = 60.0  # seconds until the next word of something long, at most
 
 
 class CannotStart(Exception):
@@ -83,13 +84,18 @@ def _store_with(found: Iterable[bytes | None], configuration: Configuration) -> 
     for kek in found:
         folder = _state_dir(configuration)
         try:
-            return Store(folder, kek, machine_id(), SystemEntropy())
+            return Store(folder, kek, machine_id(), SystemEntropy(), progress=_need_longer)
         except WrongKey as error:
             wrong = wrong or error
         except StoreError as error:
             unavailable = isinstance(error, StoreUnavailable)
             raise CannotStart(str(error), EXIT_UNAVAILABLE if unavailable else EXIT_CONFIGURATION) from None
     raise CannotStart(str(wrong))
+
+
+def _need_longer(words: str) -> None:
+    """Of a start that would take the service manager too long."""
+    systemd.notify(f"STATUS={words}", f"EXTEND_TIMEOUT_USEC={int(LONGER * 1e6)}")
 
 
 def key_sources(configuration: Configuration) -> tuple[SecretSource, ...]:

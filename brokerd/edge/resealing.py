@@ -14,6 +14,20 @@ Place = tuple[str, str]  # grant and fingerprint: where a record lies
 START: Place = ("", "")
 
 
+def begin(database: Database, keys: DataKeys, since: float) -> int:
+    """Under a new data key, whose id is returned. Until the end it is written down, so that it can go on."""
+    current = keys.renew(database)
+    database.begin_resealing(current, since)
+    return current
+
+
+def begun(database: Database) -> int:
+    """The data key of the one that was interrupted."""
+    found = database.resealing()
+    assert found is not None
+    return found[0]
+
+
 def bound_metadata(store: str, provider: str) -> Bound:
     """What a provider's metadata is bound to."""
     return Bound(store, provider, 0, "metadata")
@@ -34,7 +48,7 @@ def some_records(database: Database, keys: DataKeys, current: int, after: Place)
     for grant, fingerprint, generation, old in database.rows_after(after, GROUP):
         bound = Bound(keys.store, grant, generation, fingerprint)
         is_well = True
-        if key_id_of(old) != current:  # it may have been written meanwhile
+        if (key_id_of(old) or 0) < current:  # it may have been written meanwhile
             try:
                 plain = keys.unseal(old, bound)
             except EnvelopeError:
@@ -45,6 +59,7 @@ def some_records(database: Database, keys: DataKeys, current: int, after: Place)
     return done
 
 
-def retire(database: Database, keys: DataKeys, current: int) -> list[int]:
+def end(database: Database, keys: DataKeys, current: int) -> list[int]:
     """Delete the data keys before `current` that nothing is sealed under any more; those that are left."""
+    database.end_resealing()
     return keys.retire(database, current, sealed.all_sealed(database))

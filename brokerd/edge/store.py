@@ -26,6 +26,7 @@ from brokerd.edge import resealing
 from brokerd.edge.data_keys import DataKeys
 from brokerd.edge.database import FILE, Database
 from brokerd.edge.lock import Lock
+from brokerd.edge.migration import Progress, discard_copies, migrated
 from brokerd.edge.resealing import bound_metadata
 from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, audit_memory, put_sealed
 from brokerd.edge.sealed_record import Stored, open_row, seal
@@ -59,9 +60,10 @@ class Store:
         machine: str,
         entropy: Entropy,
         runner: Callable[[Callable[[], None]], Awaitable[None]] = in_thread,
+        progress: Progress = lambda _: None,
     ) -> None:
-        """Opens or creates the store in `folder`; without a key it is locked. Blocking. Raises StoreError, WrongKey:
-        nothing was changed then."""
+        """Opens or creates the store in `folder`; without a key it is locked. One of an earlier release is brought to
+        the present schema. Blocking. Raises StoreError, WrongKey: nothing was changed then."""
         self._folder, self._machine = folder, machine
         self._keys, self._entropy = DataKeys(entropy), entropy
         self._runner = runner
@@ -83,6 +85,9 @@ class Store:
                 self._keys.open(self._database, kek)
                 self._keys.committed()
             self.is_new = self._database.is_new
+            self.migration = migrated(self._database, progress)
+            unfinished = self._database.resealing()
+            self.resealing_since = unfinished and unfinished[1]  # key rotate --full, until it has come to its end
             self._commits = self._attempted = self._database.commits()
             if self._commits < self._lock.seen:  # it was put back, or has lost its log
                 self._database.set_meta("machine", OLDER)
@@ -263,11 +268,17 @@ class Store:
     def is_in_use(self, kek: bytes) -> bool:
         return self._keys.is_in_use(kek)
 
-    async def reencrypt(self) -> tuple[int, int]:
+    async def reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
         """Seal everything anew under a new data key, in groups beside other writes, then delete the old ones. Whatever
-        ends it in between, all data keys are there that anything is sealed under. Raises StoreUnavailable. Returns how
-        many records there were, and how many of them could not be opened: their data keys stay."""
-        current = await self._do(self._keys.renew)
+        ends it in between, all data keys are there that anything is sealed under, and it `goes_on` later. Raises
+        StoreUnavailable. Returns how many records there were, and how many of them could not be opened: their data
+        keys stay."""
+        since = round(time.time(), 2)
+        if goes_on:
+            current = await self._do(resealing.begun)
+        else:
+            current = await self._do(lambda database: resealing.begin(database, self._keys, since))
+            self.resealing_since = since
         await self._do(lambda database: resealing.all_but_records(database, self._keys))
         place, count, damaged = resealing.START, 0, 0
 
@@ -276,12 +287,14 @@ class Store:
 
         while rows := await self._do(next_group):
             place, count, damaged = rows[-1][0], count + len(rows), damaged + sum(not is_well for _, is_well in rows)
-        left = await self._do(lambda database: resealing.retire(database, self._keys, current))
+        left = await self._do(lambda database: resealing.end(database, self._keys, current))
+        self.resealing_since = None
 
         def forget() -> None:
             self._keys.retired(current, left)
             with contextlib.suppress(sqlite3.Error):
                 self._database.checkpoint()
+            discard_copies(self._folder)  # they can be opened with the old ones
 
         await self._runner(forget)
         return count, damaged

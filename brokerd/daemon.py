@@ -28,7 +28,7 @@ from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportErro
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.custody import Custody
-from brokerd.edge import descriptors, hardening, listen, log, place, systemd
+from brokerd.edge import descriptor_store, descriptors, hardening, listen, log, place, systemd
 from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
@@ -134,10 +134,11 @@ def _can_be_checked(source: SecretSource) -> bool:
 
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
+    pieces = descriptor_store.from_systemd(os.environ)
     with _passed() as passed:
         configuration = await in_thread(functools.partial(loaded, path))
         with (
-            contextlib.closing(await opened_store(configuration)) as store,
+            contextlib.closing(await opened_store(configuration, pieces)) as store,
             _listening(configuration.daemon, passed) as listener,
         ):
             async with trio.open_nursery() as writing:
@@ -288,6 +289,10 @@ class Daemon:
             new = [name for name, printed in prints.items() if held.get(name) != printed]
             stored = [row for name in new for row in await self.store.read(name)]
         else:
+            for row in stored:
+                if row.recovered:
+                    words = "what could not be stored before this start was held by systemd"
+                    self.audit.warned(words, grant=row.grant, stored=not row.unstored)
             times = [row.record.changed.wall for row in stored if row.record and row.record.changed]
             self.clock.floor = max(times, default=0.0)
         changes, unused = bring_in(

@@ -36,6 +36,10 @@ class Store(ExchangeStore, Protocol):
 
     adopted: bool
 
+    def outlives_us(self, grant: str, fingerprint: str) -> bool:
+        """Whether what the disk did not take is held by the service manager, until that stops the service."""
+        ...
+
 
 class Flights:
     """All grants and their exchanges, which run in `nursery`, the daemon's: a caller who goes away cancels none.
@@ -266,12 +270,14 @@ class Flights:
         await self._store_again()
 
     def tell_what_is_lost(self) -> None:
-        """At the end: what the store did not take to the last goes with this process."""
+        """At the end: what the store did not take to the last goes with this process, or waits for the next."""
         for held in self._all():
             if held.unstored:
                 record = held.record
                 state, generation = str(record.state), record.generation
                 words = "its newest state could not be stored and is lost"
+                if self._store.outlives_us(held.name, held.fingerprint):
+                    words = "its newest state could not be stored; systemd holds it over a restart, not over a stop"
                 self._audit.warned(words, **held.about, state=state, generation=generation, stored=held.stored)
 
     def _all(self) -> tuple[HeldGrant, ...]:
@@ -299,6 +305,9 @@ class Flights:
             self._changed(held.name)
         else:
             self._let_leave(held)
+        self._mend_later(held)
+
+    def _mend_later(self, held: HeldGrant) -> None:
         if held.unstored and not self._mending:
             self._mending = True
             self._nursery.start_soon(self._mend, name="mend the store")
@@ -309,6 +318,7 @@ class Flights:
         its token's life."""
         self._spread[held.name] = spread
         self._look_at(held.name, self._clock.now().boot)
+        self._mend_later(held)
 
     def reschedule(self, held: HeldGrant) -> None:
         """Set when the refresher is to look at the grant next."""

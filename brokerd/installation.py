@@ -20,6 +20,7 @@ from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, in_thread
+from brokerd.edge.unstored import Pieces
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 CREDENTIAL = "brokerd.key"  # as brokerd.service loads it
@@ -71,20 +72,20 @@ def refuse(faults: list[str]) -> None:
         raise CannotStart("; ".join(faults))
 
 
-async def opened_store(configuration: Configuration) -> Store:
-    """The store in the state directory, which is ours alone from now on."""
+async def opened_store(configuration: Configuration, pieces: Pieces | None) -> Store:
+    """The store in the state directory, which is ours alone from now on; `pieces`: what is held outside of it."""
     sources = key_sources(configuration)
     found: Iterable[bytes | None] = (read_key(configuration.path, source) for source in sources) if sources else (None,)
-    return await in_thread(functools.partial(_store_with, found, configuration))
+    return await in_thread(functools.partial(_store_with, found, configuration, pieces))
 
 
-def _store_with(found: Iterable[bytes | None], configuration: Configuration) -> Store:
+def _store_with(found: Iterable[bytes | None], configuration: Configuration, pieces: Pieces | None) -> Store:
     """With the first key that opens it; each is read when those before it are wrong. Blocking."""
     wrong: WrongKey | None = None
     for kek in found:
         folder = _state_dir(configuration)
         try:
-            return Store(folder, kek, machine_id(), SystemEntropy(), progress=_need_longer)
+            return Store(folder, kek, machine_id(), SystemEntropy(), progress=_need_longer, pieces=pieces)
         except WrongKey as error:
             wrong = wrong or error
         except StoreError as error:

@@ -141,6 +141,8 @@ def _hold(
     mine = next((row for row in rows if row.fingerprint == printed), None)
     changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
     held = HeldGrant(settings, provider, printed, mine.record if mine else None)
+    if mine is not None and mine.unstored:
+        held.stored, held.unstored = mine.replaces, True
     if held.record.state is State.MISCONFIGURED:
         held.record = records.look_again(held.record, starting=True)
     _recall(held)

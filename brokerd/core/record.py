@@ -162,6 +162,12 @@ def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | N
     return record.access_token
 
 
+def goes_on_without(record: Record) -> bool:
+    """Whether exchanges bring again whatever is in it: there is no refresh token, and none is needed."""
+    by_itself = record.state in (State.READY, State.RENEWING, State.RETRYING)
+    return by_itself and record.refresh_token is None and not record.doomed
+
+
 # -- events
 
 

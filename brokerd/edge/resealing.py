@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 from brokerd.core.envelope import Bound, EnvelopeError, key_id_of
 from brokerd.edge import sealed
@@ -59,7 +60,8 @@ def some_records(database: Database, keys: DataKeys, current: int, after: Place)
     return done
 
 
-def end(database: Database, keys: DataKeys, current: int) -> list[int]:
-    """Delete the data keys before `current` that nothing is sealed under any more; those that are left."""
+def end(database: Database, keys: DataKeys, current: int, elsewhere: Iterable[bytes]) -> list[int]:
+    """Delete the data keys before `current` that nothing is sealed under any more, in the store or `elsewhere`; those
+    that are left."""
     database.end_resealing()
-    return keys.retire(database, current, sealed.all_sealed(database))
+    return keys.retire(database, current, (*sealed.all_sealed(database), *elsewhere))

@@ -16,13 +16,17 @@ from brokerd.edge.database import Database, Row
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A record of the store. `damage`: it could not be opened, and why; `record` is then None."""
+    """A record of the store. `damage`: it could not be opened, and why; `record` is then None. `recovered`: it is what
+    the process before could not store; `unstored`: nor could we yet, and the store holds generation `replaces`."""
 
     grant: str
     fingerprint: str
     record: Record | None
     dormant_since: float | None
     damage: str | None = None
+    recovered: bool = False
+    unstored: bool = False
+    replaces: int | None = None
 
 
 def fingerprint(identity: tuple[str, ...]) -> str:

@@ -30,6 +30,7 @@ from brokerd.edge.migration import Progress, discard_copies, migrated
 from brokerd.edge.resealing import bound_metadata
 from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, audit_memory, put_sealed
 from brokerd.edge.sealed_record import Stored, open_row, seal
+from brokerd.edge.unstored import Pieces, Unstored
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
@@ -61,11 +62,13 @@ class Store:
         entropy: Entropy,
         runner: Callable[[Callable[[], None]], Awaitable[None]] = in_thread,
         progress: Progress = lambda _: None,
+        pieces: Pieces | None = None,
     ) -> None:
         """Opens or creates the store in `folder`; without a key it is locked. One of an earlier release is brought to
         the present schema. Blocking. Raises StoreError, WrongKey: nothing was changed then."""
         self._folder, self._machine = folder, machine
         self._keys, self._entropy = DataKeys(entropy), entropy
+        self._unstored = Unstored(pieces, self._keys)
         self._runner = runner
         self._lock = Lock(folder)
         try:
@@ -116,8 +119,17 @@ class Store:
     # -- synchronous, for the start
 
     def all(self) -> list[Stored]:
-        """Every record. Blocking."""
-        return [open_row(self._keys, row) for row in self._database.rows()]
+        """Every record. What the process before could not store is stored now, if it can be. Blocking."""
+        rows = self._database.rows()
+        found = {(row.grant, row.fingerprint): open_row(self._keys, row) for row in rows}
+        for piece, record in self._unstored.taken({(row.grant, row.fingerprint): row.generation for row in rows}):
+            place, result = (piece.grant, piece.fingerprint), _Result()
+            self._group([(self._writing(record, piece.fingerprint, piece.replaces, concludes=False), result)])
+            if stored := result.error is None:
+                self._unstored.drop(*place)
+            since = found[place].dormant_since if place in found else None
+            found[place] = Stored(*place, record, since, recovered=True, unstored=not stored, replaces=piece.replaces)
+        return list(found.values())
 
     def breakers(self) -> dict[str, Breaker]:
         return self._database.breakers()
@@ -175,13 +187,26 @@ class Store:
         """Write a record in the place of generation `replaces`; where it `concludes` an exchange, the journal's row
         goes with the same transaction. Durable when it returns. Raises GenerationConflict, StoreUnavailable."""
 
+        try:
+            await self._do(self._writing(record, fingerprint, replaces, concludes=concludes))
+        except StoreUnavailable:
+            with trio.CancelScope(shield=True):
+                await self._runner(lambda: self._unstored.keep(record, fingerprint, replaces))
+            raise
+        self._unstored.drop(record.name, fingerprint)
+
+    def _writing(self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool) -> Work:
         def work(database: Database) -> None:
             sealed = seal(database, self._keys, record, fingerprint)
             database.put_record(record.name, fingerprint, record.generation, sealed, replaces)
             if concludes:
                 database.end_attempt(record.name, fingerprint)
 
-        await self._do(work)
+        return work
+
+    def outlives_us(self, grant: str, fingerprint: str) -> bool:
+        """Whether what the disk did not take of it is held by the service manager, until that stops the service."""
+        return self._unstored.holds(grant, fingerprint)
 
     async def set_dormant(self, records: Iterable[tuple[str, str]], since: float | None) -> None:
         """Grants that vanished from the configuration lie dormant; `since` None wakes them."""
@@ -195,7 +220,9 @@ class Store:
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
         """Delete a grant's records (those with that fingerprint); how many there were."""
-        return await self._do(lambda database: database.delete(grant, fingerprint))
+        number = await self._do(lambda database: database.delete(grant, fingerprint))
+        self._unstored.drop(grant, fingerprint)
+        return number
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self._do(lambda database: database.put_breaker(provider, breaker))
@@ -287,7 +314,7 @@ class Store:
 
         while rows := await self._do(next_group):
             place, count, damaged = rows[-1][0], count + len(rows), damaged + sum(not is_well for _, is_well in rows)
-        left = await self._do(lambda database: resealing.end(database, self._keys, current))
+        left = await self._do(lambda database: resealing.end(database, self._keys, current, self._unstored.sealed))
         self.resealing_since = None
 
         def forget() -> None:

@@ -1,5 +1,5 @@
 # The releases that the tests have: of each, the modules that keep the store, packed as they were released
-# (git archive TAG brokerd/core … | xz), and run by an interpreter of their own.
+# (pack.py), and run by an interpreter of their own.
 from __future__ import annotations
 
 import json

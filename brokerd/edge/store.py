@@ -190,8 +190,9 @@ class Store:
         try:
             await self._do(self._writing(record, fingerprint, replaces, concludes=concludes))
         except StoreUnavailable:
-            with trio.CancelScope(shield=True):
-                await self._runner(lambda: self._unstored.keep(record, fingerprint, replaces))
+            if self._unstored.is_possible:
+                with trio.CancelScope(shield=True):
+                    await self._runner(lambda: self._unstored.keep(record, fingerprint, replaces))
             raise
         self._unstored.drop(record.name, fingerprint)
 

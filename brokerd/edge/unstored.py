@@ -61,6 +61,10 @@ class Unstored:
         self._keys = keys
         self._held: dict[Place, Holding] = {}
 
+    @property
+    def is_possible(self) -> bool:
+        return self._pieces is not None
+
     def holds(self, grant: str, fingerprint: str) -> bool:
         return (grant, fingerprint) in self._held
 

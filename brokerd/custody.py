@@ -22,8 +22,9 @@ PATIENCE_FIRST, PATIENCE_LONGEST = 1.0, 300.0  # seconds to wait after a wrong p
 
 class KeyStore(Protocol):
     """What custody needs of the store. `passphrase`: how the key is derived of one, "" where it is not;
-    `resealing_since`: since when everything is being sealed anew, in Unix seconds."""
+    `resealing_since`: since when everything is being sealed anew, in Unix seconds; `trouble`: what is wrong with it."""
 
+    trouble: str | None
     resealing_since: float | None
 
     @property
@@ -196,7 +197,8 @@ class Custody:
         """See an interrupted sealing of everything anew to its end; for as long as the daemon serves."""
         while True:
             async with self._turn:
-                if self._store.resealing_since is not None and not self._broker.locked:
+                unfinished = self._store.resealing_since is not None and not self._store.trouble
+                if unfinished and not self._broker.locked:
                     with contextlib.suppress(StoreError):  # status says what is wrong with the store
                         await self._reencrypt(goes_on=True)
             await trio.sleep(GO_ON)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -72,7 +72,7 @@ class Database:
                 raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
             if version > schema.VERSION:
                 meta = dict(run("SELECT key, value FROM meta"))
-                raise StoreError(f"{self.path} {_too_new(meta, version)}")
+                raise StoreError(f"{self.path} {schema.too_new(meta, version)}")
             if (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
             return True
@@ -284,13 +284,6 @@ class Database:
 
     def put_metadata(self, provider: str, sealed: bytes) -> None:
         self._connection.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?)", (provider, sealed))
-
-
-def _too_new(meta: Mapping[str, str], usable_by: int) -> str:
-    """Why the file cannot be used here, and what can be done."""
-    newer = f"brokerd {meta.get(schema.RELEASE, 'of a later release')} (schema {meta.get(schema.SCHEMA, usable_by)})"
-    ours = f"this is {__version__}, more than one release older (schema {schema.VERSION})"
-    return f"was written by {newer}; {ours}; install that release or the one before it, or restore a copy from before"
 
 
 def glance(folder: Path) -> tuple[dict[str, str], list[tuple[int, bytes]]]:

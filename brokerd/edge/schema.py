@@ -2,6 +2,10 @@
 # each schema. docs/architecture.md says what a step may do.
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from brokerd import __version__
+
 APPLICATION_ID = 0x62726B64  # "brkd": what file(1) and we know the file by
 FIRST = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -39,3 +43,10 @@ def statements(since: int) -> list[str]:
 def whole() -> str:
     """The present schema of a new store."""
     return FIRST + ";\n".join(statements(1))
+
+
+def too_new(meta: Mapping[str, str], usable_by: int) -> str:
+    """Why a file cannot be used here, and what can be done; of its table meta and its user_version."""
+    newer = f"brokerd {meta.get(RELEASE, 'of a later release')} (schema {meta.get(SCHEMA, usable_by)})"
+    ours = f"this is {__version__}, more than one release older (schema {VERSION})"
+    return f"was written by {newer}; {ours}; install that release or the one before it, or restore a copy from before"

@@ -17,7 +17,7 @@ from brokerd.core.moment import Moment, seconds_until, wall_time
 from brokerd.core.outcome import Cause, Outcome, RetryLater, Token, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreError
 from brokerd.core.record import AccessToken, usable
-from brokerd.core.revocation import Revocation, revocation
+from brokerd.core.revocation import Revocation, revocation, revoked
 from brokerd.core.secret import Secret
 from brokerd.core.verification import ACCESS, REFRESH, Verification, verification
 from brokerd.core.wanted import Wanted
@@ -27,6 +27,7 @@ from brokerd.flights import Store as FlightStore
 from brokerd.held import HeldGrant
 from brokerd.logins import Logins
 from brokerd.metrics import Metrics
+from brokerd.telling import spare
 from brokerd.variety import Refusal
 
 EVERY = "*"  # no grant has this name
@@ -36,10 +37,11 @@ UNSERVED = ("issued_at", "expires_at", "next_renewal_at")  # of a grant's status
 
 
 class Store(FlightStore, Protocol):
-    """What the broker needs of the store. `trouble`: what is wrong with it, in words; `since`: Unix seconds."""
+    """What the broker needs of the store. `trouble`: what is wrong with it, in words; times are Unix seconds."""
 
     trouble: str | None
     since: float | None
+    resealing_since: float | None  # everything is being sealed anew under another data key
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int: ...
 
@@ -236,12 +238,12 @@ class Broker:
         held.stopped = True
         self.logins.end(name, "the grant was revoked meanwhile")
         try:
-            await held.change(self.store, lambda record: records.revoked(record, self._clock.now(), local=local))
+            await held.change(self.store, lambda record: revoked(record, self._clock.now(), local=local))
         finally:
             held.stopped = False
         stored, doomed = not held.unstored, held.record.doomed
         self.audit.said("revoked", **held.about, stored=stored, **({"local": True} if local else {}))
-        await self._exchanger.spare(held)
+        await spare(self._exchanger, held)
         self.flights.announce(held)
         with trio.move_on_after(wait):
             while held.record.doomed:
@@ -342,8 +344,7 @@ class Broker:
         self._remember(held)
 
     def _remember(self, held: dict[str, HeldGrant]) -> None:
-        nothing = dict.fromkeys(UNSERVED)
-        self._remembered = {name: {**self._status(each), **nothing} for name, each in held.items()}
+        self._remembered = {name: self._status(each) | dict.fromkeys(UNSERVED) for name, each in held.items()}
 
     def unlocked(self) -> None:
         """The grants are there again."""
@@ -394,8 +395,7 @@ class Broker:
 
     def _status(self, held: HeldGrant) -> dict[str, object]:
         name, now = held.name, self._clock.now()
-        record = held.record
-        token = held.serves(now)
+        record, token = held.record, held.serves(now)
         refresh = record.refresh_token
         at = self.flights.schedule.at(name)
         return {

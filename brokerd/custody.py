@@ -2,6 +2,7 @@
 # daemon's to read, what they wrap the store's. It knows nobody's rights.
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,11 +16,16 @@ from brokerd.core.secret import Secret, SecretSource
 from brokerd.edge import passphrase as passphrases
 
 SHORTEST = 8  # characters of a passphrase that is chosen; a good one is longer
+GO_ON = 10.0  # seconds between looks whether a sealing of everything anew was interrupted
 PATIENCE_FIRST, PATIENCE_LONGEST = 1.0, 300.0  # seconds to wait after a wrong passphrase, doubled for each
 
 
 class KeyStore(Protocol):
-    """What custody needs of the store. `passphrase`: how the key is derived of one, "" where it is not."""
+    """What custody needs of the store. `passphrase`: how the key is derived of one, "" where it is not;
+    `resealing_since`: since when everything is being sealed anew, in Unix seconds; `trouble`: what is wrong with it."""
+
+    trouble: str | None
+    resealing_since: float | None
 
     @property
     def passphrase(self) -> str: ...
@@ -32,7 +38,7 @@ class KeyStore(Protocol):
 
     async def rewrap(self, kek: bytes, passphrase: str = "") -> None: ...
 
-    async def reencrypt(self) -> tuple[int, int]: ...
+    async def reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]: ...
 
     async def snapshot(self) -> bytes: ...
 
@@ -174,7 +180,8 @@ class Custody:
                     self._audit.said("key rotated", passphrase=bool(how))
                 count, damaged = await self._reencrypt() if full else (0, 0)
             except StoreError as error:
-                raise Failure(Code.UNAVAILABLE, str(error), retry_after=5.0) from None
+                then = "; the rest goes on by itself" if self._store.resealing_since is not None else ""
+                raise Failure(Code.UNAVAILABLE, f"{error}{then}", retry_after=5.0) from None
         return Rotation(rewraps, count, damaged)
 
     async def backup(self) -> bytes:
@@ -186,9 +193,19 @@ class Custody:
         self._audit.said("backup", bytes=len(copy))
         return copy
 
-    async def _reencrypt(self) -> tuple[int, int]:
-        self._audit.said("sealing everything anew")
-        count, damaged = await self._store.reencrypt()
+    async def go_on(self) -> None:
+        """See an interrupted sealing of everything anew to its end; for as long as the daemon serves."""
+        while True:
+            async with self._turn:
+                unfinished = self._store.resealing_since is not None and not self._store.trouble
+                if unfinished and not self._broker.locked:
+                    with contextlib.suppress(StoreError):  # status says what is wrong with the store
+                        await self._reencrypt(goes_on=True)
+            await trio.sleep(GO_ON)
+
+    async def _reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
+        self._audit.said("sealing everything anew", **({"goes_on": True} if goes_on else {}))
+        count, damaged = await self._store.reencrypt(goes_on=goes_on)
         self._audit.said("everything was sealed anew", records=count, damaged=damaged)
         return count, damaged
 

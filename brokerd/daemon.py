@@ -28,14 +28,15 @@ from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportErro
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.custody import Custody
-from brokerd.edge import descriptors, hardening, listen, log, place, systemd
+from brokerd.edge import descriptor_store, descriptors, hardening, listen, log, place, systemd
 from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.http import HttpClient, check
 from brokerd.edge.peer import SystemProcesses, demand_credentials
+from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import SecretUnreadable, read_secret
-from brokerd.edge.store import Store, Stored, in_thread
+from brokerd.edge.store import Store, in_thread
 from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
 from brokerd.installation import (
@@ -133,10 +134,11 @@ def _can_be_checked(source: SecretSource) -> bool:
 
 async def run(path: str) -> None:
     """The daemon, until SIGTERM or SIGINT. Raises ConfigError, CannotStart."""
+    pieces = descriptor_store.from_systemd(os.environ)
     with _passed() as passed:
         configuration = await in_thread(functools.partial(loaded, path))
         with (
-            contextlib.closing(await opened_store(configuration)) as store,
+            contextlib.closing(await opened_store(configuration, pieces)) as store,
             _listening(configuration.daemon, passed) as listener,
         ):
             async with trio.open_nursery() as writing:
@@ -175,6 +177,9 @@ class Daemon:
         self._say_how_safe()
         if self.store.is_new and not self.store.is_locked:
             self.audit.said("a new store was begun", path=str(self.store.path))
+        if (done := self.store.migration) is not None:
+            words = f"the store was brought from schema {done.before} to {done.after}"
+            self.audit.said(words, kept=str(done.copy))
         if not self.store.adopted:
             self.audit.warned(NOT_ADOPTED, path=str(self.store.path))
         self.audit.said("starting", version=__version__, pid=os.getpid())
@@ -201,6 +206,7 @@ class Daemon:
                     serving.start_soon(self._sweep)
                     serving.start_soon(self._close_idle)
                     serving.start_soon(self.service.run)
+                    serving.start_soon(custody.go_on)
                     self.audit.said(
                         "ready", version=__version__, grants=len(self.broker.grants), socket=_name(listener)
                     )
@@ -283,6 +289,10 @@ class Daemon:
             new = [name for name, printed in prints.items() if held.get(name) != printed]
             stored = [row for name in new for row in await self.store.read(name)]
         else:
+            for row in stored:
+                if row.recovered:
+                    words = "what could not be stored before this start was held by systemd"
+                    self.audit.warned(words, grant=row.grant, stored=not row.unstored)
             times = [row.record.changed.wall for row in stored if row.record and row.record.changed]
             self.clock.floor = max(times, default=0.0)
         changes, unused = bring_in(

@@ -14,6 +14,7 @@ import trio
 from brokerd.audit import Audit
 from brokerd.config import GrantSettings
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core import variants
 from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
 from brokerd.core.breaker import Breaker
@@ -35,7 +36,7 @@ from brokerd.core.outcome import (
     Unsupported,
 )
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
-from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken, alive, usable
+from brokerd.core.record import AccessToken, Record, RefreshToken, alive, usable
 from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.core.wanted import Wanted
@@ -83,9 +84,9 @@ class Exchanger:
         audit: Audit,
         metrics: Metrics,
     ) -> None:
-        self._store = store
-        self._clock = clock
-        self._entropy = entropy
+        self.store = store
+        self.clock = clock
+        self.entropy = entropy
         self._read_secrets = read_secrets
         self._audit = audit
         self._metrics = metrics
@@ -97,10 +98,10 @@ class Exchanger:
         needs = settings.provider.dialect.needs(settings.settings)
         doubted = held.record.state is State.MISCONFIGURED or bool(needs.rereads & settings.credentials.keys())
         try:
-            used = await self._credentials(held, again=doubted)
+            used = await self.read_credentials(held, again=doubted)
         except SecretsUnreadable as error:
             held.record = _begun(held.record)
-            await self._conclude(held, plan, generation, Misconfigured(str(error)), self._clock.now(), spends=False)
+            await self._conclude(held, plan, generation, Misconfigured(str(error)), self.clock.now(), spends=False)
             return None
         self._bind(held)
         if plan.operation is not Operation.ISSUE or LOCKABLE not in used:
@@ -112,7 +113,7 @@ class Exchanger:
         self, held: HeldGrant, plan: Plan, generation: int, used: dict[str, Secret], subjects: Subjects | None
     ) -> Outcome | None:
         """The exchange with these credentials, unless what it would send was refused before (law 7)."""
-        now = self._clock.now()
+        now = self.clock.now()
         if held.credentials is not used or not _stands(plan, held, generation, now):
             return None  # while the credentials were read, the grant went another way
         sent = self._sent(held, plan, now)
@@ -120,14 +121,14 @@ class Exchanger:
             held.insisted = False
             held.provider.refused.discard(sent.digest)
         elif sent.until_changed and sent.digest in held.provider.refused:
-            await held.change(self._store, lambda record: _still_refused(record, plan, sent.digest, now))
+            await held.change(self.store, lambda record: _still_refused(record, plan, sent.digest, now))
             return None
         elif (
             (until := held.record.refused_until)
             and sent.digest == held.record.refused
             and seconds_until(until, now) > 0
         ):
-            await held.change(self._store, lambda record: records.put_off(record, now, seconds_until(until, now)))
+            await held.change(self.store, lambda record: records.put_off(record, now, seconds_until(until, now)))
             return None
         spends = held.ability(now, plan.wanted).spends(plan.operation)
         held.record = _begun(held.record)
@@ -138,7 +139,7 @@ class Exchanger:
         with trio.CancelScope() as scope:
             ended = await self._converse(held, plan, now, scope, subjects)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
-                now = self._clock.now()
+                now = self.clock.now()
                 if _stands(plan, held, generation, now):
                     sent = self._sent(held, plan, now)
                     ended = await self._converse(held, plan, now, scope, subjects)
@@ -148,23 +149,17 @@ class Exchanger:
     async def login(self, held: HeldGrant, person: Person, hold: Journal) -> Conversation:
         """A person's login, to its tokens; nothing of the grant changes yet. `hold` is awaited before a request leaves
         whose answer must not be lost. Raises SecretsUnreadable."""
-        await self._credentials(held, again=held.flight is None)
+        await self.read_credentials(held, again=held.flight is None)
         self._bind(held)
-        exchange = held.settings.provider.dialect.login(held.view(self._clock.now()))
-        return await self._run(held, exchange, hold, person=person)
+        exchange = held.settings.provider.dialect.login(held.view(self.clock.now()))
+        return await self.run(held, exchange, hold, person=person)
 
     async def fail(self, held: HeldGrant, reason: str) -> None:
         """A fault of our own ended an exchange: it counts as a failure, and as an interruption if it may have spent."""
         if held.record.state is State.RENEWING:
             outcome = RetryLater(reason, Cause.FAILED)
             plan = Plan(Operation.RENEW, 0.0)
-            await self._conclude(held, plan, held.record.generation, outcome, self._clock.now(), spends=True)
-
-    async def tell_revoked(self, held: HeldGrant) -> None:
-        """Tell the provider of every token that is still to be revoked, one exchange each (law 10)."""
-        for token in held.record.doomed:
-            if not await self._tell(held, token):
-                return
+            await self._conclude(held, plan, held.record.generation, outcome, self.clock.now(), spends=True)
 
     def _sent(self, held: HeldGrant, plan: Plan, now: Moment) -> Sent:
         """A password is known again by its bytes, whatever is asked for with it; other credentials with the settings
@@ -185,17 +180,17 @@ class Exchanger:
     ) -> Conversation:
         async def journal() -> None:
             scope.shield = True  # what is journalled is seen to its end, whoever goes away (law 3)
-            await self._store.begin(held.name, held.fingerprint, generation, self._clock.now())
+            await self.store.begin(held.name, held.fingerprint, generation, self.clock.now())
             await held.settled()  # what was written with it may be durable before memory knows
-            if risked_after(held.record, held.settings.pace, self._clock.now()) > 0:
+            if risked_after(held.record, held.settings.pace, self.clock.now()) > 0:
                 raise StoreUnavailable("the provider's grace for a used refresh token ran out while this one waited")
             if held.stopped or held.record.generation != generation:  # what is in hand may be dead by now
                 raise StoreUnavailable("the grant was revoked or given a new token meanwhile")
 
         generation = held.record.generation
-        return await self._run(held, _exchange(held, plan, now), journal, subjects)
+        return await self.run(held, _exchange(held, plan, now), journal, subjects)
 
-    async def _run(
+    async def run(
         self,
         held: HeldGrant,
         exchange: Exchange,
@@ -208,9 +203,9 @@ class Exchanger:
         ended = await provider.converse(exchange, journal, subjects, person)
         try:
             if provider.breaker.shut_until != shut_until:
-                await self._store.write_breaker(provider.name, provider.breaker)
+                await self.store.write_breaker(provider.name, provider.breaker)
             if provider.metadata is not None and provider.metadata is not metadata:
-                await self._store.write_metadata(provider.name, provider.metadata)
+                await self.store.write_metadata(provider.name, provider.metadata)
         except StoreUnavailable:
             self._metrics.store_failures.inc()
         return ended
@@ -231,18 +226,20 @@ class Exchanger:
         """The outcome moves the grant, durably. Outcomes of an older generation move nothing, and of a rejection it is
         asked first whether it still speaks of the newest (law 4): if not, it is not believed. Without `sent` nothing
         was, and what was refused before stays so."""
-        if isinstance(outcome, Rejected) and not await held.confirm(self._store, generation):
+        if isinstance(outcome, Rejected) and not await held.confirm(self.store, generation):
             self._audit.said("somebody else renewed the grant meanwhile; his result is used", **held.about)
             return False
         interrupted = held.record.interrupted
         if isinstance(outcome, Rejected) and plan.operation is Operation.RENEW and interrupted is not None:
             outcome = Rejected(f"{outcome.reason} ({_interrupted(interrupted)})")  # status and log say it in one voice
-        now, jitter = self._clock.now(), self._entropy.fraction()
+        now, jitter = self.clock.now(), self.entropy.fraction()
 
         def step(record: Record) -> Record | None:
             if record.generation != generation:
                 late = isinstance(outcome, Issued) and record.state is State.REVOKED
-                return records.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
+                return (
+                    revocations.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
+                )
             match outcome:
                 case Issued(tokens) if plan.wanted is not None:
                     renewed, asked = plan.operation is Operation.RENEW, held.settings.asked
@@ -294,64 +291,25 @@ class Exchanger:
 
         if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
             held.provider.refused.add(sent.digest)
-        await held.change(self._store, step, concludes=True)
+        await held.change(self.store, step, concludes=True)
         held.note(plan.wanted, outcome, now, password=sent is not None and sent.until_changed)
-        self._report(held, plan.operation, outcome, plan.wanted)
+        self.report(held, plan.operation, outcome, plan.wanted)
         return True
 
     async def verify(self, held: HeldGrant, token: AccessToken | RefreshToken) -> Outcome:
         """Ask the provider whether the token is active. That does not use it up, and nothing is changed by it."""
         try:
-            await self._credentials(held, again=False)
+            await self.read_credentials(held, again=False)
         except SecretsUnreadable as error:
             return Misconfigured(str(error))
-        exchange = held.settings.provider.dialect.verify(held.view(self._clock.now()), token)
+        exchange = held.settings.provider.dialect.verify(held.view(self.clock.now()), token)
         if exchange is None:
             return Unsupported("the provider has no introspection endpoint")
-        outcome = (await self._run(held, exchange)).outcome
-        self._report(held, Operation.VERIFY, outcome)
+        outcome = (await self.run(held, exchange)).outcome
+        self.report(held, Operation.VERIFY, outcome)
         return outcome
 
-    async def spare(self, held: HeldGrant) -> None:
-        """Let live on, at once, what the provider has no way to be told of."""
-        for token in held.record.doomed:
-            if self._revocation(held, token) is None:
-                await self._tell(held, token)
-
-    def _revocation(self, held: HeldGrant, token: Doomed) -> Exchange | None:
-        return held.settings.provider.dialect.revoke(held.doomed_view(self._clock.now()), token)
-
-    async def _tell(self, held: HeldGrant, token: Doomed) -> bool:
-        """Tell of one token; whether the next one can follow."""
-        if token not in held.record.doomed:  # an operator wants it told no more
-            return True
-        now = self._clock.now()
-        if not usable(token.access_token or token.refresh_token, now):
-            await held.change(self._store, lambda record: records.told(record, token))
-            return True
-        outcome: Outcome = Unsupported("the provider has no revocation for this token")
-        try:
-            if self._revocation(held, token) is not None:
-                await self._credentials(held, again=False)
-            if (exchange := self._revocation(held, token)) is not None:
-                outcome = (await self._run(held, exchange)).outcome
-        except SecretsUnreadable as error:
-            outcome = Misconfigured(str(error))
-        now, jitter = self._clock.now(), self._entropy.fraction()
-        match outcome:
-            case RetryLater(reason, _, after):
-                delay = retry_delay(held.record.untold + 1, after, jitter)
-            case Misconfigured(reason) | Rejected(reason):
-                delay = refused_delay(held.record.untold + 1, jitter)
-            case _:
-                await held.change(self._store, lambda record: _told(record, token, outcome, now))
-                self._report(held, Operation.REVOKE, outcome)
-                return True
-        await held.change(self._store, lambda record: _untold(record, token, reason, now, delay))
-        self._report(held, Operation.REVOKE, outcome)
-        return False
-
-    def _report(self, held: HeldGrant, operation: Operation, outcome: Outcome, wanted: Wanted | None = None) -> None:
+    def report(self, held: HeldGrant, operation: Operation, outcome: Outcome, wanted: Wanted | None = None) -> None:
         """Metrics and the audit log learn of it, last (DESIGN.md 2)."""
         name = NAMES[type(outcome)]
         self._metrics.exchanges.labels(held.provider.name, str(operation), name).inc()
@@ -379,7 +337,7 @@ class Exchanger:
         if held.settings.provider.dialect.needs(held.settings.settings).proof_key and held.record.proof_key is None:
             held.record = replace(held.record, proof_key=held.provider.signer.new_key())
 
-    async def _credentials(self, held: HeldGrant, *, again: bool) -> dict[str, Secret]:
+    async def read_credentials(self, held: HeldGrant, *, again: bool) -> dict[str, Secret]:
         """The grant's credentials, read when first needed and when somebody doubts them."""
         if held.credentials is None or again:
             held.credentials = await self._read_secrets(held.settings)
@@ -388,7 +346,7 @@ class Exchanger:
     async def _changed(self, held: HeldGrant, used: dict[str, Secret]) -> bool:
         """Before Misconfigured is believed, secret files and commands are read again (law 7)."""
         try:
-            return await self._credentials(held, again=True) != used
+            return await self.read_credentials(held, again=True) != used
         except SecretsUnreadable:
             return False
 
@@ -419,18 +377,6 @@ def _still_refused(record: Record, plan: Plan, password: bytes, now: Moment) -> 
         return replace(records.put_off(record, now, RECHECK), refused=password, refused_until=None)
     words = "the provider refused this password before; it is not sent again until it changes"
     return records.refused(records.begun(record), words, now, RECHECK, password)
-
-
-def _told(record: Record, token: Doomed, outcome: Outcome, now: Moment) -> Record | None:
-    """None where an operator wanted it told no more meanwhile: it counts as a survivor already."""
-    if token not in record.doomed:
-        return None
-    unsupported = isinstance(outcome, Unsupported)
-    return records.survived(record, token, now) if unsupported else records.told(record, token)
-
-
-def _untold(record: Record, token: Doomed, reason: str, now: Moment, delay: float) -> Record | None:
-    return records.untold(record, reason, now, delay) if token in record.doomed else None
 
 
 def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:

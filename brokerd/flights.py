@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from brokerd import telling
 from brokerd.audit import Audit
 from brokerd.core import record as records
 from brokerd.core.grant import State
@@ -34,6 +35,10 @@ class Store(ExchangeStore, Protocol):
     """What flights need of the store. `adopted`: it may spend (law 15)."""
 
     adopted: bool
+
+    def outlives_us(self, grant: str, fingerprint: str) -> bool:
+        """Whether what the disk did not take is held by the service manager, until that stops the service."""
+        ...
 
 
 class Flights:
@@ -189,7 +194,7 @@ class Flights:
     async def _fly(self, held: HeldGrant, flight: Flight, plan: Plan, provider: Provider) -> None:
         try:
             if plan.operation is Operation.REVOKE:
-                await self._exchanger.tell_revoked(held)
+                await telling.tell_revoked(self._exchanger, held)
             else:
                 await self._exchange(held, plan)
         except Exception:
@@ -265,12 +270,14 @@ class Flights:
         await self._store_again()
 
     def tell_what_is_lost(self) -> None:
-        """At the end: what the store did not take to the last goes with this process."""
+        """At the end: what the store did not take to the last goes with this process, or waits for the next."""
         for held in self._all():
             if held.unstored:
                 record = held.record
                 state, generation = str(record.state), record.generation
                 words = "its newest state could not be stored and is lost"
+                if self._store.outlives_us(held.name, held.fingerprint):
+                    words = "its newest state could not be stored; systemd holds it over a restart, not over a stop"
                 self._audit.warned(words, **held.about, state=state, generation=generation, stored=held.stored)
 
     def _all(self) -> tuple[HeldGrant, ...]:
@@ -298,6 +305,9 @@ class Flights:
             self._changed(held.name)
         else:
             self._let_leave(held)
+        self._mend_later(held)
+
+    def _mend_later(self, held: HeldGrant) -> None:
         if held.unstored and not self._mending:
             self._mending = True
             self._nursery.start_soon(self._mend, name="mend the store")
@@ -308,6 +318,7 @@ class Flights:
         its token's life."""
         self._spread[held.name] = spread
         self._look_at(held.name, self._clock.now().boot)
+        self._mend_later(held)
 
     def reschedule(self, held: HeldGrant) -> None:
         """Set when the refresher is to look at the grant next."""

@@ -13,18 +13,20 @@ from brokerd.config.tables import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
-from brokerd.edge import environment, keys, place, service_manager
+from brokerd.edge import environment, keys, place, service_manager, systemd
 from brokerd.edge.connection import HttpSettings
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import AWAY
 from brokerd.edge.machine import machine_id
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, in_thread
+from brokerd.edge.unstored import Pieces
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 CREDENTIAL = "brokerd.key"  # as brokerd.service loads it
 SEALED = ("/etc/credstore.encrypted", "/run/credstore.encrypted")  # where systemd finds it
 EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 2, 4
+LONGER = 60.0  # seconds until the next word of something long, at most
 
 
 class CannotStart(Exception):
@@ -70,26 +72,31 @@ def refuse(faults: list[str]) -> None:
         raise CannotStart("; ".join(faults))
 
 
-async def opened_store(configuration: Configuration) -> Store:
-    """The store in the state directory, which is ours alone from now on."""
+async def opened_store(configuration: Configuration, pieces: Pieces | None) -> Store:
+    """The store in the state directory, which is ours alone from now on; `pieces`: what is held outside of it."""
     sources = key_sources(configuration)
     found: Iterable[bytes | None] = (read_key(configuration.path, source) for source in sources) if sources else (None,)
-    return await in_thread(functools.partial(_store_with, found, configuration))
+    return await in_thread(functools.partial(_store_with, found, configuration, pieces))
 
 
-def _store_with(found: Iterable[bytes | None], configuration: Configuration) -> Store:
+def _store_with(found: Iterable[bytes | None], configuration: Configuration, pieces: Pieces | None) -> Store:
     """With the first key that opens it; each is read when those before it are wrong. Blocking."""
     wrong: WrongKey | None = None
     for kek in found:
         folder = _state_dir(configuration)
         try:
-            return Store(folder, kek, machine_id(), SystemEntropy())
+            return Store(folder, kek, machine_id(), SystemEntropy(), progress=_need_longer, pieces=pieces)
         except WrongKey as error:
             wrong = wrong or error
         except StoreError as error:
             unavailable = isinstance(error, StoreUnavailable)
             raise CannotStart(str(error), EXIT_UNAVAILABLE if unavailable else EXIT_CONFIGURATION) from None
     raise CannotStart(str(wrong))
+
+
+def _need_longer(words: str) -> None:
+    """Of a start that would take the service manager too long."""
+    systemd.notify(f"STATUS={words}", f"EXTEND_TIMEOUT_USEC={int(LONGER * 1e6)}")
 
 
 def key_sources(configuration: Configuration) -> tuple[SecretSource, ...]:

@@ -9,6 +9,7 @@ import trio
 
 from brokerd.audit import Audit
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core.exchange import Ask, Brought
 from brokerd.core.failure import Code, Failure
 from brokerd.core.grant import State
@@ -212,7 +213,7 @@ class Logins:
         finally:
             if not is_meant:
                 with trio.CancelScope(shield=True):
-                    await self._flights.settle(held, lambda record: records.came_late(record, tokens, at))
+                    await self._flights.settle(held, lambda record: revocations.came_late(record, tokens, at))
         if not is_meant:
             words = f"{held.name}: the login was {now}'s, not {was}'s, and was not confirmed; nothing has changed"
             raise Failure(Code.DENIED, words, held.name)
@@ -225,7 +226,7 @@ class Logins:
             nonlocal revoked
             revoked = record.state is State.REVOKED and not login.was_revoked
             if revoked:
-                return records.came_late(record, tokens, at)
+                return revocations.came_late(record, tokens, at)
             return records.granted(record, tokens, at, jitter, held.settings.asked)
 
         await self._flights.settle(held, step)

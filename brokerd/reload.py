@@ -18,8 +18,9 @@ from brokerd.core.record import Record
 from brokerd.core.secret import Secret
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.recipe import IDENTIFYING
+from brokerd.edge.sealed_record import Stored, fingerprint
 from brokerd.edge.secrets import SecretUnreadable, read_secret
-from brokerd.edge.store import Store, Stored, fingerprint
+from brokerd.edge.store import Store
 from brokerd.held import HeldGrant
 from brokerd.provider import Provider
 
@@ -140,6 +141,8 @@ def _hold(
     mine = next((row for row in rows if row.fingerprint == printed), None)
     changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
     held = HeldGrant(settings, provider, printed, mine.record if mine else None)
+    if mine is not None and mine.unstored:
+        held.stored, held.unstored = mine.replaces, True
     if held.record.state is State.MISCONFIGURED:
         held.record = records.look_again(held.record, starting=True)
     _recall(held)

@@ -23,7 +23,7 @@ from brokerd.core.failure import Code
 from brokerd.core.policy import Action
 from brokerd.ctl import EXITS, arguments
 from brokerd.dialects import answer, oauth2, recipe, recipe_file
-from brokerd.edge import database
+from brokerd.edge import schema
 from docs import diagram
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def test_the_check_of_the_diagram_notices_a_drift(tmp_path: Path) -> None:
 
 def test_every_table_and_column_of_the_store_is_described() -> None:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(database.SCHEMA)
+    connection.executescript(schema.whole())
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     columns = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in tables}
     connection.close()

@@ -59,14 +59,26 @@ LAYERS = (
     Layer("brokerd.variety", (CORE,)),
     Layer("brokerd.held", (*USE_CASES, "brokerd.provider", "brokerd.variety")),
     Layer("brokerd.exchanger", (*USE_CASES, *HOLDING)),
-    Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger")),
+    Layer("brokerd.telling", (*USE_CASES, *HOLDING, "brokerd.exchanger")),
+    Layer("brokerd.flights", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.telling")),
     Layer("brokerd.logins", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights")),
-    Layer("brokerd.broker", (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.flights", "brokerd.logins")),
+    Layer(
+        "brokerd.broker",
+        (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.telling", "brokerd.flights", "brokerd.logins"),
+    ),
     Layer("brokerd.refresher", (*USE_CASES, "brokerd.flights")),
     Layer("brokerd.service", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.refresher")),
     # The start and a reload join what was configured with what was stored: the one use case that names Stored itself,
     # and that reads the credentials which say who a grant is. Both stay in edge; a port for them would have one user.
-    Layer("brokerd.reload", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.edge.store", "brokerd.edge.secrets")),
+    Layer(
+        "brokerd.reload",
+        (
+            *USE_CASES,
+            *HOLDING,
+            "brokerd.broker",
+            *(f"brokerd.edge.{each}" for each in ("store", "sealed_record", "secrets")),
+        ),
+    ),
     # What is derived of a passphrase is arithmetic, and stays in edge for its salt alone.
     Layer("brokerd.custody", (*USE_CASES, "brokerd.broker", "brokerd.edge.passphrase")),
     Layer(
@@ -250,7 +262,7 @@ def test_an_import_that_breaks_a_layer_is_found(module: str, source: str) -> Non
         ("brokerd.core.grant", "from .moment import Moment\nimport msgspec\nfrom collections.abc import Mapping"),
         ("brokerd.daemon", "from brokerd.edge.store import Store\nimport trio"),
         ("brokerd.ctl", "import argparse\nfrom brokerd_client import Broker\ndef get():\n    import rich"),
-        ("brokerd.reload", "from brokerd.edge.store import Stored"),
+        ("brokerd.reload", "from brokerd.edge.sealed_record import Stored"),
     ],
 )
 def test_an_import_that_keeps_to_its_layer_is_not_found(module: str, source: str) -> None:

@@ -19,6 +19,8 @@ class Kind(StrEnum):
     TOLD = "97a75ad7c55d40cea2c8df821cd1a146"
     NOT_TOLD = "527e3839eea647deac96db981b33bf29"
     LOST = "b9b9c441cb75489393bea4a8b360eaf5"
+    HELD = "bd4a98b09705420bb739f73f8910ee06"
+    RECOVERED = "7fb0b60099bf41669e1b3a4e37498ebd"
     DENIED = "3dfe8b7008c24f10803a31c64e17b843"
     STORE_TROUBLE = "33996285f40e4c9a8613ae3150c607e0"
     STORE_BACK = "4c34a26d131940a592f72c1ff057ac45"
@@ -68,6 +70,8 @@ KINDS = {
     "login failed": Kind.LOGIN_FAILED,
     "revoked": Kind.REVOKED,
     "its newest state could not be stored and is lost": Kind.LOST,
+    "its newest state could not be stored; systemd holds it over a restart, not over a stop": Kind.HELD,
+    "what could not be stored before this start was held by systemd": Kind.RECOVERED,
     "denied": Kind.DENIED,
     "the store cannot be written": Kind.STORE_TROUBLE,
     "the store can be written again": Kind.STORE_BACK,

@@ -2,7 +2,6 @@
 # It knows nothing of exchanges, stores or callers; when something is due is core/renewal.py's matter.
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from brokerd.core.grant import Event, State, move
@@ -163,10 +162,10 @@ def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | N
     return record.access_token
 
 
-def survivors(record: Record, now: Moment) -> tuple[Survivor, ...]:
-    """Those that may still live. Where no clock can tell, a token may."""
-    left = {each: seconds_until(each.expires, now) if each.expires else math.inf for each in record.survivors}
-    return tuple(each for each in record.survivors if left[each] > 0 or left[each] == -math.inf)
+def goes_on_without(record: Record) -> bool:
+    """Whether exchanges bring again whatever is in it: there is no refresh token, and none is needed."""
+    by_itself = record.state in (State.READY, State.RENEWING, State.RETRYING)
+    return by_itself and record.refresh_token is None and not record.doomed
 
 
 # -- events
@@ -318,65 +317,6 @@ def put_off(record: Record, now: Moment, delay: float) -> Record:
     return replace(record, retry=now.after(delay))
 
 
-def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
-    """From here on nothing of the grant is served; its living tokens are doomed. `local`: the provider is told of none
-    of them, nor of what came to be doomed before."""
-    refresh = record.refresh_token if usable(record.refresh_token, now) else None
-    access = [each for each in _all_outlived(record, now) if refresh is None or each.value != refresh.value]
-    doomed = record.doomed + tuple(Doomed(access_token=each) for each in access)
-    if refresh is not None:  # at some providers the access token is the same one
-        doomed += (Doomed(refresh_token=refresh),)
-    return replace(
-        record,
-        generation=record.generation + 1,
-        state=move(record.state, Event.REVOKE, can_issue=True),
-        access_token=None,
-        refresh_token=None,
-        variants=(),
-        outlived=(),
-        doomed=() if local else doomed,
-        survivors=_survivors(record, now, doomed if local else ()),
-        local=local,
-        telling=None,
-        interrupted=None,
-        retry=None,
-        failures=0,
-        last_error=None,
-        changed=now,
-    )
-
-
-def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
-    """Tokens came that nobody is to have: the grant was revoked meanwhile, or they are somebody else's. What becomes of
-    the others becomes of them."""
-    access, refresh = new_access(tokens, at, 0.0), new_refresh(tokens.refresh_token, at, 0.0)
-    late = (Doomed(access_token=access) if access else None, Doomed(refresh_token=refresh) if refresh else None)
-    doomed = tuple(filter(None, late))
-    return replace(
-        record,
-        generation=record.generation + 1,
-        doomed=record.doomed + (() if record.local else doomed),
-        survivors=_survivors(record, at, doomed if record.local else ()),
-        changed=at,
-    )
-
-
-def told(record: Record, token: Doomed) -> Record:
-    """The provider knows of this one, or need not any more."""
-    rest = tuple(each for each in record.doomed if each != token)
-    return replace(record, doomed=rest, telling=None, untold=0, last_error=None)
-
-
-def survived(record: Record, token: Doomed, now: Moment) -> Record:
-    """The provider has no way to be told of this one."""
-    return replace(told(record, token), survivors=_survivors(record, now, (token,)))
-
-
-def untold(record: Record, reason: str, now: Moment, delay: float) -> Record:
-    """The provider could not be told; again after `delay` seconds."""
-    return replace(record, telling=now.after(delay), untold=record.untold + 1, last_error=reason)
-
-
 def granted(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: str) -> Record:
     """A login or an import brought tokens, made at `at` or later: a new life, whatever was before. Without tokens it
     begins from the grant's credentials."""
@@ -386,7 +326,7 @@ def granted(record: Record, tokens: Tokens, at: Moment, jitter: float, asked: st
         state=move(record.state, Event.GRANTED, can_issue=True),
         access_token=new_access(tokens, at, jitter),
         variants=(),
-        outlived=_all_outlived(record, at)[-OUTLIVED_MOST:],
+        outlived=all_outlived(record, at)[-OUTLIVED_MOST:],
         survivors=(),
         local=False,
         refresh_token=new_refresh(tokens.refresh_token, at, jitter),
@@ -420,12 +360,7 @@ def _outlived(record: Record, now: Moment, successor: Token | None = None) -> tu
     return tuple(each for each in others if usable(each, now))[-OUTLIVED_MOST:]
 
 
-def _survivors(record: Record, now: Moment, tokens: tuple[Doomed, ...]) -> tuple[Survivor, ...]:
-    """Those of the record, but for what is certainly over, and these tokens."""
-    return survivors(record, now) + tuple(Survivor(each.kind, each.expires) for each in tokens)
-
-
-def _all_outlived(record: Record, now: Moment) -> tuple[AccessToken, ...]:
+def all_outlived(record: Record, now: Moment) -> tuple[AccessToken, ...]:
     """The same, and those of its variants."""
     variants = (each.access_token for each in record.variants)
     return (*(each for each in variants if usable(each, now)), *_outlived(record, now))

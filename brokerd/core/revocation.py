@@ -1,14 +1,17 @@
-# What a caller learns of a revocation (law 10): which tokens the provider was told of, which it is still to be told of,
-# and which live on there, until when. Pure; telling is exchanger.py's matter.
+# Revocation (law 10): what it does to a record, and what a caller learns of it: which tokens the provider was told of,
+# which it is still to be told of, and which live on there, until when. Pure; telling is brokerd/telling.py's matter.
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from brokerd.core.moment import Moment, wall_time
-from brokerd.core.record import Doomed, Record, Survivor, survivors
+from brokerd.core.grant import Event, move
+from brokerd.core.moment import Moment, seconds_until, wall_time
+from brokerd.core.outcome import Tokens
+from brokerd.core.record import Doomed, Record, Survivor, all_outlived, new_access, new_refresh, usable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOT_STORED = "it could NOT be stored and ends with this daemon unless the disk comes back; "
@@ -39,6 +42,82 @@ def revocation(doomed: tuple[Doomed, ...], record: Record, now: Moment, *, store
     word = "pending" if pending else _word(told=bool(told), living=bool(living), local=record.local)
     words = "; ".join(said) or "no token of it was alive at the provider"
     return Revocation(stored, word, words if stored else NOT_STORED + words)
+
+
+def survivors(record: Record, now: Moment) -> tuple[Survivor, ...]:
+    """Those that may still live. Where no clock can tell, a token may."""
+    left = {each: seconds_until(each.expires, now) if each.expires else math.inf for each in record.survivors}
+    return tuple(each for each in record.survivors if left[each] > 0 or left[each] == -math.inf)
+
+
+# -- events
+
+
+def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
+    """From here on nothing of the grant is served; its living tokens are doomed. `local`: the provider is told of none
+    of them, nor of what came to be doomed before."""
+    refresh = record.refresh_token if usable(record.refresh_token, now) else None
+    access = [each for each in all_outlived(record, now) if refresh is None or each.value != refresh.value]
+    doomed = record.doomed + tuple(Doomed(access_token=each) for each in access)
+    if refresh is not None:  # at some providers the access token is the same one
+        doomed += (Doomed(refresh_token=refresh),)
+    return replace(
+        record,
+        generation=record.generation + 1,
+        state=move(record.state, Event.REVOKE, can_issue=True),
+        access_token=None,
+        refresh_token=None,
+        variants=(),
+        outlived=(),
+        doomed=() if local else doomed,
+        survivors=_survivors(record, now, doomed if local else ()),
+        local=local,
+        telling=None,
+        interrupted=None,
+        retry=None,
+        failures=0,
+        last_error=None,
+        changed=now,
+    )
+
+
+def came_late(record: Record, tokens: Tokens, at: Moment) -> Record:
+    """Tokens came that nobody is to have: the grant was revoked meanwhile, or they are somebody else's. What becomes of
+    the others becomes of them."""
+    access, refresh = new_access(tokens, at, 0.0), new_refresh(tokens.refresh_token, at, 0.0)
+    late = (Doomed(access_token=access) if access else None, Doomed(refresh_token=refresh) if refresh else None)
+    doomed = tuple(filter(None, late))
+    return replace(
+        record,
+        generation=record.generation + 1,
+        doomed=record.doomed + (() if record.local else doomed),
+        survivors=_survivors(record, at, doomed if record.local else ()),
+        changed=at,
+    )
+
+
+def told(record: Record, token: Doomed) -> Record:
+    """The provider knows of this one, or need not any more."""
+    rest = tuple(each for each in record.doomed if each != token)
+    return replace(record, doomed=rest, telling=None, untold=0, last_error=None)
+
+
+def survived(record: Record, token: Doomed, now: Moment) -> Record:
+    """The provider has no way to be told of this one."""
+    return replace(told(record, token), survivors=_survivors(record, now, (token,)))
+
+
+def untold(record: Record, reason: str, now: Moment, delay: float) -> Record:
+    """The provider could not be told; again after `delay` seconds."""
+    return replace(record, telling=now.after(delay), untold=record.untold + 1, last_error=reason)
+
+
+def _survivors(record: Record, now: Moment, tokens: tuple[Doomed, ...]) -> tuple[Survivor, ...]:
+    """Those of the record, but for what is certainly over, and these tokens."""
+    return survivors(record, now) + tuple(Survivor(each.kind, each.expires) for each in tokens)
+
+
+# -- words
 
 
 def _word(*, told: bool, living: bool, local: bool) -> str:

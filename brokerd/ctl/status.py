@@ -115,6 +115,9 @@ def _picture(found: dict[str, Any], now: float) -> Any:
     parts.append(Text(plain(running), style="dim"))
     if daemon["locked"]:
         parts.append(Text("the keys are locked", style="red"))
+    if (since := daemon.get("resealing_since")) is not None:
+        words = f"key rotate --full has not come to its end for {span(now - since)}; it goes on by itself"
+        parts.append(Text(words, style="yellow"))
     for name, words in (("store", "store"), ("audit", "audit log")):
         if daemon.get(name):
             since = daemon.get(f"{name}_since")

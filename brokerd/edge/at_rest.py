@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from brokerd.core.envelope import EnvelopeError, unwrap
 from brokerd.core.ports import StoreError
-from brokerd.edge.database import FILE, SCHEMA_VERSION
+from brokerd.edge import schema
+from brokerd.edge.database import FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,9 @@ def look(folder: Path) -> AtRest | None:
     path.open("rb").close()  # SQLite does not say why it cannot
     try:
         with _connection(path) as connection:
-            if (version := connection.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA_VERSION:
-                words = f"was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
-                raise StoreError(f"{path} {words}; install that version again, or restore a copy from before")
             meta = dict(connection.execute("SELECT key, value FROM meta"))
+            if (usable_by := connection.execute("PRAGMA user_version").fetchone()[0]) > schema.VERSION:
+                raise StoreError(f"{path} {schema.too_new(meta, usable_by)}")
             keys = tuple(connection.execute("SELECT id, wrapped FROM data_key ORDER BY id"))
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read ({error}); restore a copy of the state directory") from None

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from brokerd.core.ports import StoreError
-from brokerd.edge.database import APPLICATION_ID, FILE, SCHEMA_VERSION
+from brokerd.edge import schema
+from brokerd.edge.database import FILE
 from brokerd.edge.lock import Lock
 from brokerd.edge.place import as_owner_of
 from brokerd.edge.store import OLDER
@@ -83,7 +84,7 @@ def _write(path: Path, content: bytes) -> None:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             run = connection.execute
             version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
-            sound = ours == APPLICATION_ID and version <= SCHEMA_VERSION
+            sound = ours == schema.APPLICATION_ID and version <= schema.VERSION
             if not sound or run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise NotRestored("what is in the backup is no store that this version of brokerd knows")
             run("PRAGMA synchronous=FULL")

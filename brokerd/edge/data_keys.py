@@ -116,6 +116,12 @@ class DataKeys:
         self._seals_left -= 1
         return self._ring.seal(plain, bound)
 
+    def seal_uncounted(self, plain: bytes, bound: Bound) -> bytes:
+        """While the disk takes no count. What it costs is covered: with each transaction that failed, what was left of
+        the seals that were counted ahead is given up. Raises StoreUnavailable."""
+        self._require_open()
+        return self._ring.seal(plain, bound)
+
     def unseal(self, sealed: bytes | str, bound: Bound) -> bytes:
         """Raises EnvelopeError, StoreUnavailable."""
         self._require_open()

@@ -1,21 +1,22 @@
-# The SQLite file: schema, pragmas, and one small function for each thing that is written or read.
+# The SQLite file: pragmas, and one small function for each thing that is written or read.
 # Synchronous, used by one thread at a time; it sees sealed bytes only.
 from __future__ import annotations
 
 import contextlib
 import secrets
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from brokerd import __version__
 from brokerd.core.breaker import Breaker
 from brokerd.core.envelope import HEADER_BYTES
 from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
+from brokerd.edge import schema
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x62726B64  # "brkd": what file(1) and we know the file by
 WAL_PAGES = 1000  # checkpoint at 4 MiB, so that the log stays bounded
 WAL_BYTES = 4 * 1024 * 1024  # what is left of it after a checkpoint, at most
 FILE = "brokerd.db"
@@ -67,11 +68,11 @@ class Database:
             version, ours = run("PRAGMA user_version").fetchone()[0], run("PRAGMA application_id").fetchone()[0]
             if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return False
-            if ours != APPLICATION_ID:
+            if ours != schema.APPLICATION_ID:
                 raise StoreError(f"{self.path} is a database, and not one of brokerd's; move it away")
-            if version > SCHEMA_VERSION:
-                words = f"was written by a newer brokerd (schema {version}, this one knows {SCHEMA_VERSION})"
-                raise StoreError(f"{self.path} {words}; install that version again, or restore a copy from before")
+            if version > schema.VERSION:
+                meta = dict(run("SELECT key, value FROM meta"))
+                raise StoreError(f"{self.path} {schema.too_new(meta, version)}")
             if (trouble := run("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise StoreError(f"{self.path} is damaged ({trouble}); restore a copy of the state directory")
             return True
@@ -84,8 +85,9 @@ class Database:
         run(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         run(f"PRAGMA journal_size_limit={WAL_BYTES}")
         if self.is_new:
-            store = f"INSERT INTO meta VALUES ('store', '{secrets.token_hex(16)}')"  # noqa: S608 - digits of our own
-            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; {store}; COMMIT;")
+            first = {"store": secrets.token_hex(16), schema.SCHEMA: schema.VERSION, schema.RELEASE: __version__}
+            rows = "; ".join(f"INSERT INTO meta VALUES ('{key}', '{value}')" for key, value in first.items())  # noqa: S608 - words of our own
+            self._connection.executescript(f"BEGIN IMMEDIATE; {schema.whole()}; {rows}; COMMIT")
         # What a process before us wrote and could not sync may be in the kernel's cache alone. This writes it for good.
         if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise StoreUnavailable(f"{self.path} is in use by another program")
@@ -141,6 +143,14 @@ class Database:
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def schema(self) -> int:
+        """The one that the file has, which may be that of the next release."""
+        return int(self.meta(schema.SCHEMA) or 1)
+
+    def change_schema(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._connection.execute(statement)
+
     def commits(self) -> int:
         """How many transactions have changed the store."""
         return int(self.meta(COMMITS) or 0)
@@ -186,6 +196,18 @@ class Database:
         self._connection.execute(
             "UPDATE record SET sealed = ? WHERE name = ? AND fingerprint = ?", (sealed, grant, fingerprint)
         )
+
+    def resealing(self) -> tuple[int, float] | None:
+        """Under which data key everything is being sealed anew, and since when, until that has come to its end."""
+        found: tuple[int, float] | None = self._connection.execute("SELECT data_key, since FROM resealing").fetchone()
+        return found
+
+    def begin_resealing(self, data_key: int, since: float) -> None:
+        self.end_resealing()
+        self._connection.execute("INSERT INTO resealing (data_key, since) VALUES (?, ?)", (data_key, since))
+
+    def end_resealing(self) -> None:
+        self._connection.execute("DELETE FROM resealing")
 
     def checkpoint(self) -> None:
         """Leave nothing of what was overwritten in the log."""
@@ -273,23 +295,3 @@ def glance(folder: Path) -> tuple[dict[str, str], list[tuple[int, bytes]]]:
             dict(connection.execute("SELECT key, value FROM meta")),
             connection.execute("SELECT id, wrapped FROM data_key").fetchall(),
         )
-
-
-SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE data_key (id INTEGER PRIMARY KEY, wrapped BLOB NOT NULL, seals INTEGER NOT NULL);
-CREATE TABLE record (
-    name TEXT NOT NULL, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL, sealed BLOB NOT NULL,
-    dormant_since REAL, PRIMARY KEY (name, fingerprint)
-) WITHOUT ROWID;
-CREATE TABLE journal (
-    name TEXT NOT NULL, fingerprint TEXT NOT NULL, generation INTEGER NOT NULL,
-    wall REAL NOT NULL, boot REAL NOT NULL, boot_id TEXT NOT NULL, PRIMARY KEY (name, fingerprint)
-) WITHOUT ROWID;
-CREATE TABLE breaker (
-    provider TEXT NOT NULL PRIMARY KEY, failures INTEGER NOT NULL, wall REAL, boot REAL, boot_id TEXT
-) WITHOUT ROWID;
-CREATE TABLE metadata (provider TEXT NOT NULL PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION}
-"""

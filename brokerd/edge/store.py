@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import sqlite3
@@ -18,35 +17,27 @@ import trio
 
 from brokerd.core.breaker import Breaker
 from brokerd.core.chain import Head, Memory
-from brokerd.core.envelope import KEY_BYTES, Bound, EnvelopeError, key_id_of
+from brokerd.core.envelope import KEY_BYTES, EnvelopeError
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment
 from brokerd.core.ports import Entropy, StoreError, StoreUnavailable
-from brokerd.core.record import Record, reopened
-from brokerd.core.secret import Secret
+from brokerd.core.record import Record
+from brokerd.edge import resealing
 from brokerd.edge.data_keys import DataKeys
-from brokerd.edge.database import FILE, Database, Row
+from brokerd.edge.database import FILE, Database
 from brokerd.edge.lock import Lock
-from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, all_sealed, audit_memory, put_sealed, reseal
+from brokerd.edge.migration import Progress, discard_copies, migrated
+from brokerd.edge.resealing import bound_metadata
+from brokerd.edge.sealed import AUDIT_HEADS, AUDIT_KEY, audit_memory, put_sealed
+from brokerd.edge.sealed_record import Stored, open_row, seal
+from brokerd.edge.unstored import Pieces, Unstored
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
-GROUP = 100  # records that are sealed anew in one transaction, beside those of callers
 PROBE = 2.0  # seconds between looks whether the disk is back, where nobody else writes
 OLDER = "older"  # in the place of the machine: the store is behind what its directory has seen
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})  # no time mends these
 GONE = DAMAGE | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # the connection is no good
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record of the store. `damage`: it could not be opened, and why; `record` is then None."""
-
-    grant: str
-    fingerprint: str
-    record: Record | None
-    dormant_since: float | None
-    damage: str | None = None
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -70,11 +61,14 @@ class Store:
         machine: str,
         entropy: Entropy,
         runner: Callable[[Callable[[], None]], Awaitable[None]] = in_thread,
+        progress: Progress = lambda _: None,
+        pieces: Pieces | None = None,
     ) -> None:
-        """Opens or creates the store in `folder`; without a key it is locked. Blocking. Raises StoreError, WrongKey:
-        nothing was changed then."""
+        """Opens or creates the store in `folder`; without a key it is locked. One of an earlier release is brought to
+        the present schema. Blocking. Raises StoreError, WrongKey: nothing was changed then."""
         self._folder, self._machine = folder, machine
         self._keys, self._entropy = DataKeys(entropy), entropy
+        self._unstored = Unstored(pieces, self._keys)
         self._runner = runner
         self._lock = Lock(folder)
         try:
@@ -94,6 +88,9 @@ class Store:
                 self._keys.open(self._database, kek)
                 self._keys.committed()
             self.is_new = self._database.is_new
+            self.migration = migrated(self._database, progress)
+            unfinished = self._database.resealing()
+            self.resealing_since = unfinished and unfinished[1]  # key rotate --full, until it has come to its end
             self._commits = self._attempted = self._database.commits()
             if self._commits < self._lock.seen:  # it was put back, or has lost its log
                 self._database.set_meta("machine", OLDER)
@@ -122,8 +119,17 @@ class Store:
     # -- synchronous, for the start
 
     def all(self) -> list[Stored]:
-        """Every record. Blocking."""
-        return [self._open(row) for row in self._database.rows()]
+        """Every record. What the process before could not store is stored now, if it can be. Blocking."""
+        rows = self._database.rows()
+        found = {(row.grant, row.fingerprint): open_row(self._keys, row) for row in rows}
+        for piece, record in self._unstored.taken({(row.grant, row.fingerprint): row.generation for row in rows}):
+            place, result = (piece.grant, piece.fingerprint), _Result()
+            self._group([(self._writing(record, piece.fingerprint, piece.replaces, concludes=False), result)])
+            if stored := result.error is None:
+                self._unstored.drop(*place)
+            since = found[place].dormant_since if place in found else None
+            found[place] = Stored(*place, record, since, recovered=True, unstored=not stored, replaces=piece.replaces)
+        return list(found.values())
 
     def breakers(self) -> dict[str, Breaker]:
         return self._database.breakers()
@@ -133,7 +139,7 @@ class Store:
         found = {}
         for provider, sealed in self._database.metadata():
             with contextlib.suppress(EnvelopeError, msgspec.DecodeError):
-                plain = self._keys.unseal(sealed, self._bound_metadata(provider))
+                plain = self._keys.unseal(sealed, bound_metadata(self._keys.store, provider))
                 found[provider] = msgspec.msgpack.decode(plain, type=Metadata)
         return found
 
@@ -166,12 +172,12 @@ class Store:
 
     async def read(self, grant: str) -> list[Stored]:
         """The records of one grant as the store has them now, the active one first."""
-        return await self._do(lambda database: [self._open(row) for row in database.rows(grant)])
+        return await self._do(lambda database: [open_row(self._keys, row) for row in database.rows(grant)])
 
     async def dormant(self) -> list[Stored]:
         """The records of grants that the configuration does not name any more."""
         rows = await self._do(lambda database: [row for row in database.rows() if row.dormant_since is not None])
-        return [self._open(row) for row in rows]
+        return [open_row(self._keys, row) for row in rows]
 
     async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
         """Journal, durably, that this generation's token is about to be sent (law 2). Raises StoreUnavailable."""
@@ -181,14 +187,27 @@ class Store:
         """Write a record in the place of generation `replaces`; where it `concludes` an exchange, the journal's row
         goes with the same transaction. Durable when it returns. Raises GenerationConflict, StoreUnavailable."""
 
+        try:
+            await self._do(self._writing(record, fingerprint, replaces, concludes=concludes))
+        except StoreUnavailable:
+            if self._unstored.is_possible:
+                with trio.CancelScope(shield=True):
+                    await self._runner(lambda: self._unstored.keep(record, fingerprint, replaces))
+            raise
+        self._unstored.drop(record.name, fingerprint)
+
+    def _writing(self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool) -> Work:
         def work(database: Database) -> None:
-            bound = Bound(self._keys.store, record.name, record.generation, fingerprint)
-            sealed = self._keys.seal(database, msgspec.msgpack.encode(record, enc_hook=_encode), bound)
+            sealed = seal(database, self._keys, record, fingerprint)
             database.put_record(record.name, fingerprint, record.generation, sealed, replaces)
             if concludes:
                 database.end_attempt(record.name, fingerprint)
 
-        await self._do(work)
+        return work
+
+    def outlives_us(self, grant: str, fingerprint: str) -> bool:
+        """Whether what the disk did not take of it is held by the service manager, until that stops the service."""
+        return self._unstored.holds(grant, fingerprint)
 
     async def set_dormant(self, records: Iterable[tuple[str, str]], since: float | None) -> None:
         """Grants that vanished from the configuration lie dormant; `since` None wakes them."""
@@ -202,7 +221,9 @@ class Store:
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
         """Delete a grant's records (those with that fingerprint); how many there were."""
-        return await self._do(lambda database: database.delete(grant, fingerprint))
+        number = await self._do(lambda database: database.delete(grant, fingerprint))
+        self._unstored.drop(grant, fingerprint)
+        return number
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self._do(lambda database: database.put_breaker(provider, breaker))
@@ -212,12 +233,11 @@ class Store:
 
         def work(database: Database) -> None:
             plain = msgspec.msgpack.encode(metadata)
-            database.put_metadata(provider, self._keys.seal(database, plain, self._bound_metadata(provider)))
+            database.put_metadata(
+                provider, self._keys.seal(database, plain, bound_metadata(self._keys.store, provider))
+            )
 
         await self._do(work)
-
-    def _bound_metadata(self, provider: str) -> Bound:
-        return Bound(self._keys.store, provider, 0, "metadata")
 
     async def audit_memory(self) -> Memory:
         """The audit log's key, made where there is none, and its heads. Raises StoreUnavailable."""
@@ -276,47 +296,36 @@ class Store:
     def is_in_use(self, kek: bytes) -> bool:
         return self._keys.is_in_use(kek)
 
-    async def reencrypt(self) -> tuple[int, int]:
+    async def reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
         """Seal everything anew under a new data key, in groups beside other writes, then delete the old ones. Whatever
-        ends it in between, all data keys are there that anything is sealed under. Raises StoreUnavailable. Returns how
-        many records there were, and how many of them could not be opened: their data keys stay."""
-        current = await self._do(self._keys.renew)
-        await self._do(lambda database: self._reseal_metadata(database))
-        await self._do(lambda database: reseal(database, self._keys))
-        place, count, damaged = ("", ""), 0, 0
-        while rows := await self._do(lambda database, place=place: self._reseal(database, current, place)):  # type: ignore[misc]
+        ends it in between, all data keys are there that anything is sealed under, and it `goes_on` later. Raises
+        StoreUnavailable. Returns how many records there were, and how many of them could not be opened: their data
+        keys stay."""
+        since = round(time.time(), 2)
+        if goes_on:
+            current = await self._do(resealing.begun)
+        else:
+            current = await self._do(lambda database: resealing.begin(database, self._keys, since))
+            self.resealing_since = since
+        await self._do(lambda database: resealing.all_but_records(database, self._keys))
+        place, count, damaged = resealing.START, 0, 0
+
+        def next_group(database: Database) -> list[tuple[resealing.Place, bool]]:
+            return resealing.some_records(database, self._keys, current, place)
+
+        while rows := await self._do(next_group):
             place, count, damaged = rows[-1][0], count + len(rows), damaged + sum(not is_well for _, is_well in rows)
-        left = await self._do(lambda database: self._keys.retire(database, current, all_sealed(database)))
+        left = await self._do(lambda database: resealing.end(database, self._keys, current, self._unstored.sealed))
+        self.resealing_since = None
 
         def forget() -> None:
             self._keys.retired(current, left)
             with contextlib.suppress(sqlite3.Error):
                 self._database.checkpoint()
+            discard_copies(self._folder)  # they can be opened with the old ones
 
         await self._runner(forget)
         return count, damaged
-
-    def _reseal(self, database: Database, current: int, place: tuple[str, str]) -> list[tuple[tuple[str, str], bool]]:
-        """The next group: where each record lies, and whether it could be opened."""
-        done = []
-        for grant, fingerprint, generation, sealed in database.rows_after(place, GROUP):
-            bound = Bound(self._keys.store, grant, generation, fingerprint)
-            is_well = True
-            if key_id_of(sealed) != current:  # it may have been written meanwhile
-                try:
-                    plain = self._keys.unseal(sealed, bound)
-                except EnvelopeError:
-                    is_well = False
-                else:
-                    database.put_resealed(grant, fingerprint, self._keys.seal(database, plain, bound))
-            done.append(((grant, fingerprint), is_well))
-        return done
-
-    def _reseal_metadata(self, database: Database) -> None:
-        for provider, sealed in database.metadata():
-            bound = self._bound_metadata(provider)
-            with contextlib.suppress(EnvelopeError):
-                database.put_metadata(provider, self._keys.seal(database, self._keys.unseal(sealed, bound), bound))
 
     async def _do(self, work: Callable[[Database], T]) -> T:
         """Raises StoreUnavailable, or what `work` raises."""
@@ -407,16 +416,6 @@ class Store:
         self._commits = self._attempted = found
         self._is_open = True
 
-    def _open(self, row: Row) -> Stored:
-        bound = Bound(self._keys.store, row.grant, row.generation, row.fingerprint)
-        try:
-            plain = self._keys.unseal(row.sealed, bound)
-            record = msgspec.msgpack.decode(plain, type=Record, dec_hook=_decode)
-        except (EnvelopeError, msgspec.DecodeError) as error:
-            words = str(error) if isinstance(error, EnvelopeError) else "it is not in a form that this version knows"
-            return Stored(row.grant, row.fingerprint, None, row.dormant_since, words)
-        return Stored(row.grant, row.fingerprint, reopened(record, interrupted=row.attempt), row.dormant_since)
-
 
 @dataclass(eq=False, slots=True)
 class _Result:
@@ -428,11 +427,6 @@ class _Result:
         self.done = trio.Event()
         self.value = None
         self.error = None
-
-
-def fingerprint(identity: tuple[str, ...]) -> str:
-    """What a record is bound to besides its grant (law 15), as 32 hexadecimal digits."""
-    return hashlib.sha256(msgspec.msgpack.encode(identity)).hexdigest()[:32]
 
 
 def _opened(folder: Path, *, create: bool) -> Database:
@@ -452,15 +446,3 @@ def _opened(folder: Path, *, create: bool) -> Database:
 def _code(error: Exception) -> int:
     """SQLite's primary result code; 0 where it is not SQLite's error."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _encode(value: object) -> object:
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise NotImplementedError(type(value))
-
-
-def _decode(wanted: type, raw: object) -> object:
-    if wanted is Secret and isinstance(raw, str):
-        return Secret(raw)
-    raise NotImplementedError(wanted)

@@ -80,6 +80,7 @@ class Looking:
             "locked": self._broker.locked,
             "store": self._store_trouble(),
             "store_since": self._broker.store.since,
+            "resealing_since": self._broker.store.resealing_since,
             "audit": audit,
             "audit_since": audit_since,
             "tasks": trio.lowlevel.current_statistics().tasks_living,

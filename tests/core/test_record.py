@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core.grant import IllegalMove, State
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Token, Tokens
@@ -228,7 +229,7 @@ def test_again_ends_needs_login_only_where_there_is_something_to_try(
 
 
 def test_again_does_not_end_a_revocation() -> None:
-    held = records.revoked(renewing(), NOW)
+    held = revocations.revoked(renewing(), NOW)
     assert records.again(held, can_issue=True, by_hand=True).state is State.REVOKED
 
 
@@ -248,7 +249,7 @@ def test_what_is_put_off_is_only_looked_at_later() -> None:
 
 
 def test_revocation_dooms_the_living_tokens_and_serves_nothing_from_then_on() -> None:
-    after = records.revoked(renewing(interrupted=NOW, retry=NOW, failures=2), LATER)
+    after = revocations.revoked(renewing(interrupted=NOW, retry=NOW, failures=2), LATER)
     assert after.doomed == (Doomed(access_token=access()), Doomed(refresh_token=refresh()))
     assert (after.access_token, after.refresh_token, after.state) == (None, None, State.REVOKED)
     assert (after.generation, after.interrupted, after.retry, after.failures) == (5, None, None, 0)
@@ -256,28 +257,28 @@ def test_revocation_dooms_the_living_tokens_and_serves_nothing_from_then_on() ->
 
 
 def test_the_provider_is_not_told_of_tokens_that_are_dead_already() -> None:
-    after = records.revoked(renewing(), NOW.after(2 * HOUR))
+    after = revocations.revoked(renewing(), NOW.after(2 * HOUR))
     assert after.doomed == (Doomed(refresh_token=refresh()),)
-    assert records.revoked(renewing(), NOW.after(60 * DAY)).doomed == ()
+    assert revocations.revoked(renewing(), NOW.after(60 * DAY)).doomed == ()
 
 
 def test_the_provider_is_told_of_tokens_whose_death_no_clock_can_tell() -> None:
-    assert len(records.revoked(renewing(), UNSURE).doomed) == 2
+    assert len(revocations.revoked(renewing(), UNSURE).doomed) == 2
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_a_grant_can_be_revoked_in_every_state(state: State) -> None:
-    assert records.revoked(record(state=state), NOW).state is State.REVOKED
+    assert revocations.revoked(record(state=state), NOW).state is State.REVOKED
 
 
 def test_revoking_again_forgets_no_token_that_is_still_to_be_told() -> None:
-    once = records.revoked(renewing(), NOW)
-    assert records.revoked(once, LATER).doomed == once.doomed
+    once = revocations.revoked(renewing(), NOW)
+    assert revocations.revoked(once, LATER).doomed == once.doomed
 
 
 def test_tokens_that_come_for_a_revoked_grant_are_doomed_and_not_served() -> None:
-    before = records.revoked(renewing(), NOW)
-    after = records.came_late(before, tokens("access-2", "refresh-2"), LATER)
+    before = revocations.revoked(renewing(), NOW)
+    after = revocations.came_late(before, tokens("access-2", "refresh-2"), LATER)
     values = [(each.access_token or each.refresh_token).value.reveal() for each in after.doomed]  # type: ignore[union-attr]
     assert values == ["access-1", "refresh-1", "access-2", "refresh-2"]
     assert (after.state, after.generation) == (State.REVOKED, before.generation + 1)
@@ -286,21 +287,21 @@ def test_tokens_that_come_for_a_revoked_grant_are_doomed_and_not_served() -> Non
 
 
 def test_a_late_refresh_token_alone_is_doomed_too() -> None:
-    after = records.came_late(record(state=State.REVOKED), tokens(None, "refresh-2"), LATER)
+    after = revocations.came_late(record(state=State.REVOKED), tokens(None, "refresh-2"), LATER)
     assert [each.refresh_token is not None for each in after.doomed] == [True]
 
 
 def test_what_the_provider_could_not_be_told_is_told_again_later() -> None:
-    before = records.revoked(renewing(), NOW)
-    once = records.untold(before, "503", LATER, 2.0)
-    twice = records.untold(once, "503", LATER, 4.0)
+    before = revocations.revoked(renewing(), NOW)
+    once = revocations.untold(before, "503", LATER, 2.0)
+    twice = revocations.untold(once, "503", LATER, 4.0)
     assert once == replace(before, telling=LATER.after(2.0), untold=1, last_error="503")
     assert twice == replace(before, telling=LATER.after(4.0), untold=2, last_error="503")
 
 
 def test_a_token_that_the_provider_knows_of_is_told_no_more() -> None:
-    before = records.revoked(renewing(), NOW)
-    after = records.told(records.untold(before, "503", LATER, 2.0), before.doomed[0])
+    before = revocations.revoked(renewing(), NOW)
+    after = revocations.told(revocations.untold(before, "503", LATER, 2.0), before.doomed[0])
     assert after == replace(before, doomed=before.doomed[1:])
 
 
@@ -308,7 +309,7 @@ def test_access_tokens_that_were_replaced_and_live_are_told_of_too() -> None:
     first = records.issued(renewing(), tokens("access-2", lifetime=HOUR), NOW.after(HOUR / 2), 0.5, "")
     second = records.issued(records.begun(first), tokens("access-3"), NOW.after(2 * HOUR / 3), 0.5, "")
     assert [each.value.reveal() for each in second.outlived] == ["access-1", "access-2"]
-    revoked = records.revoked(second, NOW.after(1.2 * HOUR))  # the first has ended by then
+    revoked = revocations.revoked(second, NOW.after(1.2 * HOUR))  # the first has ended by then
     told_of = [(each.access_token or each.refresh_token).value.reveal() for each in revoked.doomed]  # type: ignore[union-attr]
     assert told_of == ["access-2", "access-3", "refresh-1"]
     assert revoked.outlived == ()
@@ -332,7 +333,7 @@ def test_a_token_that_an_import_replaced_is_told_of_when_the_grant_is_revoked() 
     imported = records.granted(
         replace(renewing(), state=State.READY), Tokens(refresh_token=Token(Secret("imported"))), LATER, 0.5, ""
     )
-    told_of = [each.access_token for each in records.revoked(imported, LATER).doomed]
+    told_of = [each.access_token for each in revocations.revoked(imported, LATER).doomed]
     assert access() in told_of
 
 
@@ -350,7 +351,7 @@ def test_a_login_or_import_is_a_new_life_in_every_state(state: State) -> None:
 
 
 def test_a_new_life_does_not_stop_the_provider_from_being_told_of_the_old_one() -> None:
-    revoked = records.revoked(renewing(), NOW)
+    revoked = revocations.revoked(renewing(), NOW)
     assert (
         records.granted(revoked, Tokens(refresh_token=Token(Secret("imported"))), LATER, 0.0, "").doomed
         == revoked.doomed
@@ -439,19 +440,19 @@ class LifeOfAGrant(RuleBasedStateMachine):
         held = (self.record.access_token, self.record.refresh_token, *self.record.outlived)
         living = sum(usable(each, self.now) for each in held)
         before = len(self.record.doomed)
-        self.apply(records.revoked(self.record, self.now))
+        self.apply(revocations.revoked(self.record, self.now))
         assert len(self.record.doomed) == before + living
 
     @precondition(lambda self: self.record.state is State.REVOKED)
     @rule()
     def tokens_come_late(self) -> None:
         self.number += 1
-        self.apply(records.came_late(self.record, tokens(f"late-{self.number}"), self.now))
+        self.apply(revocations.came_late(self.record, tokens(f"late-{self.number}"), self.now))
 
     @precondition(lambda self: bool(self.record.doomed))
     @rule()
     def the_provider_is_told(self) -> None:
-        self.apply(records.told(self.record, self.record.doomed[0]))
+        self.apply(revocations.told(self.record, self.record.doomed[0]))
 
     @rule()
     def someone_logs_in(self) -> None:

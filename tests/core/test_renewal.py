@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core.backoff import refused_delay, retry_delay
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
@@ -158,13 +159,13 @@ def test_nothing_is_due_while_an_exchange_runs_or_a_person_is_needed(state: Stat
 
 
 def test_a_revoked_grant_is_never_renewed() -> None:
-    revoked = records.revoked(holds(), NOW)
+    revoked = revocations.revoked(holds(), NOW)
     assert for_caller(revoked, ROTATES) is None
     assert by_itself(replace(revoked, doomed=()), ROTATES) is None
 
 
 def test_the_provider_is_told_of_a_revocation_as_soon_as_nothing_holds_it_back() -> None:
-    revoked = records.revoked(holds(retry=NOW.after(DAY)), NOW)
+    revoked = revocations.revoked(holds(retry=NOW.after(DAY)), NOW)
     assert by_itself(revoked, ROTATES) == Plan(Operation.REVOKE, 0.0)
     put_off = replace(revoked, telling=NOW.after(60))
     assert by_itself(put_off, ROTATES) == Plan(Operation.REVOKE, 60.0)
@@ -172,7 +173,7 @@ def test_the_provider_is_told_of_a_revocation_as_soon_as_nothing_holds_it_back()
 
 
 def test_the_provider_is_told_of_old_tokens_also_where_a_new_life_has_begun() -> None:
-    revoked = records.revoked(holds(), NOW)
+    revoked = revocations.revoked(holds(), NOW)
     begun_anew = records.granted(revoked, Tokens(refresh_token=Token(Secret("imported"))), NOW, 0.5, "")
     put_off = replace(begun_anew, telling=NOW.after(60))
     assert by_itself(put_off, ROTATES) == Plan(Operation.RENEW, 0.0)  # what is due first goes first

@@ -10,8 +10,9 @@ from brokerd.core import variants
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Tokens
-from brokerd.core.record import VARIANTS_MOST, Doomed, Record, granted, issued, revoked
+from brokerd.core.record import VARIANTS_MOST, Doomed, Record, granted, issued
 from brokerd.core.renewal import Pace, variants_due
+from brokerd.core.revocation import revoked
 from brokerd.core.secret import Secret
 from brokerd.core.wanted import Wanted
 from brokerd.variety import BURST, DECLINED_FOR, DECLINED_MOST, Variety

@@ -81,7 +81,8 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "expires_at": now - 5,
         "refresh_expires_at": now + 200,
     }
-    answer(daemon, trouble, store="the disk is full", store_since=now - 200, locked=True)
+    since = {"store_since": now - 200, "resealing_since": now - 300}
+    answer(daemon, trouble, store="the disk is full", locked=True, **since)
     text = brokerctl("status").stdout
     for words in (
         "retrying",
@@ -93,6 +94,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "4 failures, the last: ix: [red]503[/red]",
         "mend it with: brokerctl import ix-prod",
         "store: the disk is full (failing since 3m ",
+        "key rotate --full has not come to its end for 5m",
         "the keys are locked",
     ):
         assert words in text

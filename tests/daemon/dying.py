@@ -8,12 +8,12 @@ import sys
 
 from brokerd import daemon
 from brokerd.custody import Custody
-from brokerd.edge import store
+from brokerd.edge import resealing
 from brokerd.edge.database import Database
 
 
 def arm(point: int) -> None:
-    store.GROUP = 10
+    resealing.GROUP = 10
     rotate, commit = Custody.rotate, Database.commit
     passed = [0, False]
 

@@ -1,5 +1,5 @@
 # The store's keys are replaced while it serves, and whoever kills the daemon at any commit of it finds a store that
-# opens with one of the two keys, every token in it.
+# opens with one of the two keys, every token in it, and that goes on where it was interrupted.
 from __future__ import annotations
 
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from brokerd.edge import keys
-from tests.daemon.harness import FIVE, Brokerd, Executed, Forked, Serving, Table, at, forker
+from tests.daemon.harness import FIVE, Brokerd, Executed, Forked, Serving, Table, at, forker, until
 from tests.providers import OAuth2
 
 CONFIGURATION = 2  # exit status
@@ -37,6 +37,10 @@ async def installed(brokerd: Brokerd, serving: Serving, number: int = 1) -> dict
     brokerd.configure(grants, {"oauth2": at(provider)})
     await brokerd.start()
     return await served(brokerd, number)
+
+
+async def is_done(brokerd: Brokerd) -> bool:
+    return (await brokerd.call("status"))["daemon"]["resealing_since"] is None
 
 
 async def served(brokerd: Brokerd, number: int) -> dict[str, str]:
@@ -125,7 +129,7 @@ async def test_from_a_file_to_a_passphrase_and_back(brokerd: Brokerd, serving: S
     assert await served(brokerd, 1) == values
 
 
-async def test_killed_at_any_commit_of_a_rotation_everything_is_there_and_the_next_one_ends_it(
+async def test_killed_at_any_commit_of_a_rotation_everything_is_there_and_the_next_start_goes_on(
     folder: Path, nursery: trio.Nursery, serving: Serving
 ) -> None:
     brokerd = DyingBrokerd(folder / "one", nursery)
@@ -145,6 +149,8 @@ async def test_killed_at_any_commit_of_a_rotation_everything_is_there_and_the_ne
         brokerd.dies_at = 0
         await brokerd.start()
         assert await served(brokerd, GRANTS) == values
+        await until(lambda: is_done(brokerd), within=20)  # by itself
+        assert len(data_keys(brokerd)) == 1
         await brokerd.stop()
     assert killed >= 7, "before it began, rewrapped, a new data key, three groups, the old one deleted"
     assert len(data_keys(brokerd)) == 1

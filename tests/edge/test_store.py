@@ -19,6 +19,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brokerd import __version__
 from brokerd.core.breaker import Breaker
 from brokerd.core.envelope import SEALS_PER_KEY
 from brokerd.core.grant import State
@@ -26,12 +27,13 @@ from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken
 from brokerd.core.secret import Secret
-from brokerd.edge import database
+from brokerd.edge import database, schema
 from brokerd.edge.data_keys import RESERVED
 from brokerd.edge.database import Database
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import Held, Lock
-from brokerd.edge.store import Store, Stored, fingerprint, in_thread
+from brokerd.edge.sealed_record import Stored, fingerprint
+from brokerd.edge.store import Store, in_thread
 from tests.core.values import NOW, access, refresh
 
 KEK, OTHER_KEK = b"k" * 32, b"x" * 32
@@ -461,10 +463,13 @@ async def test_a_store_whose_data_keys_are_gone_says_so_of_every_record_and_over
 async def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     await written(tmp_path, FULL)
     with sql(tmp_path) as connection:
-        connection.execute("PRAGMA user_version = 99")
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (schema.VERSION + 2,))
+        connection.execute("UPDATE meta SET value = '0.9.0' WHERE key = 'release'")
     assert refused(tmp_path) == (
-        f"{tmp_path}/brokerd.db was written by a newer brokerd (schema 99, this one knows 1); install that version "
-        "again, or restore a copy from before"
+        f"{tmp_path}/brokerd.db was written by brokerd 0.9.0 (schema {schema.VERSION + 2}); this is {__version__}, "
+        f"more than one release older (schema {schema.VERSION}); install that release or the one before it, or restore "
+        "a copy from before"
     )
 
 

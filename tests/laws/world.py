@@ -21,8 +21,8 @@ from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreUnavailable, TransportError
 from brokerd.core.record import Record, reopened
 from brokerd.core.secret import Secret
+from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import read_secret
-from brokerd.edge.store import Stored
 from brokerd.exchanger import Exchanger
 from brokerd.metrics import Metrics
 from brokerd.provider import Provider

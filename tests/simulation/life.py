@@ -17,8 +17,8 @@ from brokerd.broker import Broker
 from brokerd.config import Configuration, GrantSettings
 from brokerd.core.ports import StoreError
 from brokerd.core.secret import Secret
+from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import read_secret
-from brokerd.edge.store import Stored
 from brokerd.exchanger import Exchanger
 from brokerd.metrics import Metrics
 from brokerd.refresher import refresh_ahead

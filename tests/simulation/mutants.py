@@ -11,15 +11,15 @@ from typing import Any
 
 import trio
 
-from brokerd import exchanger, reload
+from brokerd import exchanger, reload, telling
 from brokerd import held as held_grants
 from brokerd.broker import Broker, Revocation
-from brokerd.core import moment, record, renewal, variants
+from brokerd.core import moment, record, renewal, revocation, variants
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer
 from brokerd.dialects.oauth2 import answers
-from brokerd.edge import store
+from brokerd.edge import sealed_record, store
 from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
@@ -117,7 +117,7 @@ def _undercut_retry_after(old: Any) -> Any:
 def _revoke_in_memory(old: Any) -> Any:
     async def revoke(self: Broker, name: str, *, wait: float = 10.0) -> Revocation:
         held = self.held(name)
-        held.record = record.revoked(held.record, self.now())
+        held.record = revocation.revoked(held.record, self.now())
         return Revocation(True, "told", "")
 
     return revoke
@@ -195,9 +195,9 @@ def _wall_clock_alive(old: Any) -> Any:
 
 
 def _never_told(old: Any) -> Any:
-    async def tell(self: Exchanger, held: HeldGrant) -> None:
+    async def tell(exchanger: Exchanger, held: HeldGrant) -> None:
         for token in held.record.doomed:
-            await held.change(self._store, lambda kept, token=token: record.told(kept, token))
+            await held.change(exchanger.store, lambda kept, token=token: revocation.told(kept, token))
 
     return tell
 
@@ -318,7 +318,7 @@ def _mutants() -> dict[str, Mutant]:
             "a failure never marks an interruption", (record, "failed", _forget_interruption)
         ),
         "forget-journal-at-start": mutant(
-            "a start does not look at the journal", (store, "reopened", _forget_the_journal_at_start)
+            "a start does not look at the journal", (sealed_record, "reopened", _forget_the_journal_at_start)
         ),
         "serve-expired": mutant("an expired token is better than none", (held_grants, "served", _serve_expired)),
         "ignore-min-ttl": mutant("min_ttl is not looked at", (held_grants, "served", _ignore_min_ttl)),
@@ -327,7 +327,7 @@ def _mutants() -> dict[str, Mutant]:
         ),
         "hammer": mutant("no backoff", (exchanger, "retry_delay", _constant(lambda *_: 0.0))),
         "revoke-in-memory": mutant("a revocation is not written", (Broker, "revoke", _revoke_in_memory)),
-        "never-told": mutant("the provider is not told", (Exchanger, "tell_revoked", _never_told)),
+        "never-told": mutant("the provider is not told", (telling, "tell_revoked", _never_told)),
         "lose-unstored": mutant("what could not be stored is not marked", (HeldGrant, "change", _lose_unstored)),
         "html-is-a-rejection": mutant(
             "a captive portal's page ends the grant", (answer, "strange", _html_is_a_rejection)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from brokerd.core import record as records
+from brokerd.core import revocation as revocations
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Token, Tokens
@@ -116,33 +117,33 @@ async def test_a_local_revocation_ends_the_telling_of_an_earlier_one(brokerd: Br
 
 
 def test_what_comes_late_after_a_local_revocation_stays_untold() -> None:
-    gone = records.revoked(FULL, NOW, local=True)
+    gone = revocations.revoked(FULL, NOW, local=True)
     tokens = Tokens(Token(Secret("test-only-late"), 900.0), Token(Secret("test-only-late-too"), 900.0))
-    late = records.came_late(gone, tokens, NOW)
+    late = revocations.came_late(gone, tokens, NOW)
     assert (late.state, late.doomed, len(late.survivors)) == (State.REVOKED, (), 4)
 
 
 def test_a_new_login_forgets_what_lives_on() -> None:
-    gone = records.revoked(FULL, NOW, local=True)
+    gone = revocations.revoked(FULL, NOW, local=True)
     again = records.granted(gone, Tokens(refresh_token=Token(Secret("test-only-new"))), NOW, 0.5, "")
     assert (again.survivors, again.local) == ((), False)
 
 
 def test_what_has_expired_there_is_spoken_of_no_more() -> None:
-    gone = records.revoked(Record("app", access_token=ACCESS), NOW, local=True)
+    gone = revocations.revoked(Record("app", access_token=ACCESS), NOW, local=True)
     assert revocation((), gone, NOW.after(599), stored=True).provider == "local"
-    assert len(records.survivors(gone, NOW.after(599))) == 1
-    assert records.survivors(gone, NOW.after(601)) == ()
+    assert len(revocations.survivors(gone, NOW.after(599))) == 1
+    assert revocations.survivors(gone, NOW.after(601)) == ()
     unsure = Moment(NOW.wall + 601, 5.0, "another boot", trusted=False)
-    assert len(records.survivors(gone, unsure)) == 1
+    assert len(revocations.survivors(gone, unsure)) == 1
 
 
 def test_the_words_name_what_is_told_pending_and_alive() -> None:
-    before = records.revoked(FULL, NOW)
+    before = revocations.revoked(FULL, NOW)
     access, refresh = before.doomed
-    told = revocation(before.doomed, records.told(records.told(before, access), refresh), NOW, stored=True)
+    told = revocation(before.doomed, revocations.told(revocations.told(before, access), refresh), NOW, stored=True)
     assert (told.provider, told.detail) == ("told", "the provider was told of the refresh token and the access token")
-    half = records.untold(records.survived(before, access, NOW), "503", NOW, 2.0)
+    half = revocations.untold(revocations.survived(before, access, NOW), "503", NOW, 2.0)
     pending = revocation(before.doomed, half, NOW, stored=False)
     assert pending.provider == "pending"
     assert pending.detail == (
@@ -150,5 +151,5 @@ def test_the_words_name_what_is_told_pending_and_alive() -> None:
         " of the refresh token, as often as it takes (503); the provider cannot be told of the access token, which"
         " lives on there until 2023-11-14 22:23 UTC"
     )
-    nothing = revocation((), records.revoked(Record("app"), NOW), NOW, stored=True)
+    nothing = revocation((), revocations.revoked(Record("app"), NOW), NOW, stored=True)
     assert (nothing.provider, nothing.detail) == ("told", "no token of it was alive at the provider")

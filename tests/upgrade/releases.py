@@ -1,0 +1,33 @@
+# The releases that the tests have: of each, the modules that keep the store, packed as they were released
+# (pack.py), and run by an interpreter of their own.
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RELEASED = sorted(HERE.glob("released/*.tar.xz"))  # sorted by version for as long as that has one digit
+BEFORE = RELEASED[-1]
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder
+
+
+def errand(release: Path, folder: Path, *works: str, limit: Callable[[], None] | None = None) -> Any:
+    """What errands.py does by the code in `release`, one after the other; what the last `tell` among them found. Raises
+    AssertionError with its words, if it fails."""
+    environ = {**os.environ, "PYTHONPATH": str(release), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, HERE / "errands.py", folder, *works]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else None

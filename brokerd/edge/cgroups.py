@@ -12,6 +12,7 @@ from pathlib import Path
 INFO = struct.Struct("QQ12I")  # struct pidfd_info: mask, cgroup id, and ids that SO_PEERCRED tells better
 PIDFD_GET_INFO = 3 << 30 | INFO.size << 16 | 0xFF << 8 | 11  # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
 PIDFD_INFO_CGROUPID = 1 << 2
+ASKED = INFO.pack(PIDFD_INFO_CGROUPID, *[0] * 13)
 MOST = 100_000  # folders that a search looks at
 
 _paths: dict[int, str] = {}  # ids are never used twice, and a folder of version 2 cannot be renamed
@@ -23,18 +24,16 @@ class Unread(Exception):
 
 def id_of(pidfd: int) -> int | None:
     """The id of the process's cgroup; None where the kernel does not say it."""
-    info = bytearray(INFO.pack(PIDFD_INFO_CGROUPID, *[0] * 13))
     try:
-        fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
+        mask, cgroup, *_ = INFO.unpack(fcntl.ioctl(pidfd, PIDFD_GET_INFO, ASKED))
     except OSError:
         return None
-    mask, cgroup = INFO.unpack(info)[:2]
     return cgroup if mask & PIDFD_INFO_CGROUPID else None
 
 
-def known(cgroup: int) -> str | None:
-    """The path of a cgroup that was looked for before."""
-    return _paths.get(cgroup)
+def known(cgroup: int | None) -> str:
+    """The path of a cgroup that was looked for before; else empty."""
+    return "" if cgroup is None else _paths.get(cgroup, "")
 
 
 def path_of(cgroup: int | None, pid: int) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from brokerd.core.policy import Caller
 from brokerd.edge import cgroups, executables, peer
+from brokerd.edge.inodes import FUSE
 from brokerd.edge.process import Process
 
 EXE = str(Path(sys.executable).resolve())
@@ -36,7 +37,7 @@ async def test_a_file_on_fuse_or_too_long_does_not_count(myself: Process, monkey
     monkeypatch.setattr(executables, "LONGEST", 1_000)
     seen = (await myself.look(EVERYTHING)).evidence
     assert (seen.exe, seen.sha256) == (EXE, None)
-    monkeypatch.setattr(executables, "_is_fuse", lambda _file: True)
+    monkeypatch.setattr(executables, "kind", lambda _file: FUSE)
     seen = (await myself.look(EVERYTHING)).evidence
     assert (seen.exe, seen.sha256) == (None, None)
     assert "FUSE" in seen.unread["exe"]

@@ -7,13 +7,12 @@ import os
 import select
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import trio
 
 from brokerd.core.cgroup import read_place
 from brokerd.core.policy import PLACE, PROGRAM, Caller, Evidence
-from brokerd.edge import cgroups, executables
+from brokerd.edge import cgroups, executables, pidfds
 from brokerd.edge.executables import Program
 
 READ_WITHIN = 5.0  # seconds for looking at a process: its executable may lie on a file system that never answers
@@ -41,7 +40,7 @@ class Process:
     def glance(self, needs: frozenset[str]) -> Caller | None:
         """The caller with that evidence as it is now; None where reading it could block. Raises OSError: it is gone."""
         path, program = "", NOTHING
-        if not needs.isdisjoint(PLACE) and not (path := cgroups.known(cgroups.id_of(self.pidfd))):
+        if not needs.isdisjoint(PLACE) and not (path := cgroups.known(pidfds.cgroup_of(self.pidfd))):
             return None
         if not needs.isdisjoint(PROGRAM):
             found = executables.glance(self.caller.pid, hashed="sha256" in needs)
@@ -57,7 +56,7 @@ class Process:
     async def look(self, needs: frozenset[str]) -> Caller:
         """The caller with that evidence as it is now. Raises OSError: it is gone."""
         evidence = Evidence(unread=dict.fromkeys(needs, f"could not be read within {READ_WITHIN:g} s"))
-        cgroup, limiter = cgroups.id_of(self.pidfd), _limiter(self.caller.uid)
+        cgroup, limiter = pidfds.cgroup_of(self.pidfd), _limiter(self.caller.uid)
         with trio.move_on_after(READ_WITHIN):
             evidence = await trio.to_thread.run_sync(self._read, cgroup, needs, limiter=limiter, abandon_on_cancel=True)
         self._must_live()
@@ -92,15 +91,6 @@ class Process:
             container=place.container,
             unread={**unread, **program.unread},
         )
-
-
-def is_foreign(pidfd: int) -> bool:
-    """Whether it lives in another pid namespace: the kernel names a number for each that it has (proc(5), fdinfo of a
-    pidfd). Raises OSError where it is gone."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines())
-    if int(fields["Pid"]) < 0:
-        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-    return int(fields["Pid"]) == 0 or len(fields["NSpid"].split()) != 1
 
 
 def _limiter(uid: int) -> trio.CapacityLimiter:

@@ -50,14 +50,14 @@ def kind(file: int) -> int:
 def leads_to(path: bytes, link: bytes, known: Inode) -> bool:
     """Whether path and link (of /proc) lead to that file, the path on the same mount as before, by what lies in memory.
     The second may be on any file system: the kernel goes there without a lookup, and asks nothing of it."""
-    here = _quick.syscall(OPENAT2, AT_FDCWD, path, _how, len(_how))
+    here = _syscall(OPENAT2, AT_FDCWD, path, _how, len(_how))
     if here < 0:
         return False
     try:  # held open: no other file system gets its device's number meanwhile
-        if _quick.statx(here, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, WANTED, _found) or _of(_found) != known:
+        if _statx(here, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, WANTED, _found) or STATX.unpack(_found) != known:
             return False
-        there = _quick.statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, WANTED, _found) == 0
-        return there and _of(_found)[:-1] == known[:-1]
+        there = _statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, WANTED, _found) == 0
+        return there and STATX.unpack(_found)[:-1] == known[:-1]
     finally:
         os.close(here)
 
@@ -70,6 +70,6 @@ def _check(result: int) -> None:
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _quick = ctypes.PyDLL(None)  # does not let other threads run meanwhile: what is called by it takes microseconds
+_statx, _syscall = _quick.statx, _quick.syscall
 _how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_CACHED)
 _found = ctypes.create_string_buffer(STATX.size)
-_of = STATX.unpack

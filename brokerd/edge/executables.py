@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from brokerd.edge.inodes import FUSE, NEAR, Inode, inode, kind, leads_to
+from brokerd.edge.inodes import FUSE, NEAR, Inode, inode, kind, known_of
 
 LONGEST = 256 * 1024 * 1024  # bytes of a file that is hashed
 SETTLED = 3.0  # seconds after which a ctime is another one when the file changes again
+BELIEVED = 5.0  # seconds for which a path is taken to lead here to what it led to when that was looked at
 MOST = 1_000  # files that are remembered
 PINNED = os.O_PATH | os.O_CLOEXEC
 NEEDS = "could not be read: for another user's process brokerd needs CAP_SYS_PTRACE, see docs/configuration.md"
@@ -31,7 +32,8 @@ class Program(NamedTuple):
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 _hashes: dict[Inode, str] = {}
-_known: dict[str, tuple[Inode, Program]] = {}  # by path: the file that it led to when it was believed, on a near one
+_near: dict[str, None] = {}  # paths on file systems that answer from memory
+_known: dict[tuple[str, tuple[int, ...]], tuple[Program, float]] = {}  # by path and inode; until when it is believed
 
 
 class _Unread(Exception):
@@ -39,21 +41,17 @@ class _Unread(Exception):
 
 
 def glance(pid: int, *, hashed: bool) -> Program | None:
-    """What `read` would find, by nothing that could block: the path that the process shows leads to what that led to
-    when it was read, and this is what it executes. None: it has to be read."""
+    """What `read` found, by nothing that could block: the process executes the file that was read then, unchanged and
+    on the same mount, and shows the same path. None: it has to be read."""
     link = f"/proc/{pid}/exe"
     try:
         path = os.readlink(link)  # noqa: PTH115 - pathlib's costs more than all the rest
-    except PermissionError as error:
+    except OSError as error:
         return _unreadable(pid, error)
-    except OSError:
+    if path not in _near or (file := known_of(link)) is None or (known := _known.get((path, file))) is None:
         return None
-    if (known := _known.get(path)) is None:
-        return None
-    file, program = known
-    if (hashed and program.sha256 is None) or not leads_to(path.encode(), link.encode(), file):
-        return None
-    return program
+    program, until = known
+    return program if time.monotonic() < until and (program.sha256 or not hashed) else None
 
 
 def read(pid: int, *, hashed: bool) -> Program:
@@ -75,12 +73,13 @@ def read(pid: int, *, hashed: bool) -> Program:
             except _Unread as error:
                 unread["sha256"] = str(error)
         try:
-            exe, here = _path(link, file)
+            exe = _path(link, file)
         except _Unread as error:
             unread["exe"] = str(error)
         else:
             if on in NEAR:
-                _remember(_known, exe, (here, Program(exe, _hashes.get(file))))
+                _remember(_near, exe, None)
+                _remember(_known, (exe, file), (Program(exe, _hashes.get(file)), time.monotonic() + BELIEVED))
     return Program(exe, sha256, unread)
 
 
@@ -97,18 +96,17 @@ def _kind(file: int) -> int:
         return FUSE  # as good as: nobody can tell
 
 
-def _path(link: str, file: Inode) -> tuple[str, Inode]:
-    """The path of the file, and to what that leads here, if it is the same one. Raises _Unread."""
+def _path(link: str, file: Inode) -> str:
+    """The path of the file, if it leads to it here. Raises _Unread."""
     try:
         path = str(Path(link).readlink())
         path.encode()
         here = os.open(path, PINNED)
         try:
-            found = inode(here)
+            if inode(here).is_file(file):
+                return path
         finally:
             os.close(here)
-        if found.is_file(file):
-            return path, found
     except UnicodeEncodeError:
         raise _Unread("is not believed: its path is not UTF-8") from None
     except OSError:

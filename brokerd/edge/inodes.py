@@ -14,7 +14,6 @@ NEAR = frozenset(  # file systems that have the attributes of open files in memo
 WANTED = 0x7FF | 0x1000 | 0x4000  # the basic ones, and the mount's number: since Linux 6.8 one that is never used again
 STATX = struct.Struct("=32xQQ48xqI28xIIQ104x")
 AT_FDCWD, AT_EMPTY_PATH, AT_STATX_DONT_SYNC = -100, 0x1000, 0x4000
-OPENAT2, RESOLVE_CACHED = 437, 0x20  # Linux 5.12
 
 
 class Inode(NamedTuple):
@@ -47,19 +46,12 @@ def kind(file: int) -> int:
     return told[0]
 
 
-def leads_to(path: bytes, link: bytes, known: Inode) -> bool:
-    """Whether path and link (of /proc) lead to that file, the path on the same mount as before, by what lies in memory.
-    The second may be on any file system: the kernel goes there without a lookup, and asks nothing of it."""
-    here = _syscall(OPENAT2, AT_FDCWD, path, _how, len(_how))
-    if here < 0:
-        return False
-    try:  # held open: no other file system gets its device's number meanwhile
-        if _statx(here, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, WANTED, _found) or STATX.unpack(_found) != known:
-            return False
-        there = _statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, WANTED, _found) == 0
-        return there and STATX.unpack(_found)[:-1] == known[:-1]
-    finally:
-        os.close(here)
+def known_of(link: str) -> tuple[int, ...] | None:
+    """What the kernel has in memory of the file behind a link of /proc: an Inode's values. It goes there without a
+    lookup, and asks nothing of a file system that is near, or that heeds AT_STATX_DONT_SYNC as FUSE and NFS do."""
+    if _quick.statx(AT_FDCWD, link.encode(), AT_STATX_DONT_SYNC, WANTED, _found):
+        return None
+    return STATX.unpack(_found)
 
 
 def _check(result: int) -> None:
@@ -69,7 +61,5 @@ def _check(result: int) -> None:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_quick = ctypes.PyDLL(None)  # does not let other threads run meanwhile: what is called by it takes microseconds
-_statx, _syscall = _quick.statx, _quick.syscall
-_how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_CACHED)
+_quick = ctypes.PyDLL(None)  # lets no other thread run meanwhile: what is called by it takes microseconds
 _found = ctypes.create_string_buffer(STATX.size)

@@ -39,6 +39,8 @@ class Process:
 
     def glance(self, needs: frozenset[str]) -> Caller | None:
         """The caller with that evidence as it is now; None where reading it could block. Raises OSError: it is gone."""
+        if self.caller.pid <= 0:
+            return None
         path, program = "", NOTHING
         if not needs.isdisjoint(PLACE) and not (path := cgroups.known(pidfds.cgroup_of(self.pidfd))):
             return None

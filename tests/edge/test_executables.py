@@ -4,7 +4,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +20,8 @@ from brokerd.edge.executables import Program, glance, read
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what was changed a moment ago is remembered, and nothing from before."""
     monkeypatch.setattr(executables, "SETTLED", -math.inf)
-    monkeypatch.setattr(executables, "_known", {})
-    monkeypatch.setattr(executables, "_hashes", {})
+    for memory in ("_known", "_near", "_hashes"):
+        monkeypatch.setattr(executables, memory, {})
 
 
 @pytest.fixture
@@ -94,16 +96,21 @@ def test_what_changes_has_to_be_read(program: Path, changed: Callable[[Path], No
         assert glance(pid, hashed=False) is None
 
 
-def test_what_was_mounted_over_it_here_has_to_be_read(program: Path, as_root: None) -> None:
+def test_what_is_mounted_over_it_here_is_noticed_after_a_while(
+    program: Path, monkeypatch: pytest.MonkeyPatch, as_root: None
+) -> None:
     with running(program) as pid:
         read(pid, hashed=True)
+        assert glance(pid, hashed=True)
         subprocess.run(["mount", "--bind", "/bin/sh", program], check=True)
+        later = time.monotonic() + executables.BELIEVED
+        monkeypatch.setattr(time, "monotonic", lambda: later)
         try:
             assert glance(pid, hashed=True) is None
             assert "another file here" in read(pid, hashed=True).unread["exe"]
+            assert glance(pid, hashed=True) is None
         finally:
             subprocess.run(["umount", program], check=True)
-        assert glance(pid, hashed=True)
 
 
 def test_what_is_written_into_it_has_to_be_read(program: Path) -> None:
@@ -137,6 +144,16 @@ def test_the_number_of_its_inode_may_be_given_to_another_file(program: Path) -> 
     with running(program) as pid:
         assert glance(pid, hashed=False) is None
         assert read(pid, hashed=True).sha256 != before
+
+
+def test_what_may_not_be_read_is_said_at_once(as_root: None) -> None:
+    os.seteuid(60_900)
+    try:
+        found = glance(1, hashed=True)
+        assert found == read(1, hashed=True)
+    finally:
+        os.seteuid(0)
+    assert found.unread == {"exe": executables.NEEDS, "sha256": executables.NEEDS}
 
 
 def test_what_lies_far_away_is_never_known_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

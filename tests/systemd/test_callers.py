@@ -16,6 +16,7 @@ CTL = "/opt/brokerd/bin/brokerctl"
 ID = "a1" * 32  # a container
 ALICE, BOB = 4_101, 4_102
 SOCKETS = ("/run/brokerd/brokerd.sock", "/run/dynamic.sock")
+GETS = 200
 RULES = {
     "user": 'user = "alice"',
     "unit": 'unit = "portal.service"',
@@ -39,6 +40,14 @@ for path in {SOCKETS}:
             except UnknownGrant:
                 pass
     print(*found)
+"""
+LOAD = f"""\
+import sys
+sys.path[:0] = ["/opt/brokerd/lib/client", "/opt/brokerd/lib/packages"]
+from brokerd_client import Broker
+with Broker("{SOCKETS[1]}") as broker:
+    for _ in range({GETS}):
+        broker.get("program")
 """
 DYNAMIC = """\
 [Service]
@@ -180,6 +189,15 @@ def test_root_in_another_pid_namespace_is_its_container_alone(box: Box) -> None:
     scope = ("systemd-run", "--quiet", "--scope", f"--unit=docker-{ID}.scope")
     assert got(box.run(*scope, *elsewhere)) == each("container")
     assert in_unit(box, "portal.service", command=elsewhere) == each()
+
+
+def test_a_program_is_known_again_without_a_thread_in_the_sandbox_too(box: Box) -> None:
+    pid = box.property("dynamic", "MainPID")
+    threads = f"cat $(ls -d /proc/{pid}/task/* | grep -v /{pid}$ | sed s,$,/status,) | grep ^voluntary"
+    before = sum(int(line.split()[1]) for line in box.run("sh", "-c", threads).splitlines())
+    in_unit(box, "portal.service", "User=alice", command=("/usr/bin/python3", "-IS", "-c", LOAD))
+    after = sum(int(line.split()[1]) for line in box.run("sh", "-c", threads).splitlines())
+    assert after - before < GETS
 
 
 def test_explain_says_why_a_program_cannot_be_told_and_what_would_help(box: Box) -> None:

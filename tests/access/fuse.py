@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.announced import did_not_run
+
 LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, STATFS, INIT, INTERRUPT, FORGET_MANY = 1, 2, 3, 14, 15, 18, 17, 26, 36, 42
 UNANSWERED = (FORGET, INTERRUPT, FORGET_MANY)
 HEAD, REPLY, BYTES = struct.Struct("IIQQIIIHH"), struct.Struct("IiQ"), struct.Struct("QQI")
@@ -100,6 +102,8 @@ class Disk:
 
 @contextlib.contextmanager
 def disk(folder: Path, name: str, content: bytes) -> Iterator[Disk]:
+    if not Path("/dev/fuse").exists():
+        did_not_run("TESTS WITH A SILENT FILE SYSTEM", "there is no /dev/fuse")
     folder.mkdir()
     made = Disk(folder, name, content)
     try:

@@ -49,6 +49,16 @@ def test_without_the_kernels_id_the_cgroup_is_read_from_proc(monkeypatch: pytest
     assert cgroups.path_of(None, os.getpid()) == path
 
 
+async def test_of_a_process_whose_number_is_not_seen_here_nothing_is_known(myself: Process) -> None:
+    place = frozenset({"slice", "container"})
+    await myself.look(place)
+    assert myself.glance(place)
+    stranger = Process(Caller(0, os.geteuid(), frozenset()), os.pidfd_open(os.getpid()))
+    assert stranger.glance(place) is None
+    assert set((await stranger.look(place)).evidence.unread) == place
+    stranger.close()
+
+
 async def test_before_linux_6_5_the_process_is_pinned_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "SO_PEERPIDFD", 9_999)  # an option that no kernel has
     ours, its = socket.socketpair()

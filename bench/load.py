@@ -1,8 +1,9 @@
 # The load: a process of its own with raw sockets, one thread and no decoding on the way, so that it is not what is
-# measured. `python -m bench.load` takes a Load as a line of JSON on stdin and prints a Measured as a line of JSON.
+# measured. `python -m bench.load [UID]` takes Loads as lines of JSON on stdin, and prints a Measured for each.
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import sys
@@ -42,6 +43,10 @@ class Measured:
 
 
 def main() -> None:
+    for uid in map(int, sys.argv[1:]):
+        os.setgroups(())
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
     for line in sys.stdin:
         print(json.dumps(asdict(measure(Load(**json.loads(line))))), flush=True)
 

@@ -85,17 +85,18 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def brokerd(folder: Path, grants: str, audit: str = "serve") -> Iterator[Daemon]:
-    """The real daemon on `folder`, whose state it finds there again; `grants`: the configuration beyond [daemon].
-    Everybody may connect."""
+def brokerd(folder: Path, grants: str, **settings: object) -> Iterator[Daemon]:
+    """The real daemon on `folder`, whose state it finds there again; `settings`: more of [daemon], `grants`: the
+    configuration beyond it. Everybody may connect."""
     config, path, log = folder / "brokerd.toml", folder / "s", folder / "log"
     key = folder / "key"
     if not key.exists():
         keys.create(key)
     config.touch(mode=0o600)
+    more = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     config.write_text(
         f'[daemon]\nsocket = "{path}"\nsocket_mode = "0666"\nstate_dir = "{folder}/state"\n'
-        f'key = {{ file = "{key}" }}\naudit = "{audit}"\n{grants}'
+        f'key = {{ file = "{key}" }}\n{more}{grants}'
     )
     began = time.perf_counter()
     with process(str(BIN / "brokerd"), "--config", str(config), "--log-level", "warning", log=log) as started:
@@ -123,6 +124,7 @@ class Generator:
 
     def __init__(self, started: subprocess.Popen[bytes]) -> None:
         self._process = started
+        self.pid = started.pid
 
     def measure(self, load: Load) -> Measured:
         assert self._process.stdin is not None
@@ -132,8 +134,9 @@ class Generator:
 
 
 @contextlib.contextmanager
-def generator() -> Iterator[Generator]:
-    with process(sys.executable, "-m", "bench.load") as started:
+def generator(*uid: int) -> Iterator[Generator]:
+    """Of another user where one is named."""
+    with process(sys.executable, "-m", "bench.load", *map(str, uid)) as started:
         yield Generator(started)
 
 

@@ -46,8 +46,9 @@ def _kind(held: HeldGrant, now: Moment) -> str:
 
 def is_settled(held: HeldGrant, now: Moment) -> bool:
     """Whether waiting longer would not help: it has a token, or its first try has ended, or none will be made."""
-    waiting = _kind(held, now) == "without a token"
-    return not waiting or held.record.failures > 0 or held.plan(now, for_caller=True) is None
+    if _kind(held, now) != "without a token" or held.record.failures > 0:
+        return True
+    return held.flight is None and held.plan(now, for_caller=True) is None
 
 
 class Service:

@@ -20,4 +20,4 @@ def test_the_benchmark_measures_everything_and_judges_it_by_the_aims():
         assert row in rows
     assert os.geteuid() != 0 or "NOT MEASURED" not in done.stdout
     judged = [line for line in done.stdout.splitlines() if line.startswith(("  met ", "  MISSED "))]
-    assert len(judged) == (14 if os.geteuid() == 0 else 13)
+    assert len(judged) == (14 if os.geteuid() == 0 else 10)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -14,17 +14,11 @@ from brokerd.core.typed import ConfigError, convert, expected
 VARIANT_KEYS = ("scope", "audience", "resource")  # what a variant names
 
 
-class SelectorFile(msgspec.Struct, forbid_unknown_fields=True):
-    user: str | None = None
-    uid: int | None = None
-    group: str | None = None
-    gid: int | None = None
-    exe: str | None = None
-    sha256: str | None = None
-    unit: str | None = None
-    slice: str | None = None
-    user_unit: str | None = None
-    container: str | None = None
+SelectorFile = msgspec.defstruct(  # the file's words are the policy's
+    "SelectorFile",
+    [(name, kind, None) for name, kind in get_type_hints(Selector).items()],
+    forbid_unknown_fields=True,
+)
 
 
 class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,8 +73,8 @@ def _selector(raw: Any, key: str) -> Selector:
         if said.get(name) == OVERFLOW_ID:
             words = f"{OVERFLOW_ID} is what the kernel shows for everybody without an id here: it matches nobody"
             raise ConfigError(f"{words}; name another", key=f"{key}.{name}")
-    if table.uid in DYNAMIC_IDS and table.unit is None:
-        words = f"{table.uid} is one of systemd's dynamic users, which are given to other services later"
+    if (uid := said.get("uid")) in DYNAMIC_IDS and "unit" not in said:
+        words = f"{uid} is one of systemd's dynamic users, which are given to other services later"
         raise ConfigError(f'{words}; name the service: {{ unit = "NAME.service" }}', key=f"{key}.uid")
     return Selector(**said)
 

@@ -13,7 +13,8 @@ from brokerd.core.wanted import Wanted
 OVERFLOW_ID = 65_534  # what the kernel shows for an id that has no mapping here: it is nobody, and matches nothing
 DYNAMIC_IDS = range(61_184, 65_520)  # systemd gives these to services while they run, and then to others
 PLACE = frozenset({"unit", "slice", "user_unit", "container"})  # selectors that a cgroup answers
-EVIDENCE = PLACE | {"exe", "sha256"}  # selectors for which the process itself is looked at
+PROGRAM = frozenset({"exe", "sha256"})  # and those that the executable answers
+EVIDENCE = PLACE | PROGRAM  # selectors for which the process itself is looked at
 
 
 class Action(StrEnum):

@@ -1,17 +1,12 @@
-# Which cgroup a process is in: by the id that the kernel has for its pidfd (Linux 6.13), which works without /proc and
-# is the inode of a folder; on older kernels by /proc/PID/cgroup. Version 2 alone: with it systemd keeps its units.
+# Where a cgroup is: by the id that the kernel has for it (edge/pidfds.py), which is the inode of a folder; on older
+# kernels by /proc/PID/cgroup. Version 2 alone: with it systemd keeps its units.
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import re
-import struct
 from pathlib import Path
 
-INFO = struct.Struct("QQ12I")  # struct pidfd_info: mask, cgroup id, and ids that SO_PEERCRED tells better
-PIDFD_GET_INFO = 3 << 30 | INFO.size << 16 | 0xFF << 8 | 11  # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
-PIDFD_INFO_CGROUPID = 1 << 2
 MOST = 100_000  # folders that a search looks at
 
 _paths: dict[int, str] = {}  # ids are never used twice, and a folder of version 2 cannot be renamed
@@ -21,20 +16,9 @@ class Unread(Exception):
     """The cgroup of a process cannot be told; the text says why."""
 
 
-def id_of(pidfd: int) -> int | None:
-    """The id of the process's cgroup; None where the kernel does not say it."""
-    info = bytearray(INFO.pack(PIDFD_INFO_CGROUPID, *[0] * 13))
-    try:
-        fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
-    except OSError:
-        return None
-    mask, cgroup = INFO.unpack(info)[:2]
-    return cgroup if mask & PIDFD_INFO_CGROUPID else None
-
-
-def known(cgroup: int) -> str | None:
-    """The path of a cgroup that was looked for before."""
-    return _paths.get(cgroup)
+def known(cgroup: int | None) -> str:
+    """The path of a cgroup that was looked for before; else empty."""
+    return "" if cgroup is None else _paths.get(cgroup, "")
 
 
 def path_of(cgroup: int | None, pid: int) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 import trio
 
 from brokerd.core.policy import OVERFLOW_ID, Caller
-from brokerd.edge.process import Process, is_foreign
+from brokerd.edge.pidfds import ids_of, is_foreign
+from brokerd.edge.process import Process
 
 SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77  # Linux 6.5
@@ -124,7 +125,7 @@ class SystemProcesses:
         """As if it had connected now. To be closed. Raises OSError."""
         pidfd = os.pidfd_open(pid)
         try:
-            uid, gids = await trio.to_thread.run_sync(_status, pid, limiter=_lookups)
+            uid, gids = await trio.to_thread.run_sync(_ids, pid, pidfd, limiter=_lookups)
             user, groups = await names_of(uid, gids)
             return Process(Caller(pid, uid, gids, user, groups, is_foreign(pidfd)), pidfd)
         except BaseException:
@@ -146,9 +147,15 @@ class SystemProcesses:
         return Caller(0, *known, name, groups)
 
 
-def _status(pid: int) -> tuple[int, frozenset[int]]:
-    """The effective user, as SO_PEERCRED has it, and all groups of a process."""
-    text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+def _ids(pid: int, pidfd: int) -> tuple[int, frozenset[int]]:
+    """The effective user, as SO_PEERCRED has it, and all groups of a process. Where /proc hides it, those that the user
+    has when he logs in."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except FileNotFoundError:
+        uid, gid = ids_of(pidfd)
+        name = _user(uid)
+        return uid, frozenset((gid,) if name is None else os.getgrouplist(name, gid))
     said = dict(line.partition(":")[::2] for line in text.splitlines())
     gids = said["Gid"].split()[1], *said["Groups"].split()
     return int(said["Uid"].split()[1]), frozenset(map(int, gids))

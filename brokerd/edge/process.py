@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import select
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import trio
 
-from brokerd.core.cgroup import Place, read_place
-from brokerd.core.policy import PLACE, Caller, Evidence
-from brokerd.edge import cgroups, executables
+from brokerd.core.cgroup import read_place
+from brokerd.core.policy import PLACE, PROGRAM, Caller, Evidence
+from brokerd.edge import cgroups, executables, pidfds
+from brokerd.edge.executables import Program
 
 READ_WITHIN = 5.0  # seconds for looking at a process: its executable may lie on a file system that never answers
+NOTHING = Program()
 AT_ONCE = 2  # looks at the processes of one user: he can hold up nobody else (law 13)
 _limiters: dict[int, trio.CapacityLimiter] = {}
 
@@ -25,7 +27,7 @@ class Process:
     def __init__(self, caller: Caller, pidfd: int) -> None:
         self.caller = caller
         self.pidfd = pidfd
-        self._glanced: tuple[int, Caller | None] = (0, None)  # the last cgroup, and the caller in it
+        self._glanced: tuple[tuple[str, Program], Caller] | None = None  # the last cgroup and program, and the caller
         self._end = select.poll()
         self._end.register(pidfd, select.POLLIN)
 
@@ -37,55 +39,60 @@ class Process:
 
     def glance(self, needs: frozenset[str]) -> Caller | None:
         """The caller with that evidence as it is now; None where reading it could block. Raises OSError: it is gone."""
-        if not needs <= PLACE or (cgroup := cgroups.id_of(self.pidfd)) is None:
+        if self.caller.pid <= 0:
             return None
-        if cgroup != self._glanced[0]:  # an id is one folder's for ever
-            if (path := cgroups.known(cgroup)) is None:
+        path, program = "", NOTHING
+        if not needs.isdisjoint(PLACE) and not (path := cgroups.known(pidfds.cgroup_of(self.pidfd))):
+            return None
+        if not needs.isdisjoint(PROGRAM):
+            found = executables.glance(self.caller.pid, hashed="sha256" in needs)
+            if found is None:
                 return None
-            self._glanced = cgroup, self._seen(self._placed(read_place(path)))
+            program = found
+        self._must_live()
+        if self._glanced is None or (path, program) != self._glanced[0]:
+            caller = replace(self.caller, evidence=self._evidence(path, program, {}))
+            self._glanced = (path, program), caller
         return self._glanced[1]
 
     async def look(self, needs: frozenset[str]) -> Caller:
         """The caller with that evidence as it is now. Raises OSError: it is gone."""
         evidence = Evidence(unread=dict.fromkeys(needs, f"could not be read within {READ_WITHIN:g} s"))
-        cgroup, limiter = cgroups.id_of(self.pidfd), _limiter(self.caller.uid)
+        cgroup, limiter = pidfds.cgroup_of(self.pidfd), _limiter(self.caller.uid)
         with trio.move_on_after(READ_WITHIN):
             evidence = await trio.to_thread.run_sync(self._read, cgroup, needs, limiter=limiter, abandon_on_cancel=True)
-        return self._seen(evidence)
+        self._must_live()
+        return replace(self.caller, evidence=evidence)
 
-    def _seen(self, evidence: Evidence) -> Caller:
+    def _must_live(self) -> None:
         if not self.lives():
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-        return replace(self.caller, evidence=evidence)
 
     def _read(self, cgroup: int | None, needs: frozenset[str]) -> Evidence:
         if self.caller.pid <= 0:
             return Evidence(unread=dict.fromkeys(needs, "could not be read: brokerd cannot see its pid namespace"))
-        found = Evidence()
+        path, program, unread = "", NOTHING, dict[str, str]()
         if needs & PLACE:
             try:
-                found = self._placed(read_place(cgroups.path_of(cgroup, self.caller.pid)))
+                path = cgroups.path_of(cgroup, self.caller.pid)
             except cgroups.Unread as error:
-                found = Evidence(unread=dict.fromkeys(PLACE, str(error)))
-        if wanted := needs - PLACE:
-            exe, sha256, unread = executables.read(self.caller.pid, hashed="sha256" in wanted)
-            found = replace(found, exe=exe, sha256=sha256, unread={**found.unread, **unread})
-        return found
+                unread = dict.fromkeys(PLACE, str(error))
+        if needs & PROGRAM:
+            program = executables.read(self.caller.pid, hashed="sha256" in needs)
+        return self._evidence(path, program, unread)
 
-    def _placed(self, place: Place) -> Evidence:
-        own = place.manager == self.caller.uid  # in another user's manager only root can have put it
+    def _evidence(self, path: str, program: Program, unread: Mapping[str, str]) -> Evidence:
+        """Of a cgroup's path and a program. In the user manager of somebody else only root can have put it."""
+        place = read_place(path)
         return Evidence(
-            unit=place.unit, slice=place.slice, container=place.container, user_unit=place.user_unit if own else None
+            exe=program.exe,
+            sha256=program.sha256,
+            unit=place.unit,
+            slice=place.slice,
+            user_unit=place.user_unit if place.manager == self.caller.uid else None,
+            container=place.container,
+            unread={**unread, **program.unread},
         )
-
-
-def is_foreign(pidfd: int) -> bool:
-    """Whether it lives in another pid namespace: the kernel names a number for each that it has (proc(5), fdinfo of a
-    pidfd). Raises OSError where it is gone."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines())
-    if int(fields["Pid"]) < 0:
-        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-    return int(fields["Pid"]) == 0 or len(fields["NSpid"].split()) != 1
 
 
 def _limiter(uid: int) -> trio.CapacityLimiter:

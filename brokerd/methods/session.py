@@ -29,6 +29,7 @@ class Session:
     account: Account
     notify: Notify
     caller: Caller = field(init=False)
+    known: tuple[Caller | None, frozenset[str]] = (None, frozenset())  # what it showed last, and what of that was meant
     rules: Policy | None = None
     needs: dict[str | None, frozenset[str]] = field(default_factory=dict)
     may_get: dict[str, bool] = field(default_factory=dict)
@@ -45,8 +46,9 @@ class Session:
 
     def know(self, seen: Caller, needs: frozenset[str]) -> None:
         """What the process shows now."""
-        if seen is self.caller:
+        if seen is self.known[0] and needs == self.known[1]:
             return
+        self.known = seen, needs
         caller = learned(self.caller, seen, needs)
         if caller != self.caller:
             self.caller = caller

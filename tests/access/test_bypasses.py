@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.access.fuse import disk
 from tests.access.world import (
     APP,
     DYNAMIC,
@@ -278,6 +279,42 @@ def another_program_after_the_right_one_was_served(here: World) -> str:
     assert process.shell_asks("exe") == "token"
     process.shell_becomes(here.evil)
     return process.shell_asks("exe")
+
+
+def a_hard_link_after_the_path_was_served(here: World) -> str:
+    link = here.folder / "linked"
+    link.unlink(missing_ok=True)
+    link.hardlink_to(here.portal)
+    process = here.process(APP).connect().execute(here.portal, "portal")
+    assert process.shell_asks("exe") == "token"
+    process.shell_becomes(str(link))
+    return process.shell_asks("exe")
+
+
+def other_bytes_in_the_file_that_was_served(here: World) -> str:
+    path = Path(here.portal)
+    right = path.read_bytes()
+    assert here.process(APP).connect().execute(here.portal, "portal").shell_asks("sha256") == "token"
+    here.end_processes()  # what is executed cannot be written
+    try:
+        with path.open("r+b") as file:
+            file.write(right[:-1] + bytes((right[-1] ^ 1,)))
+        return here.process(APP).connect().execute(here.portal, "portal").shell_asks("sha256")
+    finally:
+        here.end_processes()
+        path.write_bytes(right)
+
+
+def a_path_forged_by_a_mount_after_the_right_one_was_served(here: World) -> str:
+    assert here.process(APP).connect().execute(here.portal, "portal").shell_asks("exe") == "token"
+    return a_path_forged_by_a_mount_after_connecting(here)
+
+
+def the_right_bytes_from_fuse(here: World) -> str:
+    with disk(here.folder / "disk", "portal", Path(here.portal).read_bytes()) as made:
+        found = here.process(APP).connect().execute(str(made.path), "portal").shell_asks("sha256")
+        here.end_processes()
+    return found
 
 
 # -- another unit, slice, container

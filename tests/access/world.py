@@ -76,11 +76,16 @@ class Process:
 
     def shell_asks(self, grant: str) -> str:
         """The same after `execute`."""
-        self._shell_sends(request(grant))
+        self.shell_sends(request(grant))
         return self.reply()
 
+    def shell_sends(self, data: bytes) -> None:
+        """The same without waiting for the answer."""
+        escaped = "".join(f"\\{byte:03o}" for byte in data)
+        self._line(f"printf '{escaped}' >&3")
+
     def shell_watches(self, grant: str) -> None:
-        self._shell_sends(request([grant], "watch"))
+        self.shell_sends(request([grant], "watch"))
         assert self.reply(until=b"token_type") == "token"
 
     def shell_becomes(self, program: str) -> None:
@@ -120,10 +125,6 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         with self._process:
             pass
-
-    def _shell_sends(self, data: bytes) -> None:
-        escaped = "".join(f"\\{byte:03o}" for byte in data)
-        self._line(f"printf '{escaped}' >&3")
 
     def _line(self, text: str) -> None:
         assert self._process.stdin is not None

@@ -12,6 +12,7 @@ import pytest
 
 from brokerd.core.policy import Caller
 from brokerd.edge import cgroups, executables, peer
+from brokerd.edge.inodes import FUSE
 from brokerd.edge.process import Process
 
 EXE = str(Path(sys.executable).resolve())
@@ -36,7 +37,7 @@ async def test_a_file_on_fuse_or_too_long_does_not_count(myself: Process, monkey
     monkeypatch.setattr(executables, "LONGEST", 1_000)
     seen = (await myself.look(EVERYTHING)).evidence
     assert (seen.exe, seen.sha256) == (EXE, None)
-    monkeypatch.setattr(executables, "_is_fuse", lambda _file: True)
+    monkeypatch.setattr(executables, "kind", lambda _file: FUSE)
     seen = (await myself.look(EVERYTHING)).evidence
     assert (seen.exe, seen.sha256) == (None, None)
     assert "FUSE" in seen.unread["exe"]
@@ -46,6 +47,16 @@ def test_without_the_kernels_id_the_cgroup_is_read_from_proc(monkeypatch: pytest
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     path = next(line[3:] for line in lines if line.startswith("0::"))
     assert cgroups.path_of(None, os.getpid()) == path
+
+
+async def test_of_a_process_whose_number_is_not_seen_here_nothing_is_known(myself: Process) -> None:
+    place = frozenset({"slice", "container"})
+    await myself.look(place)
+    assert myself.glance(place)
+    stranger = Process(Caller(0, os.geteuid(), frozenset()), os.pidfd_open(os.getpid()))
+    assert stranger.glance(place) is None
+    assert set((await stranger.look(place)).evidence.unread) == place
+    stranger.close()
 
 
 async def test_before_linux_6_5_the_process_is_pinned_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,19 @@ async def test_it_is_ready_when_the_grants_are(tmp_path: Path, autojump_clock: M
         assert manager.status == "STATUS=1 grant fresh"
 
 
+async def test_it_is_not_ready_while_exchanges_are_under_way_and_others_end(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    clock = TestClock()
+    slow, quick = ModelProvider(clock, takes=5.0), ModelProvider(clock, takes=1.0)
+    quickly = ISSUING.replace("idp", "quick").replace("grants.app", "grants.quick")
+    both = world(tmp_path, ISSUING + quickly, provider=slow, others={"quick": quick})
+    async with both as made, served(made) as (_, manager):
+        await trio.sleep(30)
+        assert [round(at) for at in manager.times("READY=1")] == [5]
+        assert manager.status == "STATUS=2 grants fresh"
+
+
 async def test_a_provider_that_is_slow_delays_it_for_a_while_only(tmp_path: Path, autojump_clock: MockClock) -> None:
     clock = TestClock()
     provider = ModelProvider(clock, takes=50.0)

@@ -11,7 +11,7 @@ from brokerd.config import DEFAULT_CONFIG
 from brokerd.installation import DEFAULT_STATE_DIR
 
 SYSTEMD = Path(__file__).parent / "systemd"
-PROGRAM = "/opt/brokerd/bin/brokerd"  # as the units name it
+PROGRAMS = "/opt/brokerd/bin"  # as the units name it
 UNITS = ("brokerd.service", "brokerd.socket")
 COMPLETIONS = {
     "bash": "share/bash-completion/completions/brokerctl",
@@ -55,7 +55,7 @@ def files(
     """The files under the prefix. `programs`: the folder with brokerd and brokerctl; `manuals`: by name, such as
     brokerd.8; `completions`: by shell."""
     source = SYSTEMD if layout.is_system else SYSTEMD / "user"
-    found = {layout.units / name: _text(source / name).replace(PROGRAM, str(programs / "brokerd")) for name in UNITS}
+    found = {layout.units / name: _text(source / name).replace(PROGRAMS, str(programs)) for name in UNITS}
     if layout.is_system:
         for kind in ("sysusers.d", "tmpfiles.d"):
             found[layout.prefix / "lib" / kind / "brokerd.conf"] = _text(SYSTEMD / kind / "brokerd.conf")

@@ -47,7 +47,8 @@ def test_a_reload_keeps_the_process_and_a_bad_file_changes_nothing(box: Box) -> 
     pid, token = box.property("brokerd", "MainPID"), box.run(CTL, "get", "app")
     box.run("systemctl", "reload", "brokerd")
     box.run("sh", "-c", "echo '[grants.half' > /etc/brokerd/conf.d/bad.toml")
-    box.run("systemctl", "reload", "brokerd")
+    assert "failed" in box.run("systemctl", "reload", "brokerd", check=False)
+    assert "bad.toml" in box.journal()
     assert box.property("brokerd", "ActiveState") == "active"
     assert box.property("brokerd", "MainPID") == pid
     assert box.run(CTL, "get", "app") == token

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from brokerd.adding import CannotAdd, Place, files, look, name_for, register
+from brokerd.adding import CannotAdd, Place, at_server, look, name_for, register
 from brokerd.config import Configuration, load
 from brokerd.core.exchange import Request, Response
 from brokerd.core.metadata import Metadata
@@ -251,7 +251,7 @@ def test_whatever_a_server_says_is_text_in_the_file(tmp_path: Path) -> None:
     client = Client(
         odd, "client_secret_post", "device_code", Secret("test-only-secret"), None, Secret("test-only-token")
     )
-    texts = files(place(), client, "odd.name", ['r"', "w"], tmp_path, None)
+    texts = at_server(place(), client, "odd.name", ['r"', "w"], None).files(tmp_path)
     assert [path.name for path in texts] == ["odd.name.client_secret", "odd.name.registration", "odd.name.toml"]
     drop_in = list(texts)[-1]
     assert "test-only" not in texts[drop_in]

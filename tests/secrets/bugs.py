@@ -19,7 +19,7 @@ REGISTRIES: list[metrics.Metrics] = []
 
 def arm() -> None:
     """By a bug fail the first exchanges of every grant, the first refresh, the first connection, and every login."""
-    send, take, answer = Provider._send, Exchanger._credentials, Methods.answer
+    send, take, answer = Provider._send, Exchanger.read_credentials, Methods.answer
     learn, made = server.Peer.learn_names, metrics.Metrics.__init__
     met: set[object] = set()
 
@@ -62,7 +62,7 @@ def arm() -> None:
         made(self)
         REGISTRIES.append(self)
 
-    Provider._send, Exchanger._credentials, Methods.answer = send_, credentials_, answer_  # type: ignore[method-assign]
+    Provider._send, Exchanger.read_credentials, Methods.answer = send_, credentials_, answer_  # type: ignore[method-assign]
     Logins._log_in, server.Peer.learn_names = log_in_, learn_  # type: ignore[method-assign]
     metrics.Metrics.__init__ = made_  # type: ignore[method-assign]
 

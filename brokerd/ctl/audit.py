@@ -151,7 +151,6 @@ def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
     """How many lines each series has, and all that is wrong. Raises Failed."""
     from contextlib import suppress
 
-    from brokerd.core.chain import Head
     from brokerd.core.chain import verify as verified
     from brokerd.edge.audit_file import SERIES
     from brokerd.edge.sealed import look
@@ -167,8 +166,7 @@ def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
     lines: dict[str, int] = {}
     findings: list[Any] = []
     for name in SERIES:
-        head = memory.heads.get(name, Head())
-        lines[name], found = verified(contents(name), name, memory.key, head)
+        lines[name], found = verified(contents(name), name, memory.key, memory.head(name))
         findings += found
     return lines, findings
 

@@ -61,9 +61,9 @@ class Trail:
 
     def unlock(self, memory: Memory) -> None:
         """Seal from now on, with what was written while there was no key."""
-        self._key, self._remembered = memory.key, dict(memory.heads)
+        self._key, self._remembered = memory.key, dict(memory.heads or {})
         for name, series in self._series.items():
-            series.unlock(memory.key, memory.heads.get(name, Head()))
+            series.unlock(memory.key, memory.head(name))
         self._wake.set()
 
     async def lock(self) -> None:

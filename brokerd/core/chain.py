@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -207,12 +208,17 @@ class Check:
 def verify(
     files: Iterable[tuple[int, str, bytes]], series: str, key: bytes, known: Head | None
 ) -> tuple[int, Sequence[Finding]]:
-    """How many lines there are, and everything that is wrong with a series: number, name and content of its files."""
+    """How many lines there are, and what is wrong with a series: number, name and content of its files. After so many
+    findings it is not read on."""
     check = Check(series, key, known)
-    findings: list[Finding] = []
-    for number, name, content in files:
-        findings += check.file(number, name, content)
-    return check.lines, [*findings, *check.end()][:FINDINGS]
+
+    def everything() -> Iterator[Finding]:
+        for number, name, content in files:
+            yield from check.file(number, name, content)
+        yield from check.end()
+
+    findings = list(islice(everything(), FINDINGS))
+    return check.lines, findings
 
 
 def _range(what: str, first: int, last: int) -> str:

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brokerd.core.chain import (
+    FINDINGS,
     GENESIS,
     LONGEST,
     MOST,
@@ -174,6 +176,14 @@ def test_whatever_is_said_becomes_a_line_that_verifies(entry: dict[str, object])
 @given(st.binary(max_size=200))
 def test_verifying_ends_whatever_lies_there(content: bytes) -> None:
     findings([(1, "audit-1", content)], Head())
+
+
+def test_what_is_nothing_but_wrong_is_not_read_to_its_end() -> None:
+    def contents() -> Iterator[tuple[int, str, bytes]]:
+        yield 1, "audit-0001.jsonl", b"\n" * 1_000
+        pytest.fail("it was read on")
+
+    assert len(verify(contents(), "audit", KEY, Head())[1]) == FINDINGS
 
 
 def test_a_mark_is_the_same_for_the_same_token_and_another_under_another_key() -> None:

@@ -193,7 +193,7 @@ def _entries(folder: Path, places: dict[str, tuple[int, int]]) -> Iterator[Mappi
 def _in_form(entry: dict[str, Any]) -> dict[str, Any]:
     """Whatever somebody else wrote into the log, it is shown."""
     time = entry.get("time")
-    if type(time) not in (int, float) or not 0 <= time < LATEST:
+    if not isinstance(time, int | float) or not 0 <= time < LATEST:
         entry["time"] = 0
     if type(entry.get("who", {})) is not dict:
         entry["who"] = {"user": entry["who"]}

@@ -144,6 +144,8 @@ class Check:
             self._first = number
         elif number != self._head.file + 1:
             yield Finding(name, 0, f"missing before it: {_range('file', self._head.file + 1, number - 1)}")
+        if not content:  # of the oldest file nothing else would tell: what came before the next is expected to be gone
+            yield Finding(name, 0, "it is empty: its lines were removed, or brokerd ended while it began it")
         for self._line, line in enumerate(lines, 1):
             fields = read(line)
             if fields is None:

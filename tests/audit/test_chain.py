@@ -137,6 +137,15 @@ def test_files_that_are_missing_are_found_but_not_those_that_made_room() -> None
     assert "missing: file number 3" in str(findings([files[3], (5, "audit-5", line + sealed)], after))
 
 
+def test_a_file_that_was_emptied_is_found_also_where_it_is_the_oldest() -> None:
+    files, head = written(1, 1, 1, 1, 1, 1, 1, 1)
+    for emptied in ({1}, {2}, {1, 2, 3}):
+        cut = [(n, name, b"" if n in emptied else content) for n, name, content in files]
+        for there in (cut, cut[1:]):
+            empty = [finding.file for finding in findings(there, head) if "it is empty" in finding.words]
+            assert empty == [name for n, name, _ in there if n in emptied]
+
+
 def test_the_store_may_remember_less_than_there_is() -> None:
     files, _ = written(2, 2)
     lines = files[0][2].splitlines()

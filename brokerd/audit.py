@@ -11,6 +11,7 @@ from weakref import ref
 
 import structlog
 
+from brokerd.core.chain import LONGEST
 from brokerd.core.failure import Failure
 from brokerd.core.policy import Caller
 from brokerd.core.record import AccessToken
@@ -100,8 +101,8 @@ class Audit:
 
     def _failed(self, method: str, grant: str | None, caller: Caller, outcome: str, reason: str) -> None:
         self._log.debug("request failed", method=method, grant=grant, uid=caller.uid, outcome=outcome, reason=reason)
-        entry = {"event": method, "outcome": outcome, "grant": grant, "reason": reason}
-        self._note("audit", entry, caller)
+        about = None if grant is None else grant[:LONGEST]  # while it is locked, whatever he calls one
+        self._note("audit", {"event": method, "outcome": outcome, "grant": about, "reason": reason}, caller)
 
     def denied(self, method: str, grant: str, caller: Caller, reason: str) -> None:
         self._log.warning(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -30,10 +31,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is remembered of the log elsewhere: its key, and the head of each series as it was last told."""
+    """What is remembered of the log elsewhere: its key, and the head of each series as it was last told; None: that was
+    taken away or changed."""
 
     key: bytes
-    heads: Mapping[str, Head]
+    heads: Mapping[str, Head] | None
+
+    def head(self, series: str) -> Head | None:
+        return None if self.heads is None else self.heads.get(series, Head())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +127,10 @@ def _bounded(value: object) -> object:
 class Check:
     """What is wrong with one series: give it the files, oldest first, then ask how it ends."""
 
-    def __init__(self, series: str, key: bytes, known: Head) -> None:
+    def __init__(self, series: str, key: bytes, known: Head | None) -> None:
         """`known`: the head that the store remembers."""
-        self._series, self._key, self._known = series, key, known
+        self._series, self._key, self._known = series, key, known or Head()
+        self._is_forgotten = known is None
         self._head = Head()
         self._first: int | None = None  # the number of the oldest file that is there
         self._line = 0
@@ -138,6 +144,8 @@ class Check:
             self._first = number
         elif number != self._head.file + 1:
             yield Finding(name, 0, f"missing before it: {_range('file', self._head.file + 1, number - 1)}")
+        if not content:  # of the oldest file nothing else would tell: what came before the next is expected to be gone
+            yield Finding(name, 0, "it is empty: its lines were removed, or brokerd ended while it began it")
         for self._line, line in enumerate(lines, 1):
             fields = read(line)
             if fields is None:
@@ -156,6 +164,8 @@ class Check:
     def end(self) -> Iterator[Finding]:
         """What is wrong with the series as a whole."""
         head, known, name = self._head, self._known, f"{self._series}-*"
+        if self._is_forgotten:
+            yield Finding(name, 0, "what the store remembers of it was removed or changed: the end may have been cut")
         if head.seq < known.seq:
             words = f"the end was cut: the store remembers line number {known.seq}, the log ends with {head.seq}"
             yield Finding(name, 0, words)
@@ -198,14 +208,19 @@ class Check:
 
 
 def verify(
-    files: Iterable[tuple[int, str, bytes]], series: str, key: bytes, known: Head
+    files: Iterable[tuple[int, str, bytes]], series: str, key: bytes, known: Head | None
 ) -> tuple[int, Sequence[Finding]]:
-    """How many lines there are, and everything that is wrong with a series: number, name and content of its files."""
+    """How many lines there are, and what is wrong with a series: number, name and content of its files. After so many
+    findings it is not read on."""
     check = Check(series, key, known)
-    findings: list[Finding] = []
-    for number, name, content in files:
-        findings += check.file(number, name, content)
-    return check.lines, [*findings, *check.end()][:FINDINGS]
+
+    def everything() -> Iterator[Finding]:
+        for number, name, content in files:
+            yield from check.file(number, name, content)
+        yield from check.end()
+
+    findings = list(islice(everything(), FINDINGS))
+    return check.lines, findings
 
 
 def _range(what: str, first: int, last: int) -> str:

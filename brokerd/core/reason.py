@@ -28,7 +28,7 @@ def reason(text: str, secrets: Iterable[Secret] = ()) -> str:
         # A secret that begins so near the end that it may be cut off there could not be recognised.
         certain = len(text) - len(forms[0]) if is_cut else len(text)
         text = _masked(text, re.compile("|".join(map(re.escape, forms))), max(0, certain))
-    text = TOKEN_LIKE.sub(MASK, text)
+    text = TOKEN_LIKE.sub(MASK, text).replace(";", ",")  # in brokerd's words the remedy stands behind one
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

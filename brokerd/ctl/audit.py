@@ -15,6 +15,7 @@ FOUND = 1  # the exit code where something is wrong
 ATTEMPTS, PAUSE = 5, 0.5  # a log that is written meanwhile is read again so often, after so many seconds
 LOOK = 0.5  # seconds between looks with --follow
 NOT_SHOWN = {"seal", "file begins"}
+LATEST = 1e11  # Unix seconds; what is later is no time
 FIRST = ("time", "event", "grant", "outcome", "who", "reason", "count")  # have their place in a line for people
 CHAIN = {"seq", "prev", "first", "last"}  # are shown with --json alone
 
@@ -151,7 +152,6 @@ def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
     """How many lines each series has, and all that is wrong. Raises Failed."""
     from contextlib import suppress
 
-    from brokerd.core.chain import Head
     from brokerd.core.chain import verify as verified
     from brokerd.edge.audit_file import SERIES
     from brokerd.edge.sealed import look
@@ -167,8 +167,7 @@ def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
     lines: dict[str, int] = {}
     findings: list[Any] = []
     for name in SERIES:
-        head = memory.heads.get(name, Head())
-        lines[name], found = verified(contents(name), name, memory.key, head)
+        lines[name], found = verified(contents(name), name, memory.key, memory.head(name))
         findings += found
     return lines, findings
 
@@ -187,12 +186,22 @@ def _entries(folder: Path, places: dict[str, tuple[int, int]]) -> Iterator[Mappi
             places[name] = (number, (offset if number == file else 0) + len(whole) + bool(whole))
         for line in whole.split(b"\n"):
             entry = read(line)
-            if entry is not None and entry.get("event") not in NOT_SHOWN:
-                yield entry
+            if entry is not None and str(entry.get("event")) not in NOT_SHOWN:
+                yield _in_form(entry)
+
+
+def _in_form(entry: dict[str, Any]) -> dict[str, Any]:
+    """Whatever somebody else wrote into the log, it is shown."""
+    time = entry.get("time")
+    if not isinstance(time, int | float) or not 0 <= time < LATEST:
+        entry["time"] = 0
+    if type(entry.get("who", {})) is not dict:
+        entry["who"] = {"user": entry["who"]}
+    return entry
 
 
 def _time(entry: Mapping[str, Any]) -> tuple[float, int]:
-    return float(entry.get("time") or 0), entry["seq"]
+    return entry["time"], entry["seq"]
 
 
 def _is_wanted(entry: Mapping[str, Any], arguments: Namespace) -> bool:
@@ -205,15 +214,30 @@ def _words(entry: Mapping[str, Any]) -> str:
     """An entry as a line for people: when, what, about which grant, how it ended, who, and the rest."""
     from datetime import datetime
 
-    at = datetime.fromtimestamp(entry.get("time", 0)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    at = datetime.fromtimestamp(entry["time"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     who = dict(entry.get("who", {}))
-    name, pid = who.pop("user", None) or f"uid {who.get('uid')}", who.pop("pid", None)
-    person = f"by {name}{f' (pid {pid})' if pid else ''}" if who else ""
+    user, pid = who.pop("user", None), who.pop("pid", None)
+    name = _word(user) if user else f"uid {who.get('uid')}"
+    person = f"by {name}{f' (pid {pid})' if pid else ''}" if entry.get("who") else ""
     count = f"{entry['count']} times" if "count" in entry else ""
     rest = {**entry, **_flat({key: who[key] for key in who if key not in ("uid", "gids", "groups")})}
-    others = [f"{key}={value}" for key, value in rest.items() if key not in FIRST and key not in CHAIN]
-    words = (at, entry.get("event"), entry.get("grant"), entry.get("outcome"), count, person, entry.get("reason"))
-    return "  ".join(str(word) for word in (*words, *others) if word)
+    others = [f"{key}={_word(value)}" for key, value in rest.items() if key not in FIRST and key not in CHAIN]
+    grant, outcome, reason = (_word(entry[name]) if name in entry else "" for name in ("grant", "outcome", "reason"))
+    return "  ".join(
+        word for word in (at, str(entry.get("event")), grant, outcome, count, person, reason, *others) if word
+    )
+
+
+def _word(value: object) -> str:
+    """In quotes where it could look like anything else in the line: names and paths are the callers' own."""
+    from json import dumps
+
+    text = str(value)
+    return (
+        text
+        if text and all("!" <= each <= "~" and each not in '"=\\' for each in text)
+        else dumps(text, ensure_ascii=False)
+    )
 
 
 def _flat(table: Mapping[str, Any]) -> dict[str, Any]:

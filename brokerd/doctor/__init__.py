@@ -2,6 +2,7 @@
 # nothing, sends no credential, and needs neither a daemon nor root: what it could not see it says.
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 
 import trio
@@ -59,6 +60,11 @@ async def _look(scene: Scene, name: str, check: Callable[[Scene], Iterable[Findi
         found = [unseen(name, str(error.filename or name))]
     except trio.TooSlowError:
         found = [late(name)]
+    except OSError as error:  # whatever somebody put where something else belongs
+        words = f"{error.filename or name}: {error.strerror or error}"
+        found = [
+            problem(name, words, f"ls -ld {shlex.quote(str(error.filename))}" if error.filename else "dmesg | tail")
+        ]
     for finding in found:
         tell(finding)
 

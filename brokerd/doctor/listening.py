@@ -57,10 +57,13 @@ def _behind(scene: Scene) -> Iterator[Finding]:
         with Broker(scene.socket, timeout=ANSWERS_WITHIN - WAIT) as broker:
             version = broker.call("hello")["server"]
             daemon = broker.call("status", grants=[])["daemon"]
+        found = list(of_daemon(version, daemon, scene))
     except BrokerError as error:
         yield problem(BEHIND, f"it does not answer: {error.message}", f"{scene.journal} -n 20")
         return
-    found = list(of_daemon(version, daemon, scene))
+    except (KeyError, TypeError, AttributeError):
+        yield problem(BEHIND, "it answers, but not as brokerd does", f"ss -xlp src {scene.socket}")
+        return
     yield from found or [ok(BEHIND, f"brokerd {version} answers")]
 
 
@@ -73,8 +76,8 @@ def of_daemon(version: str, daemon: dict[str, Any], scene: Scene) -> Iterator[Fi
         yield problem(BEHIND, "the keys are locked, and nothing is served", "brokerctl unlock")
     if daemon["store"]:
         yield told(BEHIND, daemon["store"].replace(" until: ", "; "), f"df -h {scene.state}; dmesg | tail")
-    if daemon["audit"]:
-        yield told(BEHIND, f"the audit log cannot be written: {daemon['audit']}", f"df -h {scene.state}; dmesg | tail")
+    if audit := daemon.get("audit"):  # an older brokerd has none
+        yield told(BEHIND, f"the audit log cannot be written: {audit}", f"df -h {scene.state}; dmesg | tail")
 
 
 def _refused(path: Path, *, knock: bool) -> int:

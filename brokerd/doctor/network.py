@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from shlex import quote
 
 import trio
 
@@ -156,7 +157,7 @@ def proxy(scene: Scene) -> Iterator[Finding]:
 
 def of_answer(response: Response, url: str) -> Finding:
     """Whatever it says to a GET without credentials, it speaks HTTP: most say 405, many 404 or 401. Pure."""
-    status = response.status
+    status, url = response.status, quote(url)  # its issuer may have named it
     if status >= 500:
         return warning("endpoint", f"{url} answers {status}: the provider has a fault", f"curl -v {url}")
     if 300 <= status < 400:
@@ -192,13 +193,14 @@ def _in_the_way(stage: Stage, reason: str, origin: Origin, way: Proxy | None) ->
         case Stage.FILES:
             return told("proxy" if "roxy" in reason else "tls", reason, look)
         case Stage.LOOKUP:
-            return told("dns", reason, f"getent ahosts {near.host}; resolvectl status")
+            return told("dns", reason, f"getent ahosts {quote(near.host)}; resolvectl status")
         case Stage.HANDSHAKE:
-            peer = f"openssl s_client -connect {origin.endpoint} -servername {origin.endpoint.host} </dev/null"
+            at, host = quote(str(origin.endpoint)), quote(origin.endpoint.host)
+            peer = f"openssl s_client -connect {at} -servername {host} </dev/null"
             return told("tls", reason, peer)
         case _:
             return told("connection", reason, look)
 
 
 def _bare(origin: Origin) -> str:
-    return f"{'https' if origin.secure else 'http'}://{origin.host_header}/"
+    return quote(f"{'https' if origin.secure else 'http'}://{origin.host_header}/")

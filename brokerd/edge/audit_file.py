@@ -30,15 +30,15 @@ class Series:
         self._folder, self._name = folder, name
         self._key: bytes | None = None
         self._unsealed = True  # maybe: lines that were written without the key
-        self._remembered = Head()  # by the store, and not yet looked for in the files
+        self._remembered: Head | None = Head()  # by the store, and not yet looked for in the files
         self._limit = most // FILES
         self._folder_place: Place | None = None
         self._left: tuple[Place, int] | None = None  # the newest file and its size, as the last group left them
         self._descriptor, self._size = -1, 0
         self._next, self._buffer, self._taken = Head(), bytearray(), 0
 
-    def unlock(self, key: bytes, known: Head) -> None:
-        """`known`: the head that the store remembers."""
+    def unlock(self, key: bytes, known: Head | None) -> None:
+        """`known`: the head that the store remembers; None: it has forgotten, and the end may have been cut."""
         self._key, self._remembered, self._left, self._unsealed = key, known, None, True
 
     def lock(self) -> None:
@@ -120,15 +120,20 @@ class Series:
         while files and not _whole(files[-1][1], notes, now):
             files.pop()[1].unlink()
         found, remembered = _end(*files[-1]) if files else Head(), self._remembered
-        known = max(self.head, remembered, key=lambda head: head.seq)
+        known = max(self.head, remembered or Head(), key=lambda head: head.seq)
         self._next = found
         if found.seq < known.seq or (found.seq == known.seq and found.hash != known.hash):
             self._next = replace(known, file=max(found.file, known.file))
-        elif not _has(files, remembered):
+        elif remembered is None or not _has(files, remembered):
             self._next = replace(found, seq=found.seq + 1)  # the gap stays, for who verifies later
         if self._next != found:
-            words = "the audit log was cut or changed"
-            notes.append({"time": now, "event": words, "found": found.seq, "remembered": remembered.seq or known.seq})
+            words, seq = "the audit log was cut or changed", remembered.seq if remembered else None
+            if remembered is None:
+                words = "the store has forgotten how far the audit log went: it may have been cut"
+            notes.append({"time": now, "event": words, "found": found.seq, "remembered": seq or known.seq or None})
+        if files and found.hash != self.head.hash and (open_lines := _unsealed(files[-1][1])):
+            words = "lines without a seal were there: brokerd was killed, or locked, or somebody else wrote them"
+            notes.append({"time": now, "event": words, "lines": open_lines, "up_to": found.seq})
         if files and files[-1][0] == self._next.file:
             self._append_to(self._next.file)
         else:
@@ -196,6 +201,15 @@ def _end(number: int, path: Path) -> Head:
     first, last = chain.read(lines[0]) or {}, chain.read(lines[-1]) or {}
     oldest = first.get("oldest")
     return Head(last.get("seq", 0), chain.digest(lines[-1]), number, oldest if type(oldest) is int else 1)
+
+
+def _unsealed(path: Path) -> int:
+    """How many lines stand after the last seal."""
+    lines = path.read_bytes().rstrip(b"\n").split(b"\n")
+    seals = (
+        number for number, line in enumerate(reversed(lines)) if (chain.read(line) or {}).get("event") == chain.SEAL
+    )
+    return next(seals, len(lines))
 
 
 def _has(files: list[tuple[int, Path]], head: Head) -> bool:

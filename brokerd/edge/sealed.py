@@ -45,8 +45,8 @@ def all_sealed(database: Database) -> list[bytes]:
 
 
 def audit_memory(meta: Callable[[str], str | None], unseal: Unseal, store: str) -> Memory | None:
-    """None: there is no key that could be opened, and nothing can be said of the log. Heads that cannot be opened are
-    as good as none. Raises StoreUnavailable where the keys are locked."""
+    """None: there is no key that could be opened, and nothing can be said of the log. Raises StoreUnavailable where the
+    keys are locked."""
     try:
         key = _opened(meta(AUDIT_KEY), AUDIT_KEY, unseal, store)
     except EnvelopeError:
@@ -55,7 +55,7 @@ def audit_memory(meta: Callable[[str], str | None], unseal: Unseal, store: str) 
         plain = _opened(meta(AUDIT_HEADS), AUDIT_HEADS, unseal, store)
         return Memory(key, msgspec.msgpack.decode(plain, type=dict[str, Head]))
     except (EnvelopeError, msgspec.DecodeError):
-        return Memory(key, {})
+        return Memory(key, None)
 
 
 def passphrase_of(folder: Path) -> str:

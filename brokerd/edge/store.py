@@ -247,6 +247,7 @@ class Store:
             if found is None:
                 found = Memory(self._entropy.bytes(KEY_BYTES), {})
                 put_sealed(database, self._keys, AUDIT_KEY, found.key)
+                put_sealed(database, self._keys, AUDIT_HEADS, msgspec.msgpack.encode({}))
             return found
 
         return await self._do(work)

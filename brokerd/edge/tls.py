@@ -206,7 +206,7 @@ def _from_certificate(code: int, host: str, der: bytes, now: float) -> str | Non
         return None
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     known = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
-    shown = ", ".join(ascii(name)[1:-1][:SHOWN_LENGTH] for name in known[:SHOWN_NAMES])
+    shown = ", ".join(ascii(name)[1:-1][:SHOWN_LENGTH] for name in known[:SHOWN_NAMES]).replace(";", ",")
     more = ", …" if len(known) > SHOWN_NAMES else ""
     return f"the certificate is for {shown}{more}, not {host}"
 

@@ -20,9 +20,11 @@ AGAIN = 2.0  # seconds between attempts while the disk does not take it
 REMEMBERED = 10.0  # seconds between writes of the heads to the store, at least
 WAITING = 20_000  # entries of a series that wait for a disk; what is more is counted and lost
 SHARE = {"audit": 3 / 4, "denied": 1 / 4}  # of the room
-# Different entries of one user within a minute that have a line each; those beyond it have one together, without these.
+# Different entries of one user within a minute that have a line each. Those beyond it share lines that say nothing but
+# this; and those beyond twice as many, nothing that he could make up, or he would push out what others have done.
 LINES = {"audit": 256, "denied": 64}
-VARIOUS = {"audit": {"who"}, "denied": {"who", "grant", "reason"}}
+BARE = frozenset({"event", "outcome"})
+SHARED = {"audit": BARE | {"grant", "provider", "operation", "token"}, "denied": BARE}
 _thread = trio.CapacityLimiter(1)
 
 
@@ -59,9 +61,9 @@ class Trail:
 
     def unlock(self, memory: Memory) -> None:
         """Seal from now on, with what was written while there was no key."""
-        self._key, self._remembered = memory.key, dict(memory.heads)
+        self._key, self._remembered = memory.key, dict(memory.heads or {})
         for name, series in self._series.items():
-            series.unlock(memory.key, memory.heads.get(name, Head()))
+            series.unlock(memory.key, memory.head(name))
         self._wake.set()
 
     async def lock(self) -> None:
@@ -83,10 +85,11 @@ class Trail:
         now, key = time.time(), repr(entry)
         if (counted := self._tally.again(key, now)) is not None:
             return counted
-        if who is not None and self._tally.different((series, who)) >= LINES[series]:
-            entry = {name: value for name, value in entry.items() if name not in VARIOUS[series]}
+        times = self._tally.different((series, who)) // LINES[series] if who is not None else 0
+        for said in (SHARED[series], BARE)[:times]:
+            entry = {name: value for name, value in entry.items() if name in said}
             entry |= {"who": {"uid": who}, "various": True}
-            key = repr(entry)
+            key, more = repr(entry), None
             if (counted := self._tally.again(key, now)) is not None:
                 return counted
         entry = {"time": round(now, 3), **entry, **(more() if more else {})}

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brokerd.core.chain import (
+    FINDINGS,
     GENESIS,
     LONGEST,
     MOST,
@@ -135,6 +137,15 @@ def test_files_that_are_missing_are_found_but_not_those_that_made_room() -> None
     assert "missing: file number 3" in str(findings([files[3], (5, "audit-5", line + sealed)], after))
 
 
+def test_a_file_that_was_emptied_is_found_also_where_it_is_the_oldest() -> None:
+    files, head = written(1, 1, 1, 1, 1, 1, 1, 1)
+    for emptied in ({1}, {2}, {1, 2, 3}):
+        cut = [(n, name, b"" if n in emptied else content) for n, name, content in files]
+        for there in (cut, cut[1:]):
+            empty = [finding.file for finding in findings(there, head) if "it is empty" in finding.words]
+            assert empty == [name for n, name, _ in there if n in emptied]
+
+
 def test_the_store_may_remember_less_than_there_is() -> None:
     files, _ = written(2, 2)
     lines = files[0][2].splitlines()
@@ -174,6 +185,14 @@ def test_whatever_is_said_becomes_a_line_that_verifies(entry: dict[str, object])
 @given(st.binary(max_size=200))
 def test_verifying_ends_whatever_lies_there(content: bytes) -> None:
     findings([(1, "audit-1", content)], Head())
+
+
+def test_what_is_nothing_but_wrong_is_not_read_to_its_end() -> None:
+    def contents() -> Iterator[tuple[int, str, bytes]]:
+        yield 1, "audit-0001.jsonl", b"\n" * 1_000
+        pytest.fail("it was read on")
+
+    assert len(verify(contents(), "audit", KEY, Head())[1]) == FINDINGS
 
 
 def test_a_mark_is_the_same_for_the_same_token_and_another_under_another_key() -> None:

@@ -1,7 +1,9 @@
 # The real daemon's audit log: what leaves a line, what is in it and what never is, kill -9, floods, and a cut.
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from collections.abc import Iterable
 
 from tests.audit.logs import brokerctl, files, lines, written
@@ -120,6 +122,10 @@ async def test_a_cut_is_noticed_at_the_start_and_by_verify(brokerd: Brokerd, ser
     code, said = brokerctl(brokerd, "verify")
     assert code == 1
     assert f"missing before it: lines number {seals[0] + 1} to {len(whole)}" in said
+    assert await brokerd.stop() == 0
+    with contextlib.closing(sqlite3.connect(brokerd.state / "brokerd.db")) as database, database:
+        database.execute("DELETE FROM meta WHERE key = 'audit_heads'")
+    assert "what the store remembers of it was removed" in brokerctl(brokerd, "verify")[1]
 
 
 async def test_what_is_renewed_by_itself_is_told_and_a_log_that_is_off_is_none(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from brokerd.core import chain
 from brokerd.core.chain import Finding, Head, verify
 from brokerd.edge.audit_file import FILES, Entry, Series, numbered
 
@@ -30,17 +31,17 @@ def entries(*names: str) -> list[Entry]:
     return [{"time": 1.0, "event": name, "who": WHO} for name in names]
 
 
-def findings(folder: Path, head: Head) -> list[Finding]:
+def findings(folder: Path, head: Head | None) -> list[Finding]:
     files = [(number, path.name, path.read_bytes()) for number, path in numbered(folder / "audit", "audit")]
     return list(verify(files, "audit", KEY, head)[1])
 
 
+def file_lines(folder: Path) -> list[bytes]:
+    return [line for _, path in numbered(folder / "audit", "audit") for line in path.read_bytes().splitlines()]
+
+
 def events(folder: Path) -> list[str]:
-    return [
-        json.loads(line)["event"]
-        for _, path in numbered(folder / "audit", "audit")
-        for line in path.read_bytes().splitlines()
-    ]
+    return [json.loads(line)["event"] for line in file_lines(folder)]
 
 
 def test_a_group_is_on_the_disk_and_sealed_and_nobody_else_may_read_it(tmp_path: Path) -> None:
@@ -145,7 +146,8 @@ def test_without_a_key_lines_go_on_and_the_next_seal_names_them(tmp_path: Path) 
     series.write(entries("started locked"), 4.0)
     series.unlock(KEY, remembered)
     series.write(entries("unlocked"), 5.0)
-    assert events(tmp_path) == ["file begins", "one", "seal", "locked", "started locked", "unlocked", "seal"]
+    (doubt,) = (event for event in events(tmp_path) if "without a seal" in event)  # who started had not written them
+    assert events(tmp_path) == ["file begins", "one", "seal", "locked", doubt, "started locked", "unlocked", "seal"]
     assert findings(tmp_path, series.head) == []
 
 
@@ -182,6 +184,35 @@ def test_a_folder_that_is_another_is_not_written_into(tmp_path: Path) -> None:
     series.write(group, 4.0)
     assert events(tmp_path) == ["file begins", "one", "seal", "two", "seal"]
     assert findings(tmp_path, series.head) == []
+
+
+def test_lines_that_somebody_else_appended_are_not_sealed_in_silence(tmp_path: Path) -> None:
+    series = made(tmp_path)
+    series.write(entries("one"), 2.0)
+    for before in (series, made(tmp_path, series.head)):  # while brokerd runs, and before it starts
+        with (tmp_path / "audit" / "audit-0001.jsonl").open("ab") as file:
+            file.write(chain.link({"time": 3.0, "event": "forged"}, series.head)[0])
+        before.write(entries("two"), 4.0)
+        *_, forged, doubt, _two, _seal = map(json.loads, file_lines(tmp_path))
+        assert (forged["event"], doubt["lines"], doubt["up_to"]) == ("forged", 1, forged["seq"])
+        assert "without a seal" in doubt["event"]
+        series = before
+
+
+def test_a_store_that_was_made_to_forget_the_end_is_no_proof_that_there_was_none(tmp_path: Path) -> None:
+    series = made(tmp_path)
+    series.write(entries("one"), 2.0)
+    series.write(entries("hidden"), 3.0)
+    path = tmp_path / "audit" / "audit-0001.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))  # up to the first seal
+    assert "what the store remembers" in str(findings(tmp_path, None))
+    series = Series(tmp_path / "audit", "audit", MOST)
+    series.unlock(KEY, None)
+    series.write(entries("two"), 4.0)
+    assert any("has forgotten" in event for event in events(tmp_path))
+    assert "missing before it" in str(findings(tmp_path, series.head))
+    series.write(entries("three"), 5.0)
+    assert sum("has forgotten" in event for event in events(tmp_path)) == 1
 
 
 def test_what_a_failing_disk_took_in_part_is_written_again_once(

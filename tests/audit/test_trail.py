@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 
 from brokerd.audit import Audit, acting
 from brokerd.core.chain import Head, Memory
+from brokerd.core.failure import Code, Failure
 from brokerd.core.moment import Moment
 from brokerd.core.policy import Caller
 from brokerd.core.ports import StoreUnavailable
@@ -144,3 +146,21 @@ async def test_what_no_disk_takes_waits_and_what_is_too_much_is_counted(tmp_path
     assert (trail.trouble, trail.since, len(changes)) == (None, None, 2)
     assert [each["event"] for each in lines(tmp_path)][:10] == [f"event {number}" for number in range(10)]
     assert sum(each.get("count", 0) for each in lines(tmp_path)) == 5
+
+
+async def test_whatever_a_caller_makes_up_he_has_so_many_lines_a_minute(tmp_path: Path) -> None:
+    trail = made(tmp_path)
+    audit = Audit(trail=trail)
+    for number in range(4 * LINES["audit"]):  # as min_ttl and the names of variants can be anything
+        with suppress(Failure), audit.asked("get", "app", PORTAL):
+            raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most 1800 s, found {number}")
+    audit.fetched("app", PORTAL, token("test-only-1"), {}, lambda *_: "rule 1")
+    for number in range(4 * LINES["audit"]):  # as the names of grants can be while it is locked
+        with suppress(Failure), audit.asked("get", f"made-up-{number}", PORTAL):
+            raise Failure(Code.UNAVAILABLE, "brokerd is locked")
+    await trail.write()
+    found = lines(tmp_path)
+    assert len(found) <= 2 * LINES["audit"] + 2
+    assert [each["grant"] for each in found if each["outcome"] == "served"] == ["app"]
+    assert found[LINES["audit"]]["various"]
+    assert {each["who"]["uid"] for each in found} == {PORTAL.uid}

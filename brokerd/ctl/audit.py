@@ -144,7 +144,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int, Path]]:
         try:
             yield from ((name, number, path) for number, path in numbered(folder / FOLDER, name))
         except (FileNotFoundError, NotADirectoryError):
-            words = f"there is no audit log in {plain(str(folder))}; name the configuration with --config FILE"
+            words = f"there is no audit log in {plain(str(folder))}; where brokerd has run: --config FILE"
             raise Failed(words) from None
 
 

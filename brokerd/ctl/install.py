@@ -199,9 +199,14 @@ class Setup:
         return [path for path in (layout.config.parent, layout.state, *sealed, *runtime) if path.exists()]
 
     def _keep(self) -> None:
+        import sysconfig
+        from pathlib import Path
+
         user = ["the user brokerd"] if self.layout.is_system and _uid() is not None else []
         if kept := [*(plain(str(path)) for path in self._left()), *user]:
-            write(f"kept: {', '.join(kept)}; to delete them: brokerctl uninstall --purge")
+            program = Path(sysconfig.get_path("scripts"), "brokerctl")  # no link leads to it any more
+            whose = "--system" if self.layout.is_system else "--user"
+            write(f"kept: {', '.join(kept)}; to delete them: {plain(str(program))} uninstall {whose} --purge")
 
     def _purge(self) -> None:
         import shutil

@@ -6,7 +6,7 @@ import sys
 from argparse import PARSER, ArgumentParser, HelpFormatter
 
 from brokerd.ctl import beginnings
-from brokerd.ctl.beginnings import CONFIG, DEFAULT_CONFIG
+from brokerd.ctl.beginnings import DEFAULT_CONFIG
 from brokerd.ctl.terminal import Failed, plain
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
+OWN_CONFIG = f"brokerd's configuration (your own, if there is one, else {DEFAULT_CONFIG})"
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "fish")
@@ -243,7 +244,7 @@ def _watch(parser: ArgumentParser) -> None:
 
 
 def _doctor(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=CONFIG)
+    parser.add_argument("--config", metavar="FILE", help=OWN_CONFIG)
     parser.add_argument("--offline", action="store_true", help="ask no provider anything")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
 
@@ -309,7 +310,7 @@ def _try(parser: ArgumentParser) -> None:
 
 def _audit(parser: ArgumentParser) -> None:
     for name, action in _actions(parser, AUDIT_ACTIONS):
-        action.add_argument("--config", metavar="FILE", help=CONFIG)
+        action.add_argument("--config", metavar="FILE", help=OWN_CONFIG)
         if name == "tail":
             _tail(action)
 

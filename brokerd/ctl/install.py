@@ -30,8 +30,9 @@ def install(arguments: Namespace) -> int:
     if setup.is_image:
         return 0
     main, control = plain(str(setup.layout.config)), setup.control
+    own = "" if setup.layout.is_system else f"--config {main} "
     write("\nnext:")
-    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd --check")
+    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd {own}--check")
     write(f"  {control} enable --now brokerd.socket brokerd.service; if it runs already: {control} restart brokerd")
     if setup.layout.is_system:
         write(f"  usermod -aG {CALLERS} USER, for who is to connect; the rules say who gets what")

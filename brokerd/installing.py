@@ -54,7 +54,7 @@ def in_use(named: str | None) -> tuple[str, Mapping[str, str]]:
     """The configuration that is named, else a user's own where there is one, else the system's; and the environment by
     which its brokerd knows its state directory."""
     own = of_user(Path.home(), None)
-    path = named or (str(own.config) if os.geteuid() and own.config.exists() else DEFAULT_CONFIG)
+    path = named or (str(own.config) if os.geteuid() and os.access(own.config, os.F_OK) else DEFAULT_CONFIG)
     return path, {"STATE_DIRECTORY": str(own.state)} if Path(path) == own.config else os.environ
 
 

@@ -40,6 +40,8 @@ class Place:
 
 def name_for(url: str, configuration: Configuration, chosen: str | None) -> str:
     """The name of provider and grant: the one that was chosen, else the URL's host. Raises CannotAdd."""
+    if not (chosen or urlsplit(url).hostname):
+        raise CannotAdd(f"expected an https:// URL, found {reason(url)!r}")
     name = chosen or re.sub(r"[^A-Za-z0-9._-]+", "-", urlsplit(url).hostname or "").strip("-.")
     if not NAME.fullmatch(name):
         raise CannotAdd("expected a name of letters, digits, dots, dashes and underscores; choose one: --name NAME")

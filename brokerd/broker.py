@@ -309,7 +309,7 @@ class Broker:
         held back by it are tried again, and named."""
         grants = [held for held in self.grants.values() if held.provider.name == provider]
         if not grants or (issuer := grants[0].provider.settings.dialect.issuer) is None:
-            words = f"expected the name of a provider with an issuer, found {provider[:40]!r}"
+            words = f"expected a provider with an issuer, found {provider[:40]!r}; brokerctl status shows providers"
             raise Failure(Code.BAD_REQUEST, words)
         one = grants[0].provider
         agreed = one.trust(issuer)

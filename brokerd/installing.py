@@ -2,6 +2,7 @@
 # its place and its text, and what keeps a service from running the program where it lies. It writes nothing.
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ def of_user(home: Path, prefix: Path | None) -> Layout:
     prefix = prefix or home / ".local"
     config = home / ".config/brokerd/brokerd.toml"
     return Layout(prefix, prefix / "share/systemd/user", config, home / ".local/state/brokerd", is_system=False)
+
+
+def in_use(named: str | None) -> tuple[str, Mapping[str, str]]:
+    """The configuration that is named, else a user's own where there is one, else the system's; and the environment by
+    which its brokerd knows its state directory."""
+    own = of_user(Path.home(), None)
+    path = named or (str(own.config) if os.geteuid() and os.access(own.config, os.F_OK) else DEFAULT_CONFIG)
+    return path, {"STATE_DIRECTORY": str(own.state)} if Path(path) == own.config else os.environ
 
 
 def files(

@@ -76,6 +76,13 @@ def test_the_state_diagram_is_as_the_table_says() -> None:
     assert text == diagram.with_diagram(text), "run: python docs/diagram.py"
 
 
+def test_who_opens_the_folder_finds_each_part_of_it_among_the_layers() -> None:
+    rows = section(page("docs/architecture.md"), "## Layers")
+    parts = {each.parent.name for each in (ROOT / "brokerd").glob("*/__init__.py")}
+    parts |= {each.name for each in (ROOT / "brokerd").glob("[!_]*.py")}
+    assert {each for each in parts if f"(../brokerd/{each}" not in rows} == set()
+
+
 def test_the_check_of_the_diagram_notices_a_drift(tmp_path: Path) -> None:
     copy = tmp_path / "diagram.py"
     copy.write_text(page("docs/diagram.py"))

@@ -72,7 +72,7 @@ def drop_ins(main: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(folder)) from None
+        raise ConfigError(f"cannot be read: {error.strerror}{_closed(error)}", file=str(folder)) from None
 
 
 class Recipes:
@@ -128,6 +128,10 @@ def refuse_open(file: Path) -> None:
             raise ConfigError(f"{path} can be written by everybody on this machine; chmod o-w {path}", file=str(file))
 
 
+def _closed(error: OSError) -> str:
+    return "; be root or the user that brokerd runs as" if isinstance(error, PermissionError) else ""
+
+
 def read_toml(file: Path, missing: str = "there is no such file; name one that is there") -> dict[str, Any]:
     """The tables of a file; `missing` is what is said where it is not there. Raises ConfigError."""
     try:
@@ -135,7 +139,7 @@ def read_toml(file: Path, missing: str = "there is no such file; name one that i
     except FileNotFoundError:
         raise ConfigError(missing, file=str(file)) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from None
+        raise ConfigError(f"cannot be read: {error.strerror}{_closed(error)}", file=str(file)) from None
     except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"this is not TOML: {error}", file=str(file)) from None
     except ValueError:  # Python's own limit, whose text speaks to programmers

@@ -34,7 +34,7 @@ REMEDIES = {
     "misconfigured": "change the configuration, then: brokerctl reload",
     "internal": "see its log: journalctl -u brokerd",
     "locked": "brokerctl unlock",
-    "bad_request": "see brokerctl --help; brokerd and brokerctl may be of different versions",
+    "bad_request": "see brokerctl --help, and brokerctl version: brokerd may be of another one",
 }
 
 

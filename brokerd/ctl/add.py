@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from brokerd.edge.http import HttpClient
 
 ANSWERS_WITHIN = 20.0  # seconds; somebody waits
-UNDONE = "; nothing was changed here"
+UNDONE = "; the grant was not written"
 UNREGISTERED = "the one that is registered"
 
 

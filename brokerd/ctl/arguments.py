@@ -6,6 +6,7 @@ import sys
 from argparse import PARSER, ArgumentParser, HelpFormatter
 
 from brokerd.ctl import beginnings
+from brokerd.ctl.beginnings import DEFAULT_CONFIG
 from brokerd.ctl.terminal import Failed, plain
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
+OWN_CONFIG = f"brokerd's configuration (your own, if there is one, else {DEFAULT_CONFIG})"
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "fish")
@@ -121,7 +123,8 @@ def _unexpected(word: str, command: str | None, parser: ArgumentParser) -> str:
     see = f"see {parser.prog} --help"
     if word.startswith("-"):
         option = word.partition("=")[0]
-        return f"no option {plain(option)}{_similar(option, parser._option_string_actions)}; {see}"
+        known = parser._option_string_actions if command else COMMANDS  # --version is a command here
+        return f"no option {plain(option)}{_similar(option if command else option.strip('-'), known)}; {see}"
     if command == "import":
         return f"expected nothing after GRANT: the refresh token is read from stdin, where nobody sees it; {see}"
     return f"expected nothing more on the command line; {see}"
@@ -241,9 +244,7 @@ def _watch(parser: ArgumentParser) -> None:
 
 
 def _doctor(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
-    )
+    parser.add_argument("--config", metavar="FILE", help=OWN_CONFIG)
     parser.add_argument("--offline", action="store_true", help="ask no provider anything")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
 
@@ -274,7 +275,9 @@ def _keygen(parser: ArgumentParser) -> None:
 
 def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[str, ArgumentParser]]:
     """A command's own commands: each with its parser, which is still to be filled."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True, prog=parser.prog)
+    actions = parser.add_subparsers(
+        dest="action", metavar="|".join(known), title="actions", required=True, prog=parser.prog
+    )
     for name, words in known.items():
         action = actions.add_parser(
             name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
@@ -307,7 +310,7 @@ def _try(parser: ArgumentParser) -> None:
 
 def _audit(parser: ArgumentParser) -> None:
     for name, action in _actions(parser, AUDIT_ACTIONS):
-        action.add_argument("--config", metavar="FILE", help="the daemon's configuration file")
+        action.add_argument("--config", metavar="FILE", help=OWN_CONFIG)
         if name == "tail":
             _tail(action)
 

@@ -40,10 +40,8 @@ def verify(arguments: Namespace) -> int:
 
     from brokerd.edge.audit_file import SERIES
     from brokerd.edge.place import as_owner_of
-    from brokerd.installation import state_path
 
-    configuration = _configuration(arguments)
-    folder = state_path(configuration)
+    configuration, folder = _place(arguments)
     kek = b""
     for _ in range(ATTEMPTS):
         with as_owner_of(folder):
@@ -64,9 +62,8 @@ def verify(arguments: Namespace) -> int:
 def tail(arguments: Namespace) -> int:
     """Print the newest entries, and with --follow those that come."""
     from brokerd.edge.place import as_owner_of
-    from brokerd.installation import state_path
 
-    folder = state_path(_configuration(arguments))
+    _, folder = _place(arguments)
     with as_owner_of(folder):
         return _tail(folder, arguments)
 
@@ -87,10 +84,15 @@ def _tail(folder: Path, arguments: Namespace) -> int:
         newest = [each for each in _entries(folder, places) if _is_wanted(each, arguments)]
 
 
-def _configuration(arguments: Namespace) -> Any:
-    from brokerd.config import DEFAULT_CONFIG, load
+def _place(arguments: Namespace) -> tuple[Any, Path]:
+    """The configuration, and the state directory of its brokerd."""
+    from brokerd.config import load
+    from brokerd.installation import state_path
+    from brokerd.installing import in_use
 
-    return load(arguments.config or DEFAULT_CONFIG)
+    path, environ = in_use(arguments.config)
+    configuration = load(path)
+    return configuration, state_path(configuration, environ)
 
 
 def _key(configuration: Any, folder: Path) -> bytes:
@@ -144,7 +146,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int, Path]]:
         try:
             yield from ((name, number, path) for number, path in numbered(folder / FOLDER, name))
         except (FileNotFoundError, NotADirectoryError):
-            words = f"there is no audit log in {plain(str(folder))}; name the configuration with --config FILE"
+            words = f"there is no audit log in {plain(str(folder))}; where brokerd has run: --config FILE"
             raise Failed(words) from None
 
 

@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from typing import Any
 
+DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
+CONFIG = f"brokerd's configuration ({DEFAULT_CONFIG})"
 GRANT_TYPES = ("device_code", "authorization_code", "client_credentials")
 
 
@@ -18,9 +20,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
     parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
     parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
-    parser.add_argument(
-        "--config", metavar="FILE", default="/etc/brokerd/brokerd.toml", help="brokerd's configuration (%(default)s)"
-    )
+    parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=CONFIG)
     then = parser.add_mutually_exclusive_group()
     then.add_argument(
         "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
@@ -61,8 +61,8 @@ def init(parser: ArgumentParser) -> None:
 def install(parser: ArgumentParser) -> None:
     _whose(parser.add_mutually_exclusive_group(required=True))
     parser.add_argument("--dry-run", action="store_true", help="change nothing, but say what would be done")
-    parser.add_argument("--prefix", metavar="DIR", help="where files are put (/usr/local, or of a user ~/.local)")
-    parser.add_argument("--root", metavar="DIR", help="put files alone, below DIR: for an image or a package")
+    parser.add_argument("--prefix", metavar="DIR", help="where files are (/usr/local, or of a user ~/.local)")
+    parser.add_argument("--root", metavar="DIR", help="files alone, below DIR: for an image or a package")
 
 
 def uninstall(parser: ArgumentParser) -> None:

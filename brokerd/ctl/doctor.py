@@ -20,6 +20,7 @@ def doctor(arguments: Namespace) -> int:
     import trio
 
     from brokerd.doctor import examine, exit_code
+    from brokerd.installing import in_use
 
     found: list[Finding] = []
 
@@ -28,7 +29,8 @@ def doctor(arguments: Namespace) -> int:
         if not arguments.json:
             write(_line(finding))
 
-    trio.run(functools.partial(examine, arguments.config, arguments.socket, tell, offline=arguments.offline))
+    path, _ = in_use(arguments.config)
+    trio.run(functools.partial(examine, path, arguments.socket, tell, offline=arguments.offline))
     if arguments.json:
         write(json.dumps({"findings": [each.as_map() for each in found]}))
     return exit_code(found)

@@ -138,7 +138,7 @@ def _registered(arguments: Namespace, place: Place, addition: Addition) -> tuple
     import trio
 
     from brokerd.adding import CannotAdd, at_server, by_hand, register
-    from brokerd.ctl.add import UNREGISTERED, ca_file, http, our_name
+    from brokerd.ctl.add import UNDONE, UNREGISTERED, ca_file, http, our_name
 
     scope = arguments.scope or ()
 
@@ -149,7 +149,7 @@ def _registered(arguments: Namespace, place: Place, addition: Addition) -> tuple
     try:
         client = by_hand(place, UNREGISTERED) if arguments.dry_run else trio.run(asked)
     except CannotAdd as error:
-        raise Failed(f"{plain(str(error))}; the grant was not written") from None
+        raise Failed(f"{plain(str(error))}{UNDONE}") from None
     return client, at_server(place, client, addition.name, scope, ca_file(arguments), addition.allow)
 
 
@@ -167,6 +167,7 @@ def _prepare(setup: Setup | None, main: Path, *, dry: bool) -> None:
 
 def _write(arguments: Namespace, setup: Setup | None, main: Path, addition: Addition, client: Client | None) -> None:
     from brokerd.ctl.add import registered, reload, show, written
+    from brokerd.ctl.install import CALLERS
 
     left = "" if client is None else registered(client)
     texts = addition.files(main.parent)
@@ -181,6 +182,9 @@ def _write(arguments: Namespace, setup: Setup | None, main: Path, addition: Addi
     write("\nnext:")
     if setup is not None:
         write(f"  {setup.control} enable --now brokerd.socket brokerd.service, where it does not run")
+        if setup.layout.is_system:
+            for user in addition.allow:
+                write(f"  usermod -aG {CALLERS} {plain(user)}, for the socket lets in root and that group alone")
     if what := _missing(main, addition.name):
         write(f"  brokerctl {what} {addition.name}")
     write(f"  brokerctl get {addition.name}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from brokerd.edge.installed import Done, Installed
     from brokerd.installing import Layout
 
+CALLERS = "brokerd-callers"  # the group that may connect; who is in OWNER's reads the secrets
 FOLDERS = ("conf.d", "recipes", "secrets")  # beside the configuration, as tmpfiles.d/brokerd.conf has them
 
 
@@ -29,11 +30,12 @@ def install(arguments: Namespace) -> int:
     if setup.is_image:
         return 0
     main, control = plain(str(setup.layout.config)), setup.control
+    own = "" if setup.layout.is_system else f"--config {main} "
     write("\nnext:")
-    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd --check")
+    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd {own}--check")
     write(f"  {control} enable --now brokerd.socket brokerd.service; if it runs already: {control} restart brokerd")
     if setup.layout.is_system:
-        write("  usermod -aG brokerd USER, for who is to connect; the rules say who gets what")
+        write(f"  usermod -aG {CALLERS} USER, for who is to connect; the rules say who gets what")
     else:
         write("  loginctl enable-linger, for it to run while you are not logged in")
     return 0
@@ -171,7 +173,7 @@ class Setup:
         if self.package is not None:
             return
         library = self.layout.prefix / "lib"
-        write(f"user and group brokerd: {self._word('made', there=_uid() is not None)}")
+        write(f"user {OWNER}, groups {OWNER} and {CALLERS}: {self._word('made', there=_uid() is not None)}")
         self._run("systemd-sysusers", str(library / "sysusers.d/brokerd.conf"), needed=True)
         write(f"{folder} and its folders: {self._word('made', there=folder.is_dir())}")
         self._run("systemd-tmpfiles", "--create", str(library / "tmpfiles.d/brokerd.conf"), needed=True)
@@ -198,9 +200,14 @@ class Setup:
         return [path for path in (layout.config.parent, layout.state, *sealed, *runtime) if path.exists()]
 
     def _keep(self) -> None:
+        import sysconfig
+        from pathlib import Path
+
         user = ["the user brokerd"] if self.layout.is_system and _uid() is not None else []
         if kept := [*(plain(str(path)) for path in self._left()), *user]:
-            write(f"kept: {', '.join(kept)}; to delete them: brokerctl uninstall --purge")
+            program = Path(sysconfig.get_path("scripts"), "brokerctl")  # no link leads to it any more
+            whose = "--system" if self.layout.is_system else "--user"
+            write(f"kept: {', '.join(kept)}; to delete them: {plain(str(program))} uninstall {whose} --purge")
 
     def _purge(self) -> None:
         import shutil
@@ -211,6 +218,7 @@ class Setup:
             write(f"{plain(str(path))}: {self._word('deleted')}")
         if self.layout.is_system and _uid() is not None:
             self._run("userdel", OWNER)
+            self._run("groupdel", CALLERS)
 
     # -- how it is said
 

@@ -24,7 +24,7 @@ def clock(_scene: Scene) -> Iterable[Finding]:
     if synchronised():
         return [ok("clock", "synchronised")]
     words = "not synchronised: tokens are renewed before they are served"
-    return [warning("clock", words, "timedatectl set-ntp true; timedatectl status")]
+    return [warning("clock", words, "timedatectl set-ntp true && timedatectl status")]
 
 
 def disk(scene: Scene) -> Iterable[Finding]:

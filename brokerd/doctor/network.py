@@ -193,7 +193,7 @@ def _in_the_way(stage: Stage, reason: str, origin: Origin, way: Proxy | None) ->
         case Stage.FILES:
             return told("proxy" if "roxy" in reason else "tls", reason, look)
         case Stage.LOOKUP:
-            return told("dns", reason, f"getent ahosts {quote(near.host)}; resolvectl status")
+            return told("dns", reason, f"getent ahosts {quote(near.host)} || resolvectl status")
         case Stage.HANDSHAKE:
             at, host = quote(str(origin.endpoint)), quote(origin.endpoint.host)
             peer = f"openssl s_client -connect {at} -servername {host} </dev/null"

@@ -42,7 +42,7 @@ class Explaining:
                     caller = await session.process.look(EVIDENCE)
             except OSError as error:
                 raise Failure(
-                    Code.BAD_REQUEST, f"explain: that process cannot be looked at: {error.strerror}"
+                    Code.BAD_REQUEST, f"explain: that process cannot be looked at: {error.strerror}; name one that runs"
                 ) from None
             policy = self._rights.policy
             allowed = [str(action) for action in Action if policy.allows(caller, action, grant)]
@@ -58,7 +58,9 @@ class Explaining:
             raise Failure(Code.BAD_REQUEST, "explain: a description needs a user")
         caller = await self._processes.of_user(said["user"])
         if caller is None:
-            raise Failure(Code.BAD_REQUEST, f"explain: there is no user {said['user'][:40]!r} here")
+            raise Failure(
+                Code.BAD_REQUEST, f"explain: there is no user {said['user'][:40]!r} here; getent passwd lists them"
+            )
         evidence: dict[str, Any] = {name: value for name, value in said.items() if name in EVIDENCE}
         return replace(caller, evidence=Evidence(**evidence))
 

@@ -106,7 +106,7 @@ class Rights:
         """Raises Failure, which says no more than the caller may know."""
         if self.policy.allows(session.caller, action, grant):
             return
-        self._refuse(session, method, grant, f"you may not {action} it")
+        self._refuse(session, method, grant, f"the action {action} is not allowed to you")
 
     def require_variant(self, session: Session, grant: str, wanted: Wanted) -> None:
         """The same, to get a variant."""
@@ -128,7 +128,9 @@ class Rights:
     def require_administration(self, session: Session, method: str) -> None:
         if not self.policy.allows_administration(session.caller):
             self._deny(session, method, "*", "no rule allows admin")
-            words = f'{method}: only root, the daemon\'s user, and rules with grants = ["*"] and the action admin may'
+            words = (
+                f'{method} is for root, brokerd\'s user, and rules with grants = ["*"] and the action admin; try sudo'
+            )
             raise Failure(Code.DENIED, words)
 
     def _deny(self, session: Session, method: str, grant: str, reason: str) -> None:

@@ -61,5 +61,8 @@ _START = "is brokerd running? (systemctl status brokerd; BROKERD_SOCKET names an
 _WORDS = {
     errno.ENOENT: ("no socket", _START),
     errno.ECONNREFUSED: ("nobody listens", _START),
-    errno.EACCES: ("no permission to connect", "join the group that owns the socket (ls -l shows it)"),
+    errno.EACCES: (
+        "no permission to connect",
+        "join the group that owns it (ls -l shows it): usermod -aG GROUP USER as root, then log in anew",
+    ),
 }

@@ -83,7 +83,11 @@ async def test_denials_and_bad_input_are_apart_and_a_flood_of_them_is_counted(
     assert await brokerd.stop() == 0
     denied = lines(brokerd, "denied", event="get", outcome="denied")
     first, again = (each for each in denied if each.get("grant") == "app")
-    assert (first["reason"], first["who"]["uid"], again["count"]) == ("you may not get it", other_user.uid, 2)
+    assert (first["reason"], first["who"]["uid"], again["count"]) == (
+        "the action get is not allowed to you",
+        other_user.uid,
+        2,
+    )
     assert "made-up-0\\n" in [each.get("grant") for each in denied]
     various = [each for each in denied if each.get("various")]
     assert len(denied) <= 64 + 3

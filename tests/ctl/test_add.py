@@ -35,7 +35,7 @@ def test_a_configuration_that_is_not_there_is_said_before_anybody_is_asked(broke
     done = brokerctl("add", "--issuer", "https://nowhere.invalid", "--config", str(tmp_path / "brokerd.toml"))
     assert done.returncode == 2
     assert "there is no such file" in done.stderr
-    assert "nothing was changed here" in done.stderr
+    assert "the grant was not written" in done.stderr
 
 
 def test_what_the_daemon_does_not_take_is_taken_back(daemon: Daemon, tmp_path: Path) -> None:

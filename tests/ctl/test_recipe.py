@@ -134,7 +134,7 @@ def test_a_mistake_is_named_with_file_and_key(ctl: Ctl, tmp_path: Path, text: st
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "required: ACTION; see brokerctl recipe --help"),
+        ((), "required: list|show|check|try; see brokerctl recipe --help"),
         (("show", "nix-api"), "no recipe 'nix-api'; name a file that ends in .toml, or one of: click2mail, "),
         (("check", "/nowhere/mine.toml"), "/nowhere/mine.toml: there is no such file"),
         (("try", "knox"), "required: --base-url; see brokerctl recipe try --help"),

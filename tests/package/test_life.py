@@ -57,7 +57,7 @@ def test_it_installs_on_a_clean_debian_and_runs(box: Box, before: set[str]) -> N
     assert mode(box, "/etc/brokerd/brokerd.toml") == "640 root:brokerd"
     assert mode(box, "/etc/brokerd") == "750 root:brokerd"
     assert mode(box, "/var/lib/brokerd") == "700 brokerd:brokerd"
-    assert re.fullmatch("660 .*:brokerd", mode(box, "/run/brokerd/brokerd.sock"))
+    assert re.fullmatch("660 root:brokerd-callers", mode(box, "/run/brokerd/brokerd.sock"))
     box.run("brokerd", "--check")
 
 

@@ -32,7 +32,9 @@ def test_an_installation_that_is_whole(box: Box) -> None:
     box.run("systemctl", "enable", "--now", "brokerd.service")
     found = look(box)
     assert troubles(found) == []
-    assert found["socket", "ok"]["found"].endswith("brokerd.sock: root, brokerd and the group brokerd may connect")
+    assert found["socket", "ok"]["found"].endswith(
+        "brokerd.sock: root and the group brokerd-callers (brokerd) may connect"
+    )
     assert found["user", "ok"]["found"] == "brokerd runs as brokerd"
     assert found["unit", "ok"]["found"] == "brokerd.service is enabled and active"
     assert found["endpoint", "ok"]["found"].startswith("http://127.0.0.1:8080/oauth2/token answers 4")
@@ -40,7 +42,7 @@ def test_an_installation_that_is_whole(box: Box) -> None:
 
 def test_a_caller_outside_the_group_learns_how_to_get_in_and_what_he_cannot_see(box: Box) -> None:
     found = look(box, "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
-    assert found["socket", "problem"]["remedy"] == "sudo usermod -aG brokerd nobody, then log in anew"
+    assert found["socket", "problem"]["remedy"] == "sudo usermod -aG brokerd-callers nobody, then log in anew"
     assert found["configuration", "warning"]["remedy"] == "sudo brokerctl doctor"
 
 

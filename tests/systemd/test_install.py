@@ -58,7 +58,7 @@ def test_who_has_no_right_to_install_is_told(bare: Box, before: dict[str, str]) 
 
 def test_everything_is_put_in_place_once(bare: Box) -> None:
     said = bare.run(CTL, "install", "--system")
-    assert "user and group brokerd: made" in said
+    assert "user brokerd, groups brokerd and brokerd-callers: made" in said
     assert "sealed as /etc/credstore.encrypted/brokerd.key with this machine's host key" in said
     after = files(bare)
     assert bare.run("stat", "-c", "%a %U:%G", "/etc/brokerd", "/etc/brokerd/brokerd.toml").split("\n")[:2] == [
@@ -84,8 +84,10 @@ def test_init_leads_to_a_token_under_the_sealed_key(bare: Box) -> None:
     assert "the configuration is right: 1 provider, 1 grant, 1 rule" in bare.run("/usr/local/bin/brokerd", "--check")
     bare.run("systemctl", "enable", "--now", "brokerd.socket", "brokerd.service")
     assert bare.property("brokerd", "StatusText") == "1 grant fresh"
-    by_rule = ("setpriv", "--reuid=daemon", "--regid=daemon", "--groups=brokerd")
+    by_rule = ("setpriv", "--reuid=daemon", "--regid=daemon", "--groups=brokerd-callers")
     assert bare.run(*by_rule, CTL, "get", "ix-api") == bare.run(CTL, "get", "ix-api")
+    for secret in bare.run("find", "/etc/brokerd", "-type", "f").split():  # who may connect is not who may read those
+        assert "Permission denied" in bare.run(*by_rule, "cat", secret, check=False), secret
     assert not bare.run("ls", "-A", "/etc/brokerd").count("key")
     assert "unchanged since they were written" in bare.run(
         CTL, "audit", "verify"

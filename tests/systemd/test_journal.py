@@ -35,7 +35,7 @@ def test_messages_are_found_by_grant_provider_and_kind(box: Box) -> None:
 
 def test_who_is_denied_is_found_and_forges_nothing(box: Box) -> None:
     forged = f"app\nMESSAGE_ID={Kind.REVOKED}\nPRIORITY=0"
-    box.run("setpriv", "--reuid=nobody", "--regid=brokerd", "--clear-groups", CTL, "get", forged, check=False)
+    box.run("setpriv", "--reuid=nobody", "--regid=brokerd-callers", "--clear-groups", CTL, "get", forged, check=False)
     (denied,) = found(box, f"MESSAGE_ID={Kind.DENIED}")
     assert (denied["GRANT"], denied["PRIORITY"]) == (forged, "4")
     assert found(box, f"MESSAGE_ID={Kind.REVOKED}") == []

@@ -16,7 +16,7 @@ def test_from_boot_to_the_first_token(box: Box) -> None:
     assert box.property("brokerd", "ActiveState") == "active"
     assert box.property("brokerd", "StatusText") == "1 grant fresh"
     assert box.run(CTL, "get", "app").strip()
-    assert box.run("stat", "-c", "%a %U %G", "/run/brokerd/brokerd.sock").strip() == "660 brokerd brokerd"
+    assert box.run("stat", "-c", "%a %U %G", "/run/brokerd/brokerd.sock").strip() == "660 root brokerd-callers"
     assert box.run("stat", "-c", "%a %U", "/var/lib/brokerd").strip() == "700 brokerd"
 
 
@@ -31,7 +31,7 @@ def test_programs_of_other_users_are_known_with_the_drop_in_for_it_alone(box: Bo
     rule = f'[[allow]]\ngrants = ["app"]\ncaller = {{ user = "alice", exe = "{exe}" }}\n'
     box.write("/etc/brokerd/conf.d/alice.toml", rule)
     box.run("systemctl", "reload", "brokerd")
-    as_alice = ("setpriv", "--reuid=alice", "--regid=alice", "--groups=brokerd", CTL, "get", "app")
+    as_alice = ("setpriv", "--reuid=alice", "--regid=alice", "--groups=brokerd-callers", CTL, "get", "app")
     assert "no grant" in box.run(*as_alice, check=False)
     drop_in = "/run/systemd/system/brokerd.service.d/executables.conf"
     box.run("install", "-D", "/usr/local/share/doc/brokerd/drop-ins/executables.conf", drop_in)

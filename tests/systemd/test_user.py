@@ -34,6 +34,8 @@ def test_a_user_has_a_brokerd_of_her_own(bare: Box, alice: tuple[str, ...]) -> N
     assert bare.run(*alice, *show).strip() == "1 grant fresh"
     bare.run(*alice, "systemctl", "--user", "restart", "brokerd.service")
     assert bare.run(*alice, CTL, "get", "ix-api").strip() == token  # from her store
+    assert "get  ix-api  served  by alice" in bare.run(*alice, CTL, "audit", "tail")  # hers, not the system's
+    assert "/home/alice/.config/brokerd/brokerd.toml: 1 provider" in bare.run(*alice, CTL, "doctor", check=False)
     hers = bare.run("find", "/home/alice", "-name", "brokerd*", "-o", "-name", "key", "-perm", "/077", "-type", "f")
     assert "/home/alice/.local/state/brokerd/brokerd.db" in hers
     assert "/home/alice/.config/brokerd/key" not in hers.split()

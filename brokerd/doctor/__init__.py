@@ -21,6 +21,7 @@ SETTLED = 1.0  # seconds; what is known by then is told in order
 Tell = Callable[[Finding], None]
 CHECKS: dict[str, Callable[[Scene], Iterable[Finding]]] = {
     "configuration": files.configuration,
+    "rules": files.rules,
     "secrets": files.secrets,
     "permissions": files.permissions,
     "key": store.key,

@@ -12,6 +12,7 @@ from brokerd.core.secret import SecretSource
 from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import place
+from brokerd.edge.accounts import is_group, is_user
 from brokerd.edge.connection import check
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.installation import http_settings, key_sources
@@ -33,6 +34,25 @@ def configuration(scene: Scene) -> Iterable[Finding]:
             words = f"{scene.path}: providers.{provider.name}: {error.reason}"
             found.append(told(name, words, f"change it, then: brokerd --config {scene.path} --check"))
     return found or [ok(name, f"{scene.path}: {_counted(scene.configuration)}")]
+
+
+def rules(scene: Scene) -> Iterator[Finding]:
+    """That there are the users and groups whom rules name. A unit's user may be there while it runs only."""
+    if scene.configuration is None:
+        return
+    callers = [(rule.place, caller) for rule in scene.configuration.rules for caller in rule.callers]
+    strangers = [
+        f"{place}: there is no {kind} {name}"
+        for place, caller in callers
+        for kind, name, is_there in (("user", caller.user, is_user), ("group", caller.group, is_group))
+        if name is not None and caller.unit is None and not is_there(name)
+    ]
+    for words in strangers:
+        yield warning(
+            "rules", f"{words}: nobody matches", f"change it, or make one; then: brokerd --config {scene.path} --check"
+        )
+    if callers and not strangers:
+        yield ok("rules", "everybody whom they name is there")
 
 
 def secrets(scene: Scene) -> Iterator[Finding]:

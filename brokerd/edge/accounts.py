@@ -46,6 +46,18 @@ def account(user: str | int) -> Account | None:
     )
 
 
+def is_user(name: str) -> bool:
+    return account(name) is not None
+
+
+def is_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def numbered(uid: int) -> Account:
     """Also a user without a name, as DynamicUser= makes them."""
     return account(uid) or Account(str(uid), uid, str(uid), frozenset({uid}))

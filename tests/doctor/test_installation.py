@@ -32,6 +32,9 @@ def whole(brokerd: Brokerd) -> None:
     brokerd.state.mkdir(mode=0o700)
 
 
+RULE = '[[allow]]\ngrants = ["app"]\ncaller = { user = "test-only-nobody" }'
+
+
 def says(text: str) -> Break:
     return lambda brokerd: brokerd.config.write_text(f"{brokerd.config.read_text()}\n{text}\n")
 
@@ -72,6 +75,8 @@ def proxied(brokerd: Brokerd) -> None:
         (says("[grants.half"), "configuration", "this is not TOML", "--check"),
         (says("[deamon]"), "configuration", "deamon: unknown table", "known: [daemon]"),
         (proxied, "configuration", "or socks, which are not supported", "--check"),
+        (says(RULE), "rules", "allow[0]: there is no user test-only-nobody", "--check"),
+        (says(RULE.replace("user", "group")), "rules", "there is no group test-only-nobody", "--check"),
         pytest.param(
             without("etc/secret"),
             "secrets",

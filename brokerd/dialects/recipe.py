@@ -99,7 +99,10 @@ class RecipeDialect(Dialect):
     def issue(self, view: GrantView) -> Exchange:
         operation = self._issue(view)
         if operation is None:
-            return _at_once(Misconfigured(f"{self.recipe.name}: not all credentials for an issue are there"))
+            there = set(self._values(view))
+            lacking = min((each.needs - there for each in self.recipe.issue), key=len, default=frozenset())
+            words = f"it is without {' and '.join(sorted(lacking))}" if lacking else "it begins with an import"
+            return _at_once(Misconfigured(f"{self.recipe.name}: {words}"))
         return self._for_tokens(operation, view)
 
     def renew(self, view: GrantView) -> Exchange:

@@ -240,6 +240,12 @@ async def test_a_try_that_is_refused_says_why_and_ends_with_2(tmp_path: Path) ->
         assert b"= misconfigured: issue[0]: the provider answered 401: unable to authenticate user" in done.stdout
 
 
+def test_a_try_without_credentials_says_which_are_missing(ctl: Ctl) -> None:
+    done = ctl("recipe", "try", "treezor", "--base-url", "https://x.example")
+    assert done.returncode == 2
+    assert "= misconfigured: treezor: it is without client_id and client_secret" in done.stdout
+
+
 async def test_a_token_where_the_recipe_does_not_look_is_not_shown_either(tmp_path: Path) -> None:
     text = (BUILT_IN_RECIPES / "matrix.toml").read_text()
     mine = tmp_path / "mine.toml"

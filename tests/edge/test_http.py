@@ -193,7 +193,7 @@ async def test_a_connection_that_is_idle_for_too_long_is_closed() -> None:
 @pytest.mark.parametrize("stray", [b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
 async def test_a_kept_connection_on_which_something_came_is_not_used(stray: bytes) -> None:
     """An end, or an answer that nobody asked for and that the next request must not take for its own."""
-    told = trio.Event()
+    told, came = trio.Event(), trio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -202,12 +202,15 @@ async def test_a_kept_connection_on_which_something_came_is_not_used(stray: byte
             await told.wait()
             if stray:
                 await peer.say(stray)
+                came.set()
                 await peer.hears_the_end()
 
     async with serving(script) as server, client() as http:
         await http.send(get(server.url))
         told.set()
-        if not stray:
+        if stray:
+            await came.wait()
+        else:
             await server.until(lambda: server.ended == [0])
         assert (await http.send(get(server.url))).status == 200
         assert len(server.peers) == 2

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from brokerd.doctor.finding import Finding, ok, problem, warning
 from brokerd.doctor.scene import Scene
-from brokerd.edge.units import HERE, Unit
+from brokerd.edge import service_manager
+from brokerd.edge.units import Unit
 
 NAME = "unit"
 BAD_CONFIGURATION, UNAVAILABLE = "2", "4"  # exit statuses of brokerd
@@ -15,11 +16,11 @@ ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generat
 
 
 def unit(scene: Scene) -> Iterator[Finding]:
-    if not HERE.is_dir():
+    if not service_manager.is_running():
         yield ok(NAME, "there is no systemd here")
         return
     if scene.unit is None:
-        yield warning(NAME, "systemd knows no brokerd.service", "README.md says how it is installed")
+        yield warning(NAME, "systemd knows no brokerd.service", "brokerctl install --system")
         return
     found = [*of_unit(scene.unit, scene), *of_program(scene.unit.program, our_programs(), scene)]
     words = f"{scene.unit.name} is {scene.unit['UnitFileState'] or 'there'} and {scene.unit['ActiveState']}"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path("/run/systemd/system")  # sd_booted(3)
+from brokerd.edge import service_manager
+
 WITHIN = 5.0  # seconds; a manager that is reloading takes one
 PROPERTIES = (
     *("LoadState", "UnitFileState", "ActiveState", "Result", "NeedDaemonReload", "MainPID", "ExecMainStatus"),
@@ -54,7 +55,7 @@ class Unit:
 
 def find(name: str, *, own: bool) -> Unit | None:
     """The unit of the system's manager, or with `own` the user's; None where that has none, or there is no systemd."""
-    if not HERE.is_dir():
+    if not service_manager.is_running():
         return None
     which = ("--user",) if own else ()
     command = ["systemctl", *which, "show", "--property", ",".join(PROPERTIES), name]

@@ -13,7 +13,6 @@ import pytest
 from brokerd.ctl import main
 from tests.client.daemon import Daemon
 
-NOT_RUN = pytest.StashKey[list[str]]()
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -50,12 +49,6 @@ def within(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return subprocess.CompletedProcess(words, code, out, err)
 
     return run
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason in sorted(set(terminalreporter.config.stash.get(NOT_RUN, []))):
-        terminalreporter.ensure_newline()
-        terminalreporter.write_line(f"DID NOT RUN: {reason}", red=True, bold=True)
 
 
 def program() -> list[str]:

@@ -11,8 +11,9 @@ import pytest
 
 from brokerd.ctl.arguments import COMMANDS, SHELLS
 from brokerd.ctl.completion import completion_script
+from tests.announced import did_not_run
 from tests.client.daemon import Daemon
-from tests.ctl.conftest import NOT_RUN, Run
+from tests.ctl.conftest import Run
 
 BASH = r"""
 source "$1/brokerctl.bash"; line=$2
@@ -57,8 +58,7 @@ class Shell:
 def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     name = request.param
     if shutil.which(name) is None:
-        request.config.stash.setdefault(NOT_RUN, []).append(f"completions: {name} is not installed")
-        pytest.skip(f"{name} is not installed")
+        did_not_run("COMPLETIONS", f"{name} is not installed")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / "at"

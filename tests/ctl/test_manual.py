@@ -17,7 +17,8 @@ import pytest
 from brokerd import ctl, daemon, installation
 from brokerd.ctl import fetch, manual, troff
 from brokerd.ctl.arguments import COMMANDS, DEFAULT_ENV, EXIT_CODES, every_parser, make_parser
-from tests.ctl.conftest import NOT_RUN, Run
+from tests.announced import did_not_run
+from tests.ctl.conftest import Run
 from tests.test_docs import CONFIGURATION
 
 ROOT = Path(__file__).parent.parent.parent
@@ -191,12 +192,9 @@ def test_an_example_is_left_as_it_is() -> None:
     [["groff", "-man", "-Tutf8", "-ww"], ["groff", "-man", "-Tascii", "-ww"], ["mandoc", "-T", "lint"]],
     ids=str,
 )
-def test_what_reads_pages_finds_nothing_wrong(
-    command: list[str], name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_what_reads_pages_finds_nothing_wrong(command: list[str], name: str, tmp_path: Path) -> None:
     if shutil.which(command[0]) is None:
-        request.config.stash.setdefault(NOT_RUN, []).append(f"manual pages: {command[0]} is not installed")
-        pytest.skip(f"{command[0]} is not installed")
+        did_not_run("MANUAL PAGES", f"{command[0]} is not installed")
     (tmp_path / name).write_text(PAGES[name])
     done = subprocess.run([*command, name], cwd=tmp_path, capture_output=True, text=True, check=False)
     said = done.stderr + (done.stdout if command[0] == "mandoc" else "")

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from brokerd.edge import keys
+from tests.announced import did_not_run
 from tests.daemon.harness import FIVE, IMPORTED, Brokerd, Serving, at, every
 from tests.providers import OAUTH2_CLIENT, OAUTH2_USER, OAuth2, oauth2
 
@@ -247,7 +248,7 @@ def disk(brokerd: Brokerd, as_root: None) -> Iterator[Disk]:
     brokerd.state.mkdir(0o700)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", brokerd.state], check=False)
     if mounted.returncode:
-        pytest.skip("mounting is not allowed here; the same is tested with a limit")
+        did_not_run("A FULL DISK", "mounting is not allowed here; the same is tested with a limit")
     ballast = brokerd.state / "ballast"
 
     def fill(full: bool) -> None:

@@ -25,6 +25,7 @@ from brokerd.doctor.finding import (
     warning,
 )
 from brokerd.doctor.scene import Scene
+from brokerd.edge import service_manager
 from brokerd.edge.accounts import Account
 from brokerd.edge.disk import Disk
 from brokerd.edge.units import Unit
@@ -82,6 +83,12 @@ def test_a_unit_as_systemd_shows_it(
     for each in seen:
         assert found in each.found
         assert remedy in (each.remedy or "")
+
+
+def test_a_unit_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_manager, "BOOTED", tmp_path)
+    (found,) = units.unit(SCENE)
+    assert (found.level, found.remedy) == ("warning", "brokerctl install --system")
 
 
 def test_a_program_that_belongs_to_another_installation(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Cause(Enum):
     UNAVAILABLE = ("unavailable", True, True)  # 502, 503, 504
     FAILED = ("failed", True, False)  # any other 5xx
     STRANGE = ("strange", True, False)  # an answer that is not the provider's (law 12)
+    UNREADABLE = ("unreadable", True, False)  # a 2xx answer that cannot be used: it may have brought tokens (law 3)
     SILENT = ("silent", True, False)  # a refusal without a word: whose it is cannot be known (law 12)
 
     def __init__(self, label: str, touched: bool, down: bool) -> None:
@@ -73,11 +74,21 @@ class Rejected:
     reason: str
 
 
+class Blame(Enum):
+    """What the provider refused, as far as its own terms say. Only a refused password is never sent again (law 7)."""
+
+    PASSWORD = "password"  # noqa: S105 - the user's password: it came with the request, and `invalid_grant` answered it
+    CLIENT = "client"  # who the client is: its secret, key or assertion
+    REQUEST = "request"  # anything else, or unknown
+
+
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A person must change something: credentials, client, scope, URL."""
+    """A person must change something: credentials, client, scope, URL. `after`: seconds the provider asked for."""
 
     reason: str
+    blames: Blame = Blame.REQUEST
+    after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +100,15 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """The provider or the network: nothing was learnt about the grant. `after`: seconds the provider asked for."""
+    """The provider or the network: nothing was learnt about the grant. `after`: seconds the provider asked for.
+
+    `refresh_token`: a good one that came with an answer whose rest cannot be used (law 3). From a 2xx answer
+    (UNREADABLE) it replaces the stored one; from any other it is kept beside the stored one and tried first."""
 
     reason: str
     cause: Cause
     after: float | None = None
+    refresh_token: Token | None = None
 
 
 Outcome = Issued | Done | Unsupported | Rejected | Misconfigured | Declined | RetryLater

@@ -12,6 +12,7 @@ command -v dh >/dev/null || fail "debhelper is missing: apt-get install debhelpe
 dist=${DIST:-dist} python=$PWD/.venv/bin/python
 mkdir -p "$dist" && dist=$(realpath "$dist")
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' brokerd/__init__.py)
+version=${version/.dev/\~dev} # dpkg takes what follows a tilde for earlier, and 0.3.0.dev0 for later than 0.3.0
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)} PYTHON=$python LC_ALL=C.UTF-8 TZ=UTC
 scratch=$(mktemp -d) work=$scratch/brokerd
 trap 'rm -rf "$scratch"' EXIT

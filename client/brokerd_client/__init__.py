@@ -18,7 +18,7 @@ from brokerd_client.errors import (
 )
 from brokerd_client.messages import Gone, Token
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "BadRequest",

@@ -14,7 +14,8 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RELEASED = sorted(HERE.glob("released/*.tar.xz"))  # sorted by version for as long as that has one digit
-BEFORE = RELEASED[-1]
+OLDER_SCHEMA = HERE / "released" / "brokerd-0.1.0.tar.xz"  # the newest release whose schema is the one before today's
+BACK = sorted({OLDER_SCHEMA, RELEASED[-1]})  # the releases that one can go back to
 
 
 def unpacked(archive: Path, folder: Path) -> Path:

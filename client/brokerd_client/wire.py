@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from msgpack import Packer, Unpacker
-from msgpack.exceptions import UnpackException
+from msgpack import Packer, unpackb
 
 from brokerd_client.errors import ProtocolError
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, NoReturn
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 MAX_MESSAGE = 64 * 1024  # bytes; room for a JWT full of group claims
 MAX_ANSWER = 16 * 1024 * 1024  # bytes; what a client takes from its daemon: the status of thousands of grants
 MAX_DEPTH = 8  # arrays and maps within each other, the message itself being the first
 MAX_ID = 2**32 - 1
-BUFFER = 4096  # bytes that an unpacker holds from the start; msgpack would take a mebibyte. It grows with what is fed.
-SPARE = 4  # unpackers that are kept for the next bytes, whoever sends them
+BYTES_OF_ITEM = (
+    16  # a message of so many bytes at most may have one item for each of these: objects are larger than bytes
+)
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2  # the first item of a message
 
@@ -31,61 +31,101 @@ class Reader:
     """Cuts a stream of bytes into messages: `feed` bytes as they come, then iterate over the whole ones, as lists.
 
     Whatever is no message of the protocol raises ProtocolError, after the good messages before it were given out;
-    from then on the Reader is broken and raises the same again. It holds no more than `limit` bytes of an unfinished
-    message beyond what was fed at once, provided that it is iterated to the end after every feed.
+    from then on the Reader is broken and raises the same again. Of an unfinished message it holds the bytes that came
+    and nothing else, whatever sizes they announce: at most `limit` beyond what was fed at once, provided that it is
+    iterated to the end after every feed. Objects are made of whole messages only.
     """
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
-        self._unpacker: Any = None  # 40 KiB, hence only while there is something to unpack
-        self._fed = 0
-        self._taken = 0  # bytes of whole messages
+        self._held: bytes | bytearray = b""
+        self._start = 0  # where in it the next message begins
         self._broken: ProtocolError | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """The next message: nothing of it was looked at."""
+        self._at = self._start  # where its next header is
+        self._left = 1  # items to come in the array or map that is open, a map's keys among them
+        self._outer: list[int] = []  # the same of those around it
+        self._room = self._limit // BYTES_OF_ITEM  # items that it may have in all
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes of the stream."""
-        if self._broken is None:
-            if self._unpacker is None:
-                self._unpacker = unpacker = _unpacker(self._limit)
-                self._fed = self._taken = unpacker.tell()
-            self._fed += len(data)
-            self._unpacker.feed(data)
+        if self._broken is not None:
+            return
+        if not self._held:
+            self._held = bytes(data)
+        elif type(self._held) is bytearray:
+            self._held += data
+        else:
+            self._held = bytearray(self._held) + data
 
     def __iter__(self) -> Iterator[list[Any]]:
         if self._broken is not None:
             raise self._broken
-        unpacker, limit = self._unpacker, self._limit
-        if unpacker is None:
-            return
         try:
-            for message in unpacker:
-                end = unpacker.tell()
-                if end - self._taken > limit:
-                    raise _too_large(limit)
-                if type(message) is not list:
-                    raise ProtocolError("expected a message to be an array")
-                _check(message, MAX_DEPTH - 1)
-                self._taken = end
+            while self._find_end():
+                start, self._start = self._start, self._at
+                if self._start - start > self._limit:
+                    raise _too_large(self._limit)
+                whole = not start and self._start == len(self._held)
+                message = _unpack(self._held if whole else self._held[start : self._start])
+                self._begin()
                 yield message
-            if self._fed - self._taken > limit:
-                raise _too_large(limit)
-            if self._fed == self._taken:
-                self._unpacker = None
-                _give_back(limit, unpacker)
+            if len(self._held) - self._start > self._limit:
+                raise _too_large(self._limit)
         except ProtocolError as error:
-            self._break(error)
-        except (ValueError, UnpackException) as error:
-            self._break(ProtocolError(f"expected MessagePack, found {_words(error)}"))
+            self._broken = error
+            self._held = b""  # the memory of the bad message goes
+            raise error from None
+        if self._start:
+            self._held = bytes(self._held[self._start :])
+            self._at -= self._start
+            self._start = 0
+
+    def _find_end(self) -> bool:
+        """Goes from header to header as far as bytes have come: whether `_at` is the end of the message now. It makes
+        nothing of what it sees. Raises ProtocolError."""
+        data, at, left, outer = self._held, self._at, self._left, self._outer
+        size = len(data)
+        while left and at < size:
+            kind = data[at]
+            length, items, is_message = _LENGTHS[kind], _ITEMS[kind], not outer
+            if length < 0:  # the header says it in as many bytes
+                head = at + 1 - length
+                if head > size:
+                    break
+                number = int.from_bytes(data[at + 1 : head], "big")
+                at = head
+                if items:
+                    items *= number
+                else:
+                    at += number
+            elif length:
+                at += length
+            else:
+                raise ProtocolError(_unknown(kind))
+            left -= 1
+            if kind in _NESTS:
+                if len(outer) == MAX_DEPTH:
+                    raise ProtocolError(f"expected at most {MAX_DEPTH} arrays and maps within each other")
+                self._room -= items
+                if self._room < 0:
+                    raise ProtocolError(f"expected MessagePack of at most {self._limit // BYTES_OF_ITEM} items")
+                outer.append(left)
+                left = items
+            if is_message and kind not in _ARRAYS:
+                raise ProtocolError("expected a message to be an array")
+            while not left and outer:
+                left = outer.pop()
+        self._at, self._left = at, left
+        return not left and at <= size
 
     @property
     def partial(self) -> bool:
         """Whether bytes of an unfinished message are held; to be asked when the iteration came to its end."""
-        return self._fed > self._taken
-
-    def _break(self, error: ProtocolError) -> NoReturn:
-        self._broken = error
-        self._unpacker = None  # the memory of the bad message goes
-        raise error from None
+        return bool(self._held)
 
 
 def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
@@ -150,66 +190,36 @@ def _read_params(params: object, msgid: int | None) -> dict[str, Any]:
     raise ProtocolError("expected params to be an array that holds one map", id=msgid)
 
 
-def _check(items: Iterable[Any], room: int) -> None:
-    """Raises ProtocolError for what MessagePack can say and the protocol does not; `room`: levels left below."""
-    for item in items:
-        kind = type(item)
-        if kind in _PLAIN:
-            continue
-        if kind is not list and kind is not dict:
-            raise ProtocolError(_NO_EXTENSION)
-        if not room:
-            raise ProtocolError(f"expected at most {MAX_DEPTH} arrays and maps within each other")
-        if kind is list:
-            _check(item, room - 1)
-            continue
-        for key in item:
-            if type(key) is not str:
-                raise ProtocolError("expected the keys of maps to be text")
-        _check(item.values(), room - 1)
-
-
-def _unpacker(limit: int) -> Any:
-    """One that holds nothing: a spare one, or a new one."""
+def _unpack(data: bytes | bytearray) -> list[Any]:
+    """One whole message, whose structure was found right. Raises ProtocolError."""
     try:
-        return _spare[limit].pop()
-    except (KeyError, IndexError):
-        # The unpacker's buffer is not what bounds us (fed - taken is), so that a feed never fails. An array is made
-        # in full as soon as its head was read, within every other one: hence no more items than would make sense.
-        return Unpacker(
-            ext_hook=_no_extension,
-            max_buffer_size=0,
-            read_size=BUFFER,
-            max_array_len=limit // 64,
-            max_map_len=limit // 64,
-        )
+        message: list[Any] = unpackb(data)
+    except ValueError as error:
+        # Never the error's own text: it may quote what was sent.
+        found = "text that is not UTF-8" if isinstance(error, UnicodeDecodeError) else "a key that is not text"
+        raise ProtocolError(f"expected MessagePack, found {found}") from None
+    return message
 
 
-def _give_back(limit: int, unpacker: Any) -> None:
-    spare = _spare.setdefault(limit, [])
-    if len(spare) < SPARE:
-        spare.append(unpacker)
-
-
-def _no_extension(code: int, data: bytes) -> NoReturn:  # noqa: ARG001 - msgpack calls it so
-    raise ProtocolError(_NO_EXTENSION)
+def _unknown(kind: int) -> str:
+    return "expected MessagePack, found a byte that means nothing in it" if kind == NEVER_USED else _NO_EXTENSION
 
 
 def _too_large(limit: int) -> ProtocolError:
     return ProtocolError(f"expected a message of at most {limit} bytes")
 
 
-def _words(error: Exception) -> str:
-    # Never the error's own text: it may quote what was sent, and msgpack's format and stack errors have none.
-    if isinstance(error, UnicodeDecodeError):
-        return "text that is not UTF-8"
-    kind = type(error).__name__
-    return {"FormatError": "a byte that means nothing in it", "StackError": "far too many levels"}.get(
-        kind, "something the protocol has no use for: too long an array or map, or a key that is not text"
-    )
-
-
-_spare: dict[int, list[Any]] = {}  # by limit; append and pop are whole steps, so all threads share it
+# By a header's first byte: how long header and content are together; where the header itself says how much there is,
+# minus the bytes that say it; 0 for what the protocol does not know (bin, extension types). And how many items follow,
+# or how many for each one that it announces.
+_SINGLE = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9}  # nil, false, true, floats
+_INTEGERS = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
+_COUNTED = {0xD9: -1, 0xDA: -2, 0xDB: -4, 0xDC: -2, 0xDD: -4, 0xDE: -2, 0xDF: -4}  # text, arrays, maps
+_KNOWN = {**dict.fromkeys((*range(0xA0), *range(0xE0, 0x100)), 1), **_SINGLE, **_INTEGERS, **_COUNTED}
+_LENGTHS = [_KNOWN.get(kind, kind - 0x9F if 0xA0 <= kind < 0xC0 else 0) for kind in range(256)]
+_ITEMS = [*[0] * 0x80, *range(0, 32, 2), *range(16), *[0] * 0x3C, 1, 1, 2, 2, *[0] * 32]
+_ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
+_NESTS = _ARRAYS | {*range(0x80, 0x90), 0xDE, 0xDF}
+NEVER_USED = 0xC1
 _NO_EXTENSION = "expected text, found bin or an extension type"
-_PLAIN = frozenset({str, int, float, bool, type(None)})
 _pack: Callable[[object], bytes] = Packer().pack  # one for all threads: it never lets another in halfway

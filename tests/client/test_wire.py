@@ -9,6 +9,8 @@ import msgpack
 import pytest
 from brokerd_client.errors import ProtocolError
 from brokerd_client.wire import (
+    BYTES_OF_ITEM,
+    MAX_ANSWER,
     MAX_DEPTH,
     MAX_MESSAGE,
     Notification,
@@ -187,6 +189,54 @@ def test_nested_promises_of_long_arrays_take_no_memory(head: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
     finally:
         tracemalloc.stop()
+
+
+ANNOUNCED = {
+    "arrays of 1,024": b"\xdc\x04\x00",
+    "maps of 1,024": b"\xde\x04\x00\xa1k",
+    "short arrays": b"\x9f",
+    "short maps": b"\x8f\xa1k",
+    "small arrays beside each other": b"\x91\xc0",
+    "long text": b"\xdb\x7f\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("head", ANNOUNCED.values(), ids=ANNOUNCED)
+@pytest.mark.parametrize("limit", [MAX_MESSAGE, MAX_ANSWER], ids=["daemon", "client"])
+def test_what_an_unfinished_message_costs_is_bounded_by_what_came_of_it(head: bytes, limit: int) -> None:
+    begun, came = b"\x95\x00\x01\xa1x\xdc\x0f\x00", 3_060
+    data = (begun + head * came)[:came]
+    readers = [Reader(limit) for _ in range(100)]
+    tracemalloc.start()
+    try:
+        for reader in readers:
+            reader.feed(data)
+            with suppress(ProtocolError):
+                assert list(reader) == []
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < len(readers) * 2 * came
+    assert peak < held + 20 * came
+
+
+def test_a_message_has_no_more_items_than_one_for_sixteen_bytes_of_the_limit() -> None:
+    def names(number: int) -> bytes:
+        return pack_request(1, "status", {"grants": [""] * number})
+
+    room = MAX_MESSAGE // BYTES_OF_ITEM
+    (message,) = read_all(names(room - 7))
+    assert len(message[3][0]["grants"]) == room - 7
+    with pytest.raises(ProtocolError, match=f"at most {room} items"):
+        read_all(names(room - 6))
+
+
+def test_who_stops_in_the_middle_of_a_chunk_goes_on_with_the_next_message() -> None:
+    reader = Reader()
+    reader.feed(b"".join(pack_request(number, "hello", {}) for number in range(4)) + b"\x94")
+    assert [next(iter(reader))[1] for _ in range(2)] == [0, 1]
+    assert [message[1] for message in reader] == [2, 3]
+    assert reader.partial
 
 
 @given(st.lists(requests, max_size=8), st.lists(st.integers(0, 400), max_size=20))

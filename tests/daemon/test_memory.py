@@ -1,6 +1,9 @@
 # What callers may cost in memory: a request is a few bytes, and what it makes the daemon hold is bounded too.
 from __future__ import annotations
 
+import contextlib
+
+import pytest
 import trio
 from brokerd_client.wire import pack_request
 
@@ -27,6 +30,32 @@ async def test_answers_that_nobody_reads_are_not_made(brokerd: Brokerd, serving:
             error, result = await caller.answer(number)
             assert error is None
             assert len(result["grants"]) == GRANTS
+
+
+UNFINISHED = {
+    "arrays that announce 1,024 items, within each other": b"\xdc\x04\x00" * 1_020,
+    "the most that may be announced": (b"\x94\x00\x01\xa1x" + b"\xdc\x03\xf0" * 4 + b"\xc0" * 3_060)[:3_060],
+    "maps": (b"\x94\x00\x01\xa1x\x91" + b"\xde\x01\xf0\xa1k" * 4 + b"\x80\xa1k" * 1_020)[:3_060],
+}
+ANNOUNCING = 150  # connections
+
+
+@pytest.mark.parametrize("said", UNFINISHED.values(), ids=UNFINISHED)
+async def test_an_unfinished_message_costs_what_came_of_it_and_not_what_it_announces(
+    brokerd: Brokerd, serving: Serving, said: bytes
+) -> None:
+    fleet = await serving.all(60.0)
+    brokerd.configure({"ix": FIVE["ix"]}, every(fleet.by_name))
+    await brokerd.start()
+    await brokerd.get("ix")
+    before = memory(brokerd)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(ANNOUNCING):
+            caller = await stack.enter_async_context(brokerd.caller())
+            await caller.stream.send_all(said)
+        await idle(brokerd)
+        assert memory(brokerd) - before < LITTLE
+        assert await brokerd.get("ix")
 
 
 async def test_connections_that_have_ended_leave_nothing_behind(brokerd: Brokerd, serving: Serving) -> None:

@@ -220,6 +220,8 @@ class Daemon:
             with trio.move_on_after(LANDING):
                 await self.broker.flights.landed()
             flights.cancel_scope.cancel()
+        with trio.move_on_after(LANDING):  # an exchange that spends may have taken longer than the wait for it
+            await self.broker.flights.store_again()
         self.broker.flights.tell_what_is_lost()
         self.audit.said("stopped")
         if self.trail is not None:

@@ -42,7 +42,7 @@ from brokerd.core.secret import Secret
 from brokerd.core.wanted import Wanted
 from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
-from brokerd.provider import Conversation, Journal, Person, Subjects
+from brokerd.provider import OVERTAKEN, Conversation, Journal, Person, Stands, Subjects
 
 LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
 
@@ -184,11 +184,14 @@ class Exchanger:
             await held.settled()  # what was written with it may be durable before memory knows
             if risked_after(held.record, held.settings.pace, self.clock.now()) > 0:
                 raise StoreUnavailable("the provider's grace for a used refresh token ran out while this one waited")
-            if held.stopped or held.record.generation != generation:  # what is in hand may be dead by now
-                raise StoreUnavailable("the grant was revoked or given a new token meanwhile")
+            if not stands():  # what is in hand may be dead by now
+                raise StoreUnavailable(OVERTAKEN)
+
+        def stands() -> bool:
+            return not held.stopped and held.record.generation == generation
 
         generation = held.record.generation
-        return await self.run(held, _exchange(held, plan, now), journal, subjects)
+        return await self.run(held, _exchange(held, plan, now), journal, subjects, stands=stands)
 
     async def run(
         self,
@@ -197,10 +200,11 @@ class Exchanger:
         journal: Journal | None = None,
         subjects: Subjects | None = None,
         person: Person | None = None,
+        stands: Stands | None = None,
     ) -> Conversation:
         provider = held.provider
         shut_until, metadata = provider.breaker.shut_until, provider.metadata
-        ended = await provider.converse(exchange, journal, subjects, person)
+        ended = await provider.converse(exchange, journal, subjects, person, stands)
         try:
             if provider.breaker.shut_until != shut_until:
                 await self.store.write_breaker(provider.name, provider.breaker)

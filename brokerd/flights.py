@@ -84,6 +84,7 @@ class Flights:
         for held in before.values():
             await held.settled()
         await self.landed()
+        await self.store_again()
         self.stopping = False
         if any(held.unstored for held in self._all()):
             self.grants = before
@@ -264,10 +265,9 @@ class Flights:
         return None if token is None else token.value
 
     async def landed(self) -> None:
-        """Until no exchange is under way; what could not be stored yet is tried a last time."""
+        """Until no exchange is under way."""
         while flight := next((held.flight for held in self._all() if held.flight), None):
             await flight.done.wait()
-        await self._store_again()
 
     def tell_what_is_lost(self) -> None:
         """At the end: what the store did not take to the last goes with this process, or waits for the next."""
@@ -353,10 +353,11 @@ class Flights:
             self._metrics.store_failures.inc()
             await trio.sleep(delay)
             delay = min(2 * delay, MEND_LONGEST)
-            await self._store_again()
+            await self.store_again()
         self._mending = False
 
-    async def _store_again(self) -> None:
+    async def store_again(self) -> None:
+        """Try once to store what could not be stored yet."""
         unstored = [held for held in self._all() if held.unstored]
         async with trio.open_nursery() as nursery:
             for held in unstored:

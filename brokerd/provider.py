@@ -34,7 +34,9 @@ from brokerd.core.secret import Secret
 from brokerd.core.signing import Signer
 
 Journal = Callable[[], Awaitable[None]]  # raises StoreUnavailable
+Stands = Callable[[], bool]  # whether an exchange is still wanted
 Subjects = Callable[[str], Awaitable[Secret | None]]  # a grant's living access token
+OVERTAKEN = "the grant was revoked or given a new token meanwhile"
 PATIENCE = 3_600.0  # seconds until an issuer that could not be asked is asked again, an older document being there
 
 
@@ -119,9 +121,11 @@ class Provider:
         journal: Journal | None = None,
         subjects: Subjects | None = None,
         person: Person | None = None,
+        stands: Stands | None = None,
     ) -> Conversation:
         """Run an exchange to its end (DESIGN.md 2): requests go out within the provider's limit, and a failure of the
         transport ends it. `journal` is awaited before a request that spends leaves: no journal, no send (law 2).
+        `stands` is asked when the limit lets the first request go: what it was waited for may be over by then.
         `subjects` has the tokens of other grants; `person` is there for logins."""
         at, answer = self._clock.now(), None
         outcome: Outcome | None = None
@@ -134,7 +138,7 @@ class Provider:
                     outcome = stop.value
                     break
                 try:
-                    answer = await self._take(step, journal, subjects, person)
+                    answer = await self._take(step, journal, subjects, person, None if heard else stands)
                 except AddressRefused as error:
                     outcome = Misconfigured(f"{error.reason}; if it is right: brokerctl trust {self.name}")
                 except TransportError as error:
@@ -165,7 +169,12 @@ class Provider:
         return reopened
 
     async def _take(
-        self, step: Step, journal: Journal | None, subjects: Subjects | None, person: Person | None
+        self,
+        step: Step,
+        journal: Journal | None,
+        subjects: Subjects | None,
+        person: Person | None,
+        stands: Stands | None,
     ) -> Answer:
         match step:
             case Wait():
@@ -183,10 +192,12 @@ class Provider:
                     raise _Ended(RetryLater(words, Cause.POSTPONED))
                 return token
             case Request():
-                return await self._send(step, journal)
+                return await self._send(step, journal, stands)
 
-    async def _send(self, request: Request, journal: Journal | None) -> Response:
+    async def _send(self, request: Request, journal: Journal | None, stands: Stands | None = None) -> Response:
         async with self._limiter:
+            if stands is not None and not stands():
+                raise _Ended(RetryLater(OVERTAKEN, Cause.POSTPONED))
             if request.spends and journal is not None:
                 await journal()
             response = await self.http.send(request)

@@ -8,7 +8,7 @@ from brokerd.core.backoff import retry_delay
 from brokerd.core.moment import Moment, seconds_until
 
 THRESHOLD = 5  # failures in a row before the breaker opens: one grant's bad minute is not an outage
-LONGEST_WAIT = 400.0  # seconds; after a reboot with a clock that jumped, an outage of old must not hold for ever
+LONGEST_WAIT = 400.0  # seconds; no wait is set for longer: one that seems to be was dated by a clock that was wrong
 PROBE = 30.0  # seconds that a probe is waited for before another may go
 
 
@@ -20,8 +20,10 @@ class Breaker:
     shut_until: Moment | None = None
 
     def wait(self, now: Moment) -> float:
-        """Seconds until something may be sent again; 0 or less: now."""
-        return 0.0 if self.shut_until is None else min(seconds_until(self.shut_until, now), LONGEST_WAIT)
+        """Seconds until something may be sent again; 0 or less: now. A wait that nobody can have set is not believed:
+        cut to the longest one it would begin again at each look, and hold for as long as the clock was wrong."""
+        left = 0.0 if self.shut_until is None else seconds_until(self.shut_until, now)
+        return left if left <= LONGEST_WAIT else 0.0
 
 
 def succeeded(breaker: Breaker) -> Breaker:

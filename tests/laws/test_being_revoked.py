@@ -1,15 +1,17 @@
-# What a grant says of itself while its revocation is on its way to the disk.
+# A grant that is being revoked: what it says of itself until that is stored, and what it sends no more.
 from __future__ import annotations
 
 from pathlib import Path
 
-from trio.testing import MockClock
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from brokerd.core.failure import Code
+from brokerd.core.failure import Code, Failure
 from brokerd.core.grant import State
 from brokerd.core.record import Record
 from tests.laws.test_laws import failure_of, imported
-from tests.laws.world import REFRESHING, world
+from tests.laws.world import ISSUING, REFRESHING, World, world
 
 
 async def test_a_grant_that_is_being_revoked_does_not_need_a_login(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -24,3 +26,25 @@ async def test_a_grant_that_is_being_revoked_does_not_need_a_login(autojump_cloc
         made.store.before_write = ask
         assert (await made.broker.revoke("app")).stored
         assert meanwhile[0] is State.READY
+
+
+async def test_an_exchange_that_waits_for_its_turn_is_not_sent_once_its_grant_is_revoked(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    one, other = ISSUING.split("[grants.app]")
+    text = f"{one}concurrency = 1\n[grants.app]{other}[grants.other]{other}"
+    async with world(tmp_path, text, refresher=False) as made, trio.open_nursery() as callers:
+        made.provider.gate = trio.Event()
+        callers.start_soon(made.broker.get, "app")
+        await wait_all_tasks_blocked()
+        callers.start_soon(refused, made)  # its exchange waits until the provider's limit lets it go
+        await wait_all_tasks_blocked()
+        await made.broker.revoke("other")
+        made.provider.gate.set()
+    assert len(made.provider.asked) == 1
+
+
+async def refused(made: World) -> None:
+    with pytest.raises(Failure) as raised:
+        await made.broker.get("other")
+    assert raised.value.code is Code.REVOKED

@@ -110,7 +110,7 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
     except trio.Cancelled:
         if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
             seen.revoked = ""
-            seen.holding = set()
+            seen.holding, seen.revoking = set(), False
         raise
     if done.stored and epoch == seen.epoch:
         seen.revoked = "stored"

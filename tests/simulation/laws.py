@@ -55,6 +55,7 @@ class Seen:
     refused: set[str] = field(default_factory=set)  # passwords
     refused_early: set[str] = field(default_factory=set)  # those of them that were tried ahead of need
     revoked: str = ""  # "asked", "stored"
+    revoking: bool = False  # what is held may still change before the revocation is written: writes have their turns
     epoch: int = 0  # rises with each import and revocation
     family: int = 0  # of the last import that was said to have happened
     imported_by: HeldGrant | None = None
@@ -241,6 +242,8 @@ class Laws:
             seen.touched.pop(token, None)
             if not (reply.issued or reply.rejected):  # it is known to live: what may happen to it now begins anew
                 seen.sent.pop(token, None)
+        elif token is not None:  # the client or the scope was refused, before it was looked at
+            self.unused(grant, fields)
         if token is not None and (reply.issued or reply.rejected):
             seen.dead[token] = held
             seen.known.discard(token)
@@ -279,6 +282,7 @@ class Laws:
         seen = self.seen[grant]
         self.by_hand(grant)
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
+        seen.revoking = True
         seen.known.clear()
         seen.dooming |= seen.holding
         seen.holding = _tokens(record)
@@ -359,18 +363,19 @@ class Laws:
                 seen.revoked = "stored"
             elif seen.revoked == "asked":
                 seen.revoked = ""
-            seen.holding, seen.dooming = set(), set()
+            seen.holding, seen.dooming, seen.revoking = set(), set(), False
             if seen.family and held is not None:
                 seen.family = min(seen.family, self.world.provider_of(grant).refresh[held].family)
             elif held is None:
                 seen.family = 0
 
     def _remembers(self, record: Record, not_before: float) -> bool:
-        """Whether it is durable that nothing is to be sent before that time."""
-        for retry in (record.retry, record.rotation_retry):
-            if retry is not None and retry.boot_id == self.world.clock.now().boot_id:
-                return self.world.clock.true() + retry.boot - self.world.clock.now().boot > not_before - 1.0
-        return False
+        """Whether it is durable that nothing is to be sent before that time. What holds an early issue back only may
+        be of another answer."""
+        retry, now = record.retry, self.world.clock.now()
+        if retry is None or retry.boot_id != now.boot_id:
+            return False
+        return self.world.clock.true() + retry.boot - now.boot > not_before - 1.0
 
     def rebooted(self) -> None:
         for seen in self.seen.values():
@@ -386,8 +391,10 @@ class Laws:
             for each in held.record.variants:
                 if (token := held.serves_variant(each.wanted, now)) is not None:
                     self.served(life, grant, token, wanted=each.wanted)
-            if self.seen[grant].revoked == "asked" and held.record.state is not State.REVOKED:
-                self.seen[grant].holding = _tokens(held.record)  # what was being written when it was asked comes first
+            seen = self.seen[grant]
+            seen.revoking = seen.revoking and held.record.state is not State.REVOKED
+            if seen.revoking:
+                seen.holding = _tokens(held.record)  # what was being written when it was asked comes first
             if held.flight is None and not held.blocked:
                 self._marks(life, grant, held)
                 self._steady(life, grant, held, now)

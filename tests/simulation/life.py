@@ -111,6 +111,8 @@ class Life:
             with trio.move_on_after(LANDING):
                 await self.broker.flights.landed()
             flights.cancel_scope.cancel()
+        with trio.move_on_after(LANDING):
+            await self.broker.flights.store_again()
         kept = [grant for grant, held in self.broker.grants.items() if held.unstored]
         disk = self.world.disk
         well = disk.refusals == refusals and not disk.failing and self.clock.true() >= disk.full

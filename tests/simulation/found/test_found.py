@@ -221,3 +221,43 @@ GET = {"grant": "app", "callers": 1, "wait": 10.0, "refused": True}
 
 def test_a_variant_that_comes_dead_is_not_asked_for_over_and_over() -> None:
     assert broken_by(drawn(1188).only([23, 26])) is None
+
+
+def test_an_exchange_that_waits_for_the_providers_limit_is_not_sent_once_its_grant_is_revoked() -> None:
+    late = at(99, "fault", provider="one", kind="late", requests=1, seconds=30.0)
+    get = at(101, "get", **{**GET, "grant": "svc"})
+    events = (IMPORT, late, at(100, "refresh", grant="app"), get, at(105, "revoke", grant="svc"))
+    assert broken_by(schedule(*events, grants=("app", "svc"), concurrency=1)) is None
+
+
+def test_a_breaker_that_an_untrusted_clock_shut_does_not_hold_a_provider_back_for_a_month() -> None:
+    ahead, right = at(92, "step", seconds=2_592_000.0, noticed=True), at(398, "reboot", down=1.0, off=0.0)
+    never = at(92, "fault", provider="one", kind="never", lasts=400.0)
+    assert broken_by(schedule(IMPORT, ahead, never, right, grants=("app", "svc"), lifetime=150.0)) is None
+
+
+def test_what_is_unstored_is_stored_at_an_orderly_stop_also_after_a_long_exchange() -> None:
+    late = at(97, "fault", provider="one", kind="late", requests=1, seconds=59.0)
+    disk, other = at(100, "disk", kind="full", lasts=30.0), at(0.5, "import", grant="app2")
+    events = (IMPORT, other, late, at(98, "refresh", grant="app"), disk, at(110, "import", grant="app2"))
+    assert broken_by(schedule(*events, at(130, "stop", down=1.0, copied=False), grants=("app", "app2"))) is None
+
+
+def test_a_retry_after_that_a_crash_took_away_cannot_be_obeyed_whatever_held_an_early_issue_back() -> None:
+    limit = at(290, "fault", provider="one", kind="503", requests=1, seconds=250.0, date=False)
+    crash = at(291, "crash", where="after-answer", down=20.0, count=1)
+    events = (at(100, "reload", kind="scope", grant="svc"), limit, crash)
+    assert broken_by(schedule(*events, grants=("app", "svc"), lifetime=300.0)) is None
+
+
+def test_the_grace_counts_anew_from_a_refused_client_which_leaves_the_token_as_it_was() -> None:
+    refused = at(300, "fault", provider="one", kind="invalid_client", requests=1)
+    portal = at(450, "fault", provider="one", kind="html-403", requests=1)
+    assert broken_by(schedule(IMPORT, refused, portal, at(451, "refresh", grant="app"), grace=30.0)) is None
+
+
+def test_a_token_that_an_import_replaced_before_the_revocation_was_written_is_not_the_revocations() -> None:
+    slow, leaves = at(93, "disk", kind="slow", lasts=30.0), at(98.6, "import", grant="app", leaves=0.09)
+    for gap in (0.3, 1.0):
+        events = (IMPORT, slow, leaves, at(101, "revoke", grant="app"), at(101 + gap, "import", grant="app"))
+        assert broken_by(schedule(*events, rotates=False, lifetime=30.0)) is None

@@ -25,6 +25,11 @@ from brokerd.held import HeldGrant
 LONGEST = 900.0  # seconds from the beginning of a login to its end
 MOST, MOST_OF_USER = 64, 8  # logins under way
 SHOWN = 80  # characters of a subject, which is text of the provider's
+SECOND_VISITOR = "second_visitor"  # the alarm of who listens for the browser
+ALARMED = (
+    "its one-time address was opened in a second browser, so somebody else may have tried to log in with their own "
+    "account"
+)
 LACKING = (
     "the provider gave no refresh token, so another login is needed when this token ends; most want the scope "
     'offline_access for one, some authorization_params = { access_type = "offline" }'
@@ -46,17 +51,19 @@ class Login:
     A `Person` to the provider: cancelled, it ends where it asks or waits; from the moment a request has left whose
     answer must not be lost it is held until that is stored, whoever goes away."""
 
-    def __init__(self, name: str, held: HeldGrant, uid: int) -> None:
+    def __init__(self, name: str, held: HeldGrant, uid: int, *, names_account: bool) -> None:
+        """`names_account`: who began it wants to hear whose login it is before anything is kept."""
         self.id = name
         self.held = held
         self.uid = uid
+        self.names_account = names_account
         self.was_revoked = held.record.state is State.REVOKED
         self.step = 0
         self.prompt: Prompt | None = None
         self.result: dict[str, object] | None = None
         self.failure: Failure | None = None
         self.scope = trio.CancelScope(deadline=trio.current_time() + LONGEST)
-        self.why = "it took too long"  # where the scope ends it
+        self.why, self.code = "it took too long", Code.UNAVAILABLE  # where the scope ends it
         self.shelter = trio.CancelScope()
         self._changed = trio.Event()
         self._brought: Brought | None = None
@@ -126,7 +133,7 @@ class Logins:
         self._exchanger = exchanger
         self._audit = audit
 
-    def begin(self, held: HeldGrant, uid: int) -> Login:
+    def begin(self, held: HeldGrant, uid: int, *, names_account: bool = False) -> Login:
         """A new login for the grant; one that is under way ends. Raises Failure."""
         ability = held.ability(self._clock.now())
         issues = ability.issue and held.record.state is State.REVOKED  # from its credentials, without anybody's help
@@ -138,7 +145,7 @@ class Logins:
         if len(self._logins) >= MOST or sum(each.uid == uid for each in self._logins.values()) >= MOST_OF_USER:
             words = f"expected at most {MOST_OF_USER} logins of a user at once, and {MOST} in all"
             raise Failure(Code.LIMIT, words, retry_after=60.0)
-        login = Login(self._entropy.bytes(16).hex(), held, uid)
+        login = Login(self._entropy.bytes(16).hex(), held, uid, names_account=names_account)
         self._logins[login.id] = login
         self._audit.said("login begun", **held.about, uid=uid)
         self._nursery.start_soon(self._run, login, issues, name=f"login {held.name}")
@@ -158,6 +165,13 @@ class Logins:
             if login.held.name == grant and not login.has_ended:
                 login.why = why
                 login.scope.cancel()
+
+    def alarm(self, login: Login) -> None:
+        """A second browser has come with the secret of a login: what it brings may be another person's. It ends."""
+        if not login.has_ended:
+            self._audit.warned("LOGIN ALARM", **login.held.about, uid=login.uid, reason=ALARMED)
+            login.why, login.code = ALARMED, Code.DENIED
+            login.scope.cancel()
 
     def forget(self, name: str) -> None:
         """Nobody asks for it any more: its end was heard, or the connection that began it has ended."""
@@ -184,7 +198,7 @@ class Logins:
         finally:
             if login.result is None:
                 words = f"{grant}: the login ended: {login.why}; nothing has changed"
-                login.failure = failure or Failure(Code.UNAVAILABLE, words, grant)
+                login.failure = failure or Failure(login.code, words, grant)
                 self._audit.warned("login failed", **login.held.about, uid=login.uid, reason=login.failure.message)
             login.prompt = None
             login.moved()
@@ -197,25 +211,28 @@ class Logins:
             raise Failure(Code.MISCONFIGURED, f"{held.name}: {error}", held.name) from None
         tokens = _tokens(held.name, ended.outcome)
         before = held.record.subject
-        if before is not None and before != tokens.subject:
-            await self._confirm(login, tokens, ended.at)
+        is_other = before is not None and before != tokens.subject
+        if is_other or login.names_account:
+            await self._confirm(login, tokens, ended.at, is_other=is_other)
         await login.hold()
         return await self._store(login, tokens, ended.at)
 
-    async def _confirm(self, login: Login, tokens: Tokens, at: Moment) -> None:
-        """Somebody else logged in than the last time: without a word that this is meant, nothing changes, and what he
-        was given is given back. Raises Failure."""
+    async def _confirm(self, login: Login, tokens: Tokens, at: Moment, *, is_other: bool) -> None:
+        """Say whose login it is. Without a yes, which a person has to give where somebody else logged in than the last
+        time, nothing changes, and the tokens are given back. Raises Failure."""
         held, is_meant = login.held, False
         was, now = _shown(held.record.subject), _shown(tokens.subject)
+        account = {} if tokens.subject is None else {"now": now}
         try:
-            brought = await login.ask(Ask("confirm", {"was": was, "now": now}))
+            brought = await login.ask(Ask("confirm", {"was": was, "now": now}) if is_other else Ask("account", account))
             is_meant = (brought or {}).get("confirm", Secret("")).reveal() == "yes"
         finally:
             if not is_meant:
                 with trio.CancelScope(shield=True):
                     await self._flights.settle(held, lambda record: revocations.came_late(record, tokens, at))
         if not is_meant:
-            words = f"{held.name}: the login was {now}'s, not {was}'s, and was not confirmed; nothing has changed"
+            whose = f"{now}'s, not {was}'s," if is_other else f"{now}'s"
+            words = f"{held.name}: the login was {whose} and was not confirmed; nothing has changed"
             raise Failure(Code.DENIED, words, held.name)
 
     async def _store(self, login: Login, tokens: Tokens, at: Moment) -> dict[str, object]:

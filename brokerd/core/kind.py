@@ -15,6 +15,7 @@ class Kind(StrEnum):
     INTERRUPTED = "5b58d61db1884122a54e2fd70d3e3f43"
     LOGIN_DONE = "d3ba166d81074f3c8b513238259e3045"
     LOGIN_FAILED = "41c9c213cbc546f3866ba061fde967ae"
+    LOGIN_ALARM = "37dcc6c6c7ff4e64ba54e8c08fc2e152"
     REVOKED = "cfe1e9b8a5394d03926b33332d01932b"
     TOLD = "97a75ad7c55d40cea2c8df821cd1a146"
     NOT_TOLD = "527e3839eea647deac96db981b33bf29"
@@ -68,6 +69,7 @@ KINDS = {
     "login ended": Kind.LOGIN_DONE,
     "refresh token imported": Kind.LOGIN_DONE,
     "login failed": Kind.LOGIN_FAILED,
+    "LOGIN ALARM": Kind.LOGIN_ALARM,
     "revoked": Kind.REVOKED,
     "its newest state could not be stored and is lost": Kind.LOST,
     "its newest state could not be stored; systemd holds it over a restart, not over a stop": Kind.HELD,

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from brokerd_client import Broker
 
+    from brokerd.ctl.handoff import Handoff
     from brokerd.ctl.loopback import Answer, Loopback
 
 LONGEST_WAIT = 60  # seconds that brokerd may take for one answer
 TICK = 1.0  # seconds between two looks, and two numbers of the countdown
-NOT_CONFIRMED = "no"
+CONFIRMED, NOT_CONFIRMED = "yes", "no"
+ALARM = {"alarm": "second_visitor"}
 READ = 64 * 1024  # bytes of stdin at once
 
 
@@ -49,8 +51,9 @@ class Talk:
         self._arguments = arguments
         self._loopback: Loopback | None = None
         self._answer: Answer | None = None
+        self._handoff: Handoff | None = None
         self._is_terminal = sys.stdout is not None and sys.stdout.isatty()
-        self._at: dict[str, Any] = broker.call("login", grant=self.grant, wait=LONGEST_WAIT)
+        self._at: dict[str, Any] = broker.call("login", grant=self.grant, account=True, wait=LONGEST_WAIT)
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -67,9 +70,12 @@ class Talk:
         if show is None:
             words = f"brokerd asks for {plain(prompt['kind'])!r}, which this brokerctl does not know; update it"
             raise Failed(words)
-        self._tell({"prompt": prompt})
+        if prompt["kind"] != "account":  # a person's to hear; `done` says it too
+            self._tell({"prompt": prompt})
         answer = show(prompt)
         if answer is not None:
+            if self._loopback is not None and self._loopback.alarmed:
+                answer = ALARM
             params = {"login": self._at["login"], "step": step, "answer": answer, "wait": LONGEST_WAIT}
             self._at = self._broker.call("login_answer", **params)
 
@@ -95,6 +101,8 @@ class Talk:
             self._answer.sent.wait(SENT_WITHIN)
         if self._loopback is not None:
             self._loopback.close()
+        if self._handoff is not None:
+            self._handoff.close()
 
     def show_browser(self, page: str, *words: str | None) -> None:
         """The page that the waiting browser gets, if one waits."""
@@ -141,9 +149,10 @@ class Talk:
             self._tell({"open": url})
         if not self._arguments.json:
             self._explain(url)
-        self._open(url)
+        if self._opens_browser():
+            self._open(url)
         self._answer = self._come_back(prompt["state"])
-        return self._answer.fields
+        return {} if self._answer is None else self._answer.fields
 
     def _password(self, prompt: dict[str, Any]) -> dict[str, str]:
         if sys.stdin is not None and sys.stdin.isatty():
@@ -157,16 +166,22 @@ class Talk:
         line = "" if sys.stdin is None else sys.stdin.readline()
         return {"password": line.removesuffix("\n").removesuffix("\r")}
 
+    def _account(self, prompt: dict[str, Any]) -> dict[str, str]:
+        """Whose login it is, before anything is kept."""
+        if "now" in prompt and not self._arguments.json:
+            write(f"{self.grant}: the provider says that this is the account {plain(prompt['now'])}")
+        return {"confirm": CONFIRMED}
+
     def _confirm(self, prompt: dict[str, Any]) -> dict[str, str]:
         """Somebody else than the last time."""
         self.show_browser("asks", self.grant)
         words = f"{self.grant} was logged in as {plain(prompt['was'])}; this login is {plain(prompt['now'])}'s."
         if self._arguments.yes:
-            return {"confirm": "yes"}
+            return {"confirm": CONFIRMED}
         if sys.stdin is None or not sys.stdin.isatty():
             complain(f"{words} To have that without being asked: --yes")
             return {"confirm": NOT_CONFIRMED}
-        return {"confirm": "yes" if ask(f"{words} Change it?") else NOT_CONFIRMED}
+        return {"confirm": CONFIRMED if ask(f"{words} Change it?") else NOT_CONFIRMED}
 
     # -- the terminal
 
@@ -183,7 +198,12 @@ class Talk:
         return bool(self._arguments.json)
 
     def _explain(self, url: str) -> None:
-        write(f"To log in for {self.grant}, open this in your browser:\n\n    {url}\n")
+        opens = (
+            "your browser opens. If it does not, open this in it"
+            if self._opens_browser()
+            else "open this in your browser"
+        )
+        write(f"To log in for {self.grant}, {opens}:\n\n    {url}\n")
         if self._loopback is None:
             write("The page that it ends at need not be there: paste its whole address here.")
             return
@@ -194,16 +214,26 @@ class Talk:
             write(f"    {self._loopback.url}\n")
         write("waiting for the browser …")
 
-    def _open(self, url: str) -> None:
-        """Open the browser where it was asked for, or where there is a desktop to do it on."""
+    def _opens_browser(self) -> bool:
+        """Where it was asked for, or where there is a desktop to do it on."""
         has_desktop = bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()) and "SSH_CONNECTION" not in os.environ
-        if self._arguments.browser or (has_desktop and self._is_terminal and not self._arguments.json):
-            import webbrowser
+        return bool(self._arguments.browser or (has_desktop and self._is_terminal and not self._arguments.json))
 
-            webbrowser.open(url)
+    def _open(self, url: str) -> None:
+        """Open the browser. Its command line names a file, not the URL, which is a secret."""
+        from brokerd.ctl import pages
+        from brokerd.ctl.handoff import Handoff
 
-    def _come_back(self, state: str) -> Answer:
-        """The answer to this login, from the browser at our port or pasted into the terminal."""
+        try:
+            self._handoff = Handoff(pages.onward(self.grant, url))
+        except OSError as error:
+            complain(f"no page for the browser could be written ({error.strerror}); open the address yourself")
+            return
+        if not self._handoff.open():
+            complain("no browser could be started; open the address yourself")
+
+    def _come_back(self, state: str) -> Answer | None:
+        """The answer to this login, from the browser at our port or pasted into the terminal. None: an alarm."""
         loopback, pasted, typed = self._loopback, sys.stdin, b""
         while True:
             sources = ([loopback.woken] if loopback else []) + ([pasted] if pasted else [])
@@ -211,7 +241,7 @@ class Talk:
                 raise Failed("expected on stdin the address where the browser came to, found nothing")
             ready, _, _ = select.select(sources, [], [], TICK)
             if loopback and loopback.woken in ready:
-                return loopback.answers.get()
+                return None if loopback.alarmed else loopback.answers.get()
             if pasted in ready and pasted is not None:
                 data = os.read(pasted.fileno(), READ)  # not by sys.stdin, which would keep what comes after a line
                 typed += data

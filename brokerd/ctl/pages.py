@@ -16,7 +16,7 @@ color:var(--text);font:1.0625rem/1.55 system-ui,sans-serif}
 main{width:100%;max-width:30rem;padding:2.5rem;background:var(--card);border-radius:.75rem;
 border-top:.3rem solid var(--tone);box-shadow:0 1px 3px #0002,0 8px 24px #0001}
 h1{margin:0 0 .75rem;font-size:1.5rem;line-height:1.25;color:var(--tone)}
-p{margin:0;overflow-wrap:anywhere}p+p{margin-top:1.25rem;color:var(--soft);font-size:.9375rem}
+a{color:var(--tone)}p{margin:0;overflow-wrap:anywhere}p+p{margin-top:1.25rem;color:var(--soft);font-size:.9375rem}
 """
 DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 HEADERS = {
@@ -33,11 +33,27 @@ GOOD, BAD, OPEN = "good", "bad", "open"
 
 def page(title: str, words: str, then: str, tone: str = BAD) -> bytes:
     """A whole page. Any text is fit for it."""
+    return _whole(title, f"<p>{escape(words)}</p><p>{escape(then)}</p>", tone)
+
+
+def onward(grant: str, url: str) -> bytes:
+    """The page of a file that sends its browser on to `url`. It has no headers, so its rules stand in it."""
+    place = escape(url)
+    rules = escape(HEADERS["Content-Security-Policy"].replace("; frame-ancestors 'none'", ""))  # not for files
+    head = (
+        f'<meta http-equiv="Content-Security-Policy" content="{rules}"><meta name="referrer" content="no-referrer">'
+        f'<meta http-equiv="refresh" content="0;url={place}">'
+    )
+    words = f'<p>Your browser goes on by itself. If it does not: <a href="{place}">go on</a>.</p>'
+    return _whole(f"The login for {grant}", words, OPEN, head)
+
+
+def _whole(title: str, body: str, tone: str, head: str = "") -> bytes:
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="robots" content="noindex">'
-        f"<title>{escape(title)} – brokerd</title><style>{STYLE}</style></head>\n"
-        f'<body class="{tone}"><main><h1>{escape(title)}</h1><p>{escape(words)}</p><p>{escape(then)}</p></main>'
+        f"{head}<title>{escape(title)} – brokerd</title><style>{STYLE}</style></head>\n"
+        f'<body class="{tone}"><main><h1>{escape(title)}</h1>{body}</main>'
         "</body>\n</html>\n"
     ).encode()
 

@@ -102,7 +102,7 @@ class Methods:
             "adopt": (changing.adopt, {}, ()),
             "trust": (changing.trust, {"provider": text}, ("provider",)),
             "import": (changing.import_token, {"grant": text, "refresh_token": text}, ("grant", "refresh_token")),
-            "login": (logging_in.login, {"grant": text, "wait": wait}, ("grant",)),
+            "login": (logging_in.login, {"grant": text, "account": boolean, "wait": wait}, ("grant",)),
             "login_answer": (logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer")),
             "login_wait": (logging_in.wait, step, ("login", "step")),
             "reload": (changing.read_again, {}, ()),

@@ -7,7 +7,7 @@ from typing import Any
 from brokerd.broker import Broker
 from brokerd.core.policy import Action
 from brokerd.core.secret import Secret
-from brokerd.logins import Login
+from brokerd.logins import SECOND_VISITOR, Login
 from brokerd.methods.parameters import WAIT
 from brokerd.methods.session import Later, Rights, Session
 
@@ -24,13 +24,17 @@ class LoggingIn:
         if held.blocked or self._broker.flights.stopping:
             raise self._broker.failure(held)
 
-        login = self._broker.logins.begin(held, session.caller.uid)
+        names_account = params.get("account", False)
+        login = self._broker.logins.begin(held, session.caller.uid, names_account=names_account)
         session.logins.add(login.id)
         return lambda: self._seen(login, 0, params)
 
     def answer(self, session: Session, params: dict[str, Any]) -> Later:
         login = self._mine(session, params, "login_answer")
-        login.answer(params["step"], {name: Secret(value) for name, value in params["answer"].items()})
+        if params["answer"].get("alarm") == SECOND_VISITOR:
+            self._broker.logins.alarm(login)
+        else:
+            login.answer(params["step"], {name: Secret(value) for name, value in params["answer"].items()})
         return lambda: self._seen(login, params["step"], params)
 
     def wait(self, session: Session, params: dict[str, Any]) -> Later:

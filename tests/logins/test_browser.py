@@ -1,18 +1,22 @@
 # Browser logins by the real brokerd and brokerctl at npm's oidc-provider, before the eyes of another user of the
-# machine who wants his own account in somebody else's grant.
+# machine who wants their own account in somebody else's grant.
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
+from html import escape
 from http.client import HTTPConnection
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
+from brokerd_client import Denied
 
-from tests.daemon.harness import SOON, Brokerd, Table
+from brokerd.ctl.loopback import Loopback
+from tests.daemon.harness import SOON, Brokerd, Table, until
 from tests.logins.terminal import Terminal
 from tests.realservers import LOGIN_SCOPE, OidcProvider, introspect
 from tests.realservers.browser import Arrived, Browser, Page, log_in
@@ -144,8 +148,7 @@ async def test_another_user_of_the_machine_cannot_finish_the_login(
         status, seen = ask(url)
         assert (status, "HttpOnly" in seen, "SameSite=Lax" in seen) == (302, True, True)
         cookie = seen.split(";")[0]
-        assert ask(url)[0] == 410, "the start page works for one browser"
-        assert ask(url, Cookie=cookie)[0] == 302, "… and goes on working for that one"
+        assert ask(url, Cookie=cookie)[0] == 302, "it goes on working for this browser"
         # A page elsewhere sends the right browser here with an answer of its own (login CSRF).
         assert ask(f"{back}?code=test-only-malory&state=test-only-malory", Cookie=cookie)[0] == 403
         assert ask(f"{back}?code=test-only-malory", Cookie=cookie)[0] == 403
@@ -160,6 +163,97 @@ async def test_another_user_of_the_machine_cannot_finish_the_login(
     await trio.to_thread.run_sync(hostile)
     assert await mine.end() == 3
     assert (await brokerd.status("app"))["generation"] == 0
+
+
+async def test_a_second_visitor_ends_the_login_with_an_alarm(
+    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start
+) -> None:
+    brokerd.configure({"app": grant()}, {"op": provider(real_oidc)})
+    await brokerd.start()
+    mine = terminal("login", "app", is_tty=True)
+    url = next(word for word in (await mine.until("waiting for the browser")).split() if "/start/" in word)
+    assert (await trio.to_thread.run_sync(ask, url))[0] == 302
+    status, page = await trio.to_thread.run_sync(ask, url)
+    assert (status, "this login was ended" in page) == (410, True)
+    assert await mine.end() == 3
+    assert "opened in a second browser" in mine.said
+    await brokerd.said("LOGIN ALARM")
+    assert (await brokerd.status("app"))["generation"] == 0
+
+
+async def test_the_account_is_named_before_anything_is_kept(
+    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start
+) -> None:
+    brokerd.configure({"app": grant()}, {"op": provider(real_oidc)})
+    await brokerd.start()
+    mine = terminal("login", "app", is_tty=True)
+    url = next(word for word in (await mine.until("waiting for the browser")).split() if "/start/" in word)
+    await person(real_oidc, url)
+    await mine.until("app: logged in as alice")
+    named = mine.said.index("app: the provider says that this is the account alice")
+    assert named < mine.said.index("app: logged in as alice")
+
+
+async def test_an_alarm_at_the_last_moment_keeps_nothing_and_gives_back(
+    brokerd: Brokerd, real_oidc: OidcProvider
+) -> None:
+    """By the protocol, as any listener for the browser may say it."""
+    brokerd.configure({"app": grant()}, {"op": provider(real_oidc)})
+    await brokerd.start()
+    async with brokerd.caller() as caller:
+
+        async def answer(at: Table, said: dict[str, str]) -> Table:
+            params = {"login": at["login"], "step": at["step"], "answer": said, "wait": SOON}
+            next_one: Table = await caller.call("login_answer", **params)
+            return next_one
+
+        at = await caller.call("login", grant="app", account=True, wait=SOON)
+        with contextlib.closing(Loopback(at["prompt"]["redirect_uri"], None)) as loopback:
+            at = await answer(at, {"port": str(loopback.port)})
+            loopback.ready(at["prompt"]["url"], at["prompt"]["state"])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(person, real_oidc, loopback.start_url)
+                came = await trio.to_thread.run_sync(loopback.answers.get)
+                came.show(b"seen")
+        at = await answer(at, came.fields)
+        assert at["prompt"] == {"kind": "account", "waits": True, "now": "alice"}
+        with pytest.raises(Denied, match="second browser"):
+            await answer(at, {"alarm": "second_visitor"})
+    status = await brokerd.until("app", lambda status: status["pending_revocations"] == 0)
+    assert (status["state"], status["expires_at"]) == ("needs_login", None), "nothing was kept"
+    await brokerd.said("LOGIN ALARM")
+    assert brokerd.log.count("operation=revoke outcome=done") == 2, "what was given was given back"
+
+
+async def test_the_browsers_command_line_holds_no_address_that_grants_something(
+    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Start, tmp_path: Path
+) -> None:
+    """Both kinds: our own one-time address, and the provider's, whose `state` is what a pasted answer is known by."""
+    elsewhere = grant(redirect_uri="https://client.test/cb")
+    brokerd.configure({"app": grant(), "far": elsewhere}, {"op": by_urls(real_oidc)})
+    await brokerd.start()
+    seen = tmp_path / "seen"
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >{seen}.new\nmv {seen}.new {seen}\n")
+    browser.chmod(0o755)
+    for name, end in (("app", "waiting for the browser"), ("far", "paste its whole address here")):
+        surroundings = {"BROWSER": str(browser), "XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(tmp_path)}
+        mine = terminal("login", name, "--browser", is_tty=True, **surroundings)
+        said = await mine.until(end)
+        url = next(word for word in said.split() if "/start/" in word or word.startswith(f"{real_oidc.url}/auth"))
+        await until(seen.exists)
+        (argument,) = seen.read_text().split()
+        file = Path(urlsplit(argument).path)
+        assert argument == file.as_uri()
+        assert file.is_relative_to(runtime)
+        assert [each.stat().st_mode & 0o777 for each in (file, file.parent)] == [0o600, 0o700]
+        assert f"0;url={escape(url)}" in await trio.Path(file).read_text(), "what the browser finds in the file"
+        mine.interrupt()
+        assert await mine.end() == 130
+        assert not list(runtime.iterdir()), "the file goes with the login"
+        seen.unlink()
 
 
 async def test_what_a_person_denies_changes_nothing_and_what_is_missing_is_said(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.announced import did_not_run
-from tests.daemon.harness import Brokerd
+from tests.daemon.harness import Brokerd, until
 from tests.logins.chromium import PROGRAM, Chromium
 from tests.logins.terminal import Terminal
 from tests.logins.test_browser import grant, provider, start_url
@@ -34,13 +34,21 @@ def chromium(tmp_path: Path) -> Iterator[Chromium]:
 
 
 async def test_a_person_logs_in_with_a_real_browser(
-    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Callable[..., Terminal], chromium: Chromium
+    brokerd: Brokerd, real_oidc: OidcProvider, terminal: Callable[..., Terminal], chromium: Chromium, tmp_path: Path
 ) -> None:
+    """From the file that brokerctl starts it with."""
     brokerd.configure({"app": grant()}, {"op": provider(real_oidc)})
     await brokerd.start()
-    mine = terminal("login", "app", "--json")
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" >{seen}.new\nmv {seen}.new {seen}\n')
+    browser.chmod(0o755)
+    mine = terminal("login", "app", "--json", "--browser", BROWSER=str(browser))
+    await start_url(mine)
+    await until(seen.exists)
     await chromium.attach()
-    await chromium.open(await start_url(mine))
+    assert seen.read_text().startswith("file:///")
+    await chromium.open(seen.read_text())
     before = ""
     for _ in ("login", "consent"):
         await chromium.until(NEXT.format(before=before))

@@ -38,9 +38,15 @@ class Trail(Protocol):
         entry: Mapping[str, object],
         who: Hashable = None,
         more: Callable[[], Mapping[str, object]] | None = None,
+        *,
+        at_once: bool = False,
     ) -> Counted: ...
 
     def mark(self, token: object, value: str) -> str | None: ...
+
+    async def settle(self) -> None: ...
+
+    async def seal(self) -> str | None: ...
 
 
 class Audit:
@@ -63,6 +69,15 @@ class Audit:
     def forbids(self) -> str | None:
         """Why no token may be served now."""
         return self._trail.trouble if self._required and self._trail is not None else None
+
+    async def settled(self) -> None:
+        """Wait until everything that was said so far is durable in the audit log, or cannot be."""
+        if self._trail is not None:
+            await self._trail.settle()
+
+    async def sealed(self) -> str | None:
+        """Have the audit log sealed to its end. Why that could not be done, or None."""
+        return None if self._trail is None else await self._trail.seal()
 
     def fetched(
         self,
@@ -138,6 +153,11 @@ class Audit:
         self._log.info(what, **details)
         self._note("audit", {"event": what, **details}, acting.get())
 
+    def said_at_once(self, what: str, **details: object) -> None:
+        """The same, as a line of its own, written now and not with the next group: no crash loses it."""
+        self._log.info(what, **details)
+        self._note("audit", {"event": what, **details}, acting.get(), at_once=True)
+
     def warned(self, what: str, **details: object) -> None:
         self._log.warning(what, **details)
         self._note("audit", {"event": what, **details}, acting.get())
@@ -147,13 +167,13 @@ class Audit:
         self._log.error(what, exc_info=True, **details)
         self._note("audit", {"event": what, **details}, acting.get())
 
-    def _note(self, series: str, entry: Mapping[str, object], caller: Caller | None) -> None:
+    def _note(self, series: str, entry: Mapping[str, object], caller: Caller | None, *, at_once: bool = False) -> None:
         if self._trail is None:
             return
         if caller is None:
-            self._trail.note(series, entry)
+            self._trail.note(series, entry, at_once=at_once)
         else:
-            self._trail.note(series, {**entry, "who": evidence(caller)}, caller.uid)
+            self._trail.note(series, {**entry, "who": evidence(caller)}, caller.uid, at_once=at_once)
 
 
 def evidence(caller: Any) -> dict[str, object]:

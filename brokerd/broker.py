@@ -242,7 +242,7 @@ class Broker:
         finally:
             held.stopped = False
         stored, doomed = not held.unstored, held.record.doomed
-        self.audit.said("revoked", **held.about, stored=stored, **({"local": True} if local else {}))
+        self.audit.said_at_once("revoked", **held.about, stored=stored, **({"local": True} if local else {}))
         await spare(self._exchanger, held)
         self.flights.announce(held)
         with trio.move_on_after(wait):

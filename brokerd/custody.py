@@ -177,7 +177,7 @@ class Custody:
             try:
                 if rewraps and kek is not None:
                     await self._store.rewrap(kek, how)
-                    self._audit.said("key rotated", passphrase=bool(how))
+                    self._audit.said_at_once("key rotated", passphrase=bool(how))
                 count, damaged = await self._reencrypt() if full else (0, 0)
             except StoreError as error:
                 then = "; the rest goes on by itself" if self._store.resealing_since is not None else ""
@@ -204,9 +204,9 @@ class Custody:
             await trio.sleep(GO_ON)
 
     async def _reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
-        self._audit.said("sealing everything anew", **({"goes_on": True} if goes_on else {}))
+        self._audit.said_at_once("sealing everything anew", **({"goes_on": True} if goes_on else {}))
         count, damaged = await self._store.reencrypt(goes_on=goes_on)
-        self._audit.said("everything was sealed anew", records=count, damaged=damaged)
+        self._audit.said_at_once("everything was sealed anew", records=count, damaged=damaged)
         return count, damaged
 
 

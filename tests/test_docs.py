@@ -17,7 +17,7 @@ import pytest
 
 from brokerd import config, ctl, methods
 from brokerd.config.tables import load_recipe
-from brokerd.core import signing
+from brokerd.core import chain, signing
 from brokerd.core.duration import Duration
 from brokerd.core.failure import Code
 from brokerd.core.policy import Action
@@ -143,6 +143,11 @@ def methods_on_page() -> dict[str, dict[str, bool]]:
                 parameters[name.rstrip("?")] = not name.endswith("?")
         found[heading] = parameters
     return found
+
+
+def test_no_method_has_the_name_of_a_line_that_only_the_audit_log_itself_writes() -> None:
+    """A denied request is an event with the method's name, and would be taken for a broken seal."""
+    assert methods_in_code().keys().isdisjoint({chain.SEAL, chain.OPENING})
 
 
 def test_every_method_and_parameter_of_the_protocol_is_described_and_no_other() -> None:

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -134,8 +134,8 @@ class Check:
         self._head = Head()
         self._first: int | None = None  # the number of the oldest file that is there
         self._line = 0
-        self._unsealed = 0
         self.lines = 0
+        self.unsealed = 0  # lines after the last seal
 
     def file(self, number: int, name: str, content: bytes) -> Iterator[Finding]:
         """What is wrong with the next file."""
@@ -161,8 +161,8 @@ class Check:
         if rest:
             yield Finding(name, len(lines) + 1, "it is torn: brokerd ended while it wrote, or it was cut")
 
-    def end(self) -> Iterator[Finding]:
-        """What is wrong with the series as a whole."""
+    def end(self, *, awaited: bool = False) -> Iterator[Finding]:
+        """What is wrong with the series as a whole. `awaited`: a seal for the newest lines is still to come."""
         head, known, name = self._head, self._known, f"{self._series}-*"
         if self._is_forgotten:
             yield Finding(name, 0, "what the store remembers of it was removed or changed: the end may have been cut")
@@ -171,9 +171,9 @@ class Check:
             yield Finding(name, 0, words)
         if self._first is not None and self._first > head.oldest:
             yield Finding(name, 0, f"missing: {_range('file', head.oldest, self._first - 1)}")
-        if self._unsealed:
+        if self.unsealed and not awaited:
             words = "not sealed: brokerd ended while it wrote, or they were written by somebody else"
-            yield Finding(name, 0, f"the last {self._unsealed} lines are {words}")
+            yield Finding(name, 0, f"the last {self.unsealed} lines are {words}")
 
     def _chained(self, fields: Mapping[str, Any], number: int) -> Iterator[str]:
         """What is wrong between this line and the one before."""
@@ -199,28 +199,36 @@ class Check:
             if type(fields.get("oldest")) is int:
                 self._head = replace(self._head, oldest=fields["oldest"])
         if event != SEAL:
-            self._unsealed += 1
+            self.unsealed += 1
             return
-        self._unsealed = 0
+        self.unsealed = 0
         body = {key: value for key, value in fields.items() if key != "mac"}
         if not hmac.compare_digest(str(fields.get("mac")).encode(), _mac(self._series, body, self._key).encode()):
             yield "the seal is wrong: it was changed, or made without the key of this store"
 
 
+class Verified(NamedTuple):
+    """How many lines a series has, what is wrong with them, and how many of the newest have no seal."""
+
+    lines: int
+    findings: Sequence[Finding]
+    unsealed: int
+
+
 def verify(
-    files: Iterable[tuple[int, str, bytes]], series: str, key: bytes, known: Head | None
-) -> tuple[int, Sequence[Finding]]:
-    """How many lines there are, and what is wrong with a series: number, name and content of its files. After so many
-    findings it is not read on."""
+    files: Iterable[tuple[int, str, bytes]], series: str, key: bytes, known: Head | None, *, awaited: bool = False
+) -> Verified:
+    """Reads the files of a series: number, name and content of each. After FINDINGS findings it reads no further.
+    `awaited`: a brokerd runs that will seal its newest lines, so that they are no finding."""
     check = Check(series, key, known)
 
     def everything() -> Iterator[Finding]:
         for number, name, content in files:
             yield from check.file(number, name, content)
-        yield from check.end()
+        yield from check.end(awaited=awaited)
 
     findings = list(islice(everything(), FINDINGS))
-    return check.lines, findings
+    return Verified(check.lines, findings, check.unsealed)
 
 
 def _range(what: str, first: int, last: int) -> str:

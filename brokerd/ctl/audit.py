@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from brokerd.core.chain import Verified
+
 FOUND = 1  # the exit code where something is wrong
 ATTEMPTS, PAUSE = 5, 0.5  # a log that is written meanwhile is read again so often, after so many seconds
 LOOK = 0.5  # seconds between looks with --follow
@@ -38,25 +40,47 @@ def verify(arguments: Namespace) -> int:
     """Print everything that is wrong with the log; 1 where there is anything."""
     from time import sleep
 
-    from brokerd.edge.audit_file import SERIES
     from brokerd.edge.place import as_owner_of
 
     configuration, folder = _place(arguments)
     kek = b""
+    why = _not_sealed(arguments.socket or configuration.daemon.socket, folder)
     for _ in range(ATTEMPTS):
         with as_owner_of(folder):
             before = _sizes(folder)
         kek = kek or _key(configuration, folder)
         with as_owner_of(folder):
-            lines, findings = _verified(folder, kek)
+            found = _verified(folder, kek, awaited=why is not None)
+            findings = [finding for each in found.values() for finding in each.findings]
             if not findings or _sizes(folder) == before:
                 break
         sleep(PAUSE)
     for finding in findings:
         write(plain(str(finding)))
-    counts = ", ".join(f"{lines[name]:,} lines in {name}" for name in SERIES)
+    if unsealed := sum(each.unsealed for each in found.values() if why is not None):
+        write(f"the newest {unsealed:,} lines await their seal: {plain(why or '')}")
+    counts = ", ".join(f"{each.lines:,} lines in {name}" for name, each in found.items())
     write(f"{counts}: {f'{len(findings)} findings' if findings else 'unchanged since they were written'}")
     return FOUND if findings else 0
+
+
+def _not_sealed(socket: str | None, folder: Path) -> str | None:
+    """Have the brokerd whose log it is seal its newest lines. Why it has not, or None: then none should be without a
+    seal, as where no brokerd runs."""
+    from brokerd_client import Broker, BrokerError
+
+    from brokerd.edge.lock import is_held
+    from brokerd.edge.place import as_owner_of
+
+    with as_owner_of(folder):
+        if not is_held(folder):
+            return None
+    try:
+        with Broker(socket) as broker:
+            answer = broker.call("seal_audit")
+    except BrokerError as error:
+        return f"brokerd runs and could not be asked to seal them: {error.message}"
+    return None if answer["sealed"] else str(answer["reason"])
 
 
 def tail(arguments: Namespace) -> int:
@@ -150,8 +174,8 @@ def _files(folder: Path) -> Iterator[tuple[str, int, Path]]:
             raise Failed(words) from None
 
 
-def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
-    """How many lines each series has, and all that is wrong. Raises Failed."""
+def _verified(folder: Path, kek: bytes, *, awaited: bool) -> dict[str, Verified]:
+    """Each series. Raises Failed."""
     from contextlib import suppress
 
     from brokerd.core.chain import verify as verified
@@ -166,12 +190,7 @@ def _verified(folder: Path, kek: bytes) -> tuple[dict[str, int], list[Any]]:
                 with suppress(FileNotFoundError):  # it made room meanwhile
                     yield number, path.name, path.read_bytes()
 
-    lines: dict[str, int] = {}
-    findings: list[Any] = []
-    for name in SERIES:
-        lines[name], found = verified(contents(name), name, memory.key, memory.head(name))
-        findings += found
-    return lines, findings
+    return {name: verified(contents(name), name, memory.key, memory.head(name), awaited=awaited) for name in SERIES}
 
 
 def _entries(folder: Path, places: dict[str, tuple[int, int]]) -> Iterator[Mapping[str, Any]]:

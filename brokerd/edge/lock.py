@@ -56,6 +56,21 @@ class Lock:
             self._descriptor = -1
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a daemon has this state directory now. Raises OSError."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _read(line: bytes) -> tuple[str, int]:
     pid, number, *_ = [*line.decode(errors="replace").split(), "", ""]
     return pid or "unknown", int(number) if number.isascii() and number.isdigit() else 0

@@ -17,6 +17,7 @@ from brokerd.edge.audit_file import SERIES, Entry, Series
 
 GROUP = 1.0  # seconds between groups, at least
 AGAIN = 2.0  # seconds between attempts while the disk does not take it
+SETTLED = 5.0  # seconds that somebody waits for what was noted to be durable, at most: the disk may never answer
 REMEMBERED = 10.0  # seconds between writes of the heads to the store, at least
 WAITING = 20_000  # entries of a series that wait for a disk; what is more is counted and lost
 SHARE = {"audit": 3 / 4, "denied": 1 / 4}  # of the room
@@ -46,7 +47,8 @@ class Trail:
         self.since: float | None = None
         self.noticed: Callable[[], None] = lambda: None  # is called when `trouble` has changed
         self._remember, self._remembered_at = remember, -math.inf
-        self._wake = trio.Event()
+        self._wake, self._urgent = trio.Event(), trio.Event()
+        self._written = trio.Event()  # set by the next group that begins, when it has ended
         self._series = {name: Series(folder, name, int(most * SHARE[name])) for name in SERIES}
         self._key: bytes | None = None
         self._remembered: dict[str, Head] = {}
@@ -79,10 +81,22 @@ class Trail:
         """Count what is open. The way of nearly every get."""
         counted.count(time.time())
 
-    def note(self, series: str, entry: Entry, who: Hashable = None, more: Callable[[], Entry] | None = None) -> Counted:
+    def note(
+        self,
+        series: str,
+        entry: Entry,
+        who: Hashable = None,
+        more: Callable[[], Entry] | None = None,
+        *,
+        at_once: bool = False,
+    ) -> Counted:
         """Have a line written with the next group, or counted if an equal one was noted within the minute. `who`: the
-        user that brought it about; `more`: fields that are worth working out for a line only."""
+        user that brought it about; `more`: fields that are worth working out for a line only. `at_once`: written now,
+        and not counted with an equal one."""
         now, key = time.time(), repr(entry)
+        if at_once:
+            key = f"{key} {time.monotonic_ns()}"
+            self._hurry()
         if (counted := self._tally.again(key, now)) is not None:
             return counted
         times = self._tally.different((series, who)) // LINES[series] if who is not None else 0
@@ -123,16 +137,43 @@ class Trail:
             with trio.move_on_after(REMEMBERED):
                 await self._wake.wait()
             await self.write()
-            await trio.sleep(AGAIN if self.trouble else GROUP)
+            with trio.move_on_after(AGAIN if self.trouble else GROUP):
+                await self._urgent.wait()
+
+    def _hurry(self) -> None:
+        """What was noted is written now, not with the next group."""
+        self._urgent.set()
+        self._wake.set()
+
+    async def settle(self) -> None:
+        """Wait until everything that was noted before is durable and sealed, or cannot be (see `trouble`)."""
+        if self._writing.locked() or any(self._pending.values()):
+            await self._next_group()
+
+    async def seal(self) -> str | None:
+        """Write and seal everything that there is. Why the newest lines are without a seal all the same, or None."""
+        if not await self._next_group():
+            return f"the disk did not answer within {SETTLED:g} s"
+        return self.trouble or ("brokerd is locked, and cannot seal" if self._key is None else None)
+
+    async def _next_group(self) -> bool:
+        """Have a group written now; whether it has ended in time."""
+        written = self._written
+        self._hurry()
+        with trio.move_on_after(SETTLED) as scope:
+            await written.wait()
+        return not scope.cancelled_caught
 
     async def write(self, *, everything: bool = False) -> None:
         """Write what is waiting, now; with `everything`, what is being counted too. Does not fail: see `trouble`."""
         async with self._writing:
-            self._wake = trio.Event()
+            self._wake, self._urgent = trio.Event(), trio.Event()
+            written, self._written = self._written, trio.Event()
             self._end_minutes(math.inf if everything else time.time())
             before = self.trouble
             with trio.CancelScope(shield=True):
                 await self._runner(self._write)
+                written.set()
                 if self.trouble != before:
                     self.noticed()
                 if everything or trio.current_time() >= self._remembered_at + REMEMBERED:

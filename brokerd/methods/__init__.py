@@ -40,10 +40,11 @@ from brokerd.metrics import Metrics
 from brokerd.reload import Changes
 
 LARGE = frozenset({"status", "backup"})  # methods whose answers may have megabytes
-WHILE_LOCKED = frozenset({"hello", "status", "lock", "unlock", "backup"})
+WHILE_LOCKED = frozenset({"hello", "status", "lock", "unlock", "backup", "seal_audit"})
 CHANGING = frozenset({
     "refresh", "revoke", "import", "forget", "adopt", "trust", "reload", "login", "unlock", "rotate_key", "backup",
 })  # fmt: skip
+SETTLED = CHANGING - {"refresh", "login"} | {"lock"}  # answered only when what the audit log has of it is durable
 Handler = Callable[[Session, dict[str, Any]], object]
 __all__ = [
     "LARGE",
@@ -78,7 +79,7 @@ class Methods:
         self._rights = rights = Rights(broker, audit, metrics)
         fetching = Fetching(broker, rights, audit, metrics)
         self._watching = watching = Watching(broker, rights, fetching, nursery)
-        keeping = Keeping(rights, custody)
+        keeping = Keeping(rights, custody, audit)
         looking, changing = Looking(broker, rights, audit), Changing(broker, rights, reload)
         self._logging_in = logging_in = LoggingIn(broker, rights)
         step = {"login": text, "step": count, "wait": wait}
@@ -109,6 +110,7 @@ class Methods:
             "lock": (keeping.lock, {}, ()),
             "unlock": (keeping.unlock, {"passphrase": text, "new": boolean}, ()),
             "rotate_key": (keeping.rotate_key, {"passphrase": text, "full": boolean}, ()),
+            "seal_audit": (keeping.seal, {}, ()),
             "backup": (keeping.backup, {"offset": count}, ()),
         }
 
@@ -122,6 +124,19 @@ class Methods:
 
     def answer(self, session: Session, method: str, params: dict[str, Any]) -> object:
         """The result, or a function that brings it later. Raises Failure."""
+        if method not in SETTLED:
+            return self._answer(session, method, params)
+
+        async def settled() -> object:
+            try:
+                answer = self._answer(session, method, params)
+                return await answer() if callable(answer) else answer
+            finally:
+                await self.audit.settled()
+
+        return settled
+
+    def _answer(self, session: Session, method: str, params: dict[str, Any]) -> object:
         try:
             handler, checks, required = self._handlers[method]
         except KeyError:

@@ -1,10 +1,11 @@
-# lock, unlock, rotate_key, backup: what administrators do with the keys.
+# lock, unlock, rotate_key, backup, seal_audit: what administrators do with the keys.
 from __future__ import annotations
 
 import base64
 import hashlib
 from typing import Any
 
+from brokerd.audit import Audit
 from brokerd.core.secret import Secret
 from brokerd.custody import Custody
 from brokerd.methods.session import Later, Rights, Session
@@ -13,9 +14,20 @@ PIECE = 512 * 1024  # bytes of a backup in one answer
 
 
 class Keeping:
-    def __init__(self, rights: Rights, custody: Custody) -> None:
+    def __init__(self, rights: Rights, custody: Custody, audit: Audit) -> None:
         self._rights = rights
         self._custody = custody
+        self._audit = audit
+
+    def seal(self, session: Session, _params: dict[str, Any]) -> Later:
+        """Have the audit log sealed to its end, for who verifies it beside us."""
+        self._rights.require_administration(session, "seal_audit")
+
+        async def later() -> object:
+            reason = await self._audit.sealed()
+            return {"sealed": reason is None, "reason": reason}
+
+        return later
 
     def lock(self, session: Session, _params: dict[str, Any]) -> Later:
         self._rights.require_administration(session, "lock")

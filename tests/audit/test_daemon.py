@@ -108,6 +108,39 @@ async def test_after_kill_9_the_chain_goes_on(brokerd: Brokerd, serving: Serving
     assert brokerctl(brokerd, "verify")[0] == 0, "while it runs"
 
 
+async def test_what_was_answered_is_in_the_log_and_sealed_also_if_brokerd_is_killed_right_after(
+    brokerd: Brokerd, serving: Serving, other_user: User
+) -> None:
+    await started(brokerd, serving)
+    await brokerd.get("app")
+    assert (await other_user.call(brokerd, "lock"))["code"] == "denied"
+    await brokerd.call("rotate_key", full=True)
+    await brokerd.call("revoke", grant="app")
+    await brokerd.kill()
+    assert brokerctl(brokerd, "verify")[0] == 0
+    assert [each["who"]["uid"] for each in lines(brokerd, event="revoked", grant="app")] == [0]
+    assert [each["who"]["uid"] for each in lines(brokerd, "denied", event="lock")] == [other_user.uid]
+    assert len(lines(brokerd, event="everything was sealed anew")) == 1
+
+
+async def test_verify_beside_a_running_brokerd_sees_everything_up_to_now_and_what_others_appended(
+    brokerd: Brokerd, serving: Serving, other_user: User
+) -> None:
+    await started(brokerd, serving)
+    await brokerd.get("app")
+    assert brokerctl(brokerd, "verify")[0] == 0
+    assert len(lines(brokerd, event="get", grant="app")) == 1, "it was written for verify, and not with the next group"
+    assert await brokerd.call("seal_audit") == {"sealed": True, "reason": None}
+    assert (await other_user.call(brokerd, "seal_audit"))["code"] == "denied"
+    code, said = brokerctl(brokerd, "verify")
+    assert code == 0, said
+    (file,) = files(brokerd)
+    with file.open("ab") as log:
+        log.write(file.read_bytes().splitlines(keepends=True)[-2])
+    code, said = brokerctl(brokerd, "verify")
+    assert (code, "the last 1 lines are not sealed" in said) == (1, True), said
+
+
 async def test_a_cut_is_noticed_at_the_start_and_by_verify(brokerd: Brokerd, serving: Serving) -> None:
     await started(brokerd, serving)
     await brokerd.get("app")

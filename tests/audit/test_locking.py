@@ -25,8 +25,13 @@ async def test_locked_and_unlocked_and_rotated_the_log_goes_on_and_says_by_whom(
     assert (await other_user.call(brokerd, "unlock"))["code"] == "denied"
     await written(brokerd, event="get", outcome="locked")
     await written(brokerd, "denied", event="unlock")
-    assert "not sealed" in brokerctl(brokerd, "verify")[1], "its key is among those that were dropped"
+    code, said = brokerctl(brokerd, "verify")
+    assert (code, "await their seal: brokerd is locked" in said) == (0, True), (
+        "its key is among those that were dropped"
+    )
     await brokerd.call("unlock")
+    code, said = brokerctl(brokerd, "verify")
+    assert (code, "await" in said) == (0, False), said
     token = lines(brokerd, event="get", outcome="served")[0]["token"]
     await brokerd.call("rotate_key", full=True)
     await brokerd.get("app")
@@ -39,6 +44,18 @@ async def test_locked_and_unlocked_and_rotated_the_log_goes_on_and_says_by_whom(
     assert {each["token"] for each in lines(brokerd, event="get", outcome="served")} == {token}, "one key for all"
     for event in ("locked", "unlocked", "sealing everything anew", "everything was sealed anew"):
         assert [each["who"]["user"] for each in lines(brokerd, event=event)] == ["root"], event
+
+
+async def test_lines_without_a_seal_are_a_finding_once_no_brokerd_runs_that_could_seal_them(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    await configured(brokerd, serving)
+    await brokerd.call("lock")
+    await brokerd.error("get", grant="app")
+    await written(brokerd, event="get", outcome="locked")
+    await brokerd.kill()
+    code, said = brokerctl(brokerd, "verify")
+    assert (code, "are not sealed: brokerd ended while it wrote" in said) == (1, True), said
 
 
 async def test_a_start_that_is_locked_is_told_as_well_and_a_cut_is_seen_when_it_is_unlocked(

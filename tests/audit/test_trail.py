@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -18,7 +19,7 @@ from brokerd.core.policy import Caller
 from brokerd.core.ports import StoreUnavailable
 from brokerd.core.record import AccessToken
 from brokerd.core.secret import Secret
-from brokerd.edge.trail import LINES, Trail
+from brokerd.edge.trail import LINES, SETTLED, Trail
 
 PORTAL = Caller(pid=7, uid=1000, gids=frozenset({1000}), user="portal")
 
@@ -128,6 +129,45 @@ async def test_groups_are_at_least_a_second_apart_and_the_store_is_told_every_te
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
     assert remember.heads[-1]["audit"].seq == 1 + 201 + seals()
+
+
+async def test_what_must_not_be_lost_is_sealed_when_it_has_settled_and_each_has_its_line(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    trail = made(tmp_path)
+    audit = Audit(trail=trail)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trail.run)
+        audit.said("reloaded")
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        for number in range(1, 4):  # each within the second of the group before
+            audit.said_at_once("revoked", grant="app")
+            await audit.settled()
+            assert [each["event"] for each in lines(tmp_path)] == ["reloaded", *["revoked"] * number]
+        audit.said("reloaded by another")
+        assert await audit.sealed() is None
+        assert lines(tmp_path)[-1]["event"] == "reloaded by another"
+        await audit.settled()
+        assert trio.current_time() == began
+        nursery.cancel_scope.cancel()
+    assert (tmp_path / "audit" / "audit-0001.jsonl").read_bytes().splitlines()[-1].count(b'"seal"') == 1
+
+
+async def test_nobody_waits_long_for_a_disk_that_does_not_answer(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async def never(_work: Callable[[], None]) -> None:
+        await trio.sleep(1000)
+
+    trail = Trail(tmp_path / "audit", Memory(b"k" * 32, {}), 1024 * 1024, Remembering(), never)
+    audit = Audit(trail=trail)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trail.run)
+        audit.said_at_once("revoked", grant="app")
+        began = trio.current_time()
+        await audit.settled()
+        assert trio.current_time() - began == pytest.approx(SETTLED)
+        assert await audit.sealed() == f"the disk did not answer within {SETTLED:g} s"
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_no_disk_takes_waits_and_what_is_too_much_is_counted(tmp_path: Path, monkeypatch: Any) -> None:

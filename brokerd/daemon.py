@@ -40,6 +40,7 @@ from brokerd.edge.store import Store, in_thread
 from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
 from brokerd.installation import (
+    DEFAULT_SOCKET,
     EXIT_CONFIGURATION,
     EXIT_UNAVAILABLE,
     CannotStart,
@@ -59,7 +60,6 @@ from brokerd.reload import Changes, bring_in, fingerprints, sweep_dormant
 from brokerd.server import Server
 from brokerd.service import Service
 
-DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
 CLOSE_IDLE = 15.0  # seconds between looks at connections that are kept and not used
 SWEEP = 86_400.0  # seconds between looks at what has lain dormant for too long
 LANDING = 10.0  # seconds for exchanges under way at SIGTERM; those that spend keep their own deadline (law 3)
@@ -412,7 +412,8 @@ def _passed() -> Iterator[socket.socket | None]:
         yield passed
     except (CannotStart, ConfigError) as error:
         if passed is not None and _status(error) == EXIT_CONFIGURATION:
-            words = "brokerd cannot start; its log says why: journalctl -u brokerd"
+            own = "--user " if str(passed.getsockname()).startswith("/run/user/") else ""
+            words = f"brokerd cannot start; its log says why: journalctl {own}-u brokerd"
             listen.turn_away(passed, pack_error(None, Failure(Code.MISCONFIGURED, words).as_map()))
         raise
 

@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from brokerd.config import Configuration, ProviderSettings, load
 from brokerd.config.tables import is_there
@@ -23,6 +24,7 @@ from brokerd.edge.store import Store, in_thread
 from brokerd.edge.unstored import Pieces
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
+DEFAULT_SOCKET = "/run/brokerd/brokerd.sock"
 CREDENTIAL = "brokerd.key"  # as brokerd.service loads it
 SEALED = ("/etc/credstore.encrypted", "/run/credstore.encrypted")  # where systemd finds it
 EXIT_CONFIGURATION, EXIT_UNAVAILABLE = 2, 4
@@ -121,7 +123,8 @@ def _installed_key(path: str) -> SecretSource:
 def read_key(path: str, source: SecretSource) -> bytes:
     with as_config_error(path, "daemon.key"):
         if source.file is not None and not Path(source.file).exists():
-            words = f"there is no key at {source.file}; make one with: brokerctl keygen {source.file}"
+            words = f"there is no key at {source.file}; put the store's own key there, or for a new store make one"
+            words += f" with: brokerctl keygen {quote(source.file)}"
             raise SecretUnreadable(words)
         if source.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
             return keys.parse(_unsealed(source.credential))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from brokerd.config import DEFAULT_CONFIG
-from brokerd.installation import DEFAULT_STATE_DIR
+from brokerd.config import DEFAULT_CONFIG, Configuration, daemon_settings
+from brokerd.installation import DEFAULT_SOCKET, DEFAULT_STATE_DIR, state_path
 
 SYSTEMD = Path(__file__).parent / "systemd"
 PROGRAMS = "/opt/brokerd/bin"  # as the units name it
@@ -55,7 +55,30 @@ def in_use(named: str | None) -> tuple[str, Mapping[str, str]]:
     which its brokerd knows its state directory."""
     own = of_user(Path.home(), None)
     path = named or (str(own.config) if os.geteuid() and os.access(own.config, os.F_OK) else DEFAULT_CONFIG)
-    return path, {"STATE_DIRECTORY": str(own.state)} if Path(path) == own.config else os.environ
+    return path, {"STATE_DIRECTORY": str(own.state)} if _is_own(path) else os.environ
+
+
+def state_in_use(named: str | None, configuration: str | None) -> Path:
+    """The state directory that is `named`, else that of the brokerd with this `configuration`, which need not be there
+    any more. Raises ConfigError."""
+    if named is not None:
+        return Path(named).absolute()
+    path, environ = in_use(configuration)
+    if configuration is None and not os.access(path, os.F_OK):
+        return state_path(Configuration(path), environ)
+    return state_path(Configuration(path, daemon_settings(path)), environ)
+
+
+def socket_in_use(path: str) -> str:
+    """The socket of the brokerd with that configuration: what it says, else its unit's. Raises ConfigError."""
+    if (socket := daemon_settings(path).socket) is not None:
+        return socket
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/brokerd/brokerd.sock" if _is_own(path) and runtime else DEFAULT_SOCKET
+
+
+def _is_own(path: str) -> bool:
+    return Path(path).absolute() == of_user(Path.home(), None).config
 
 
 def files(

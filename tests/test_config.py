@@ -713,7 +713,8 @@ def test_check_says_in_one_line_what_is_wrong(main: Path) -> None:
         (("/secret", "/nowhere"), "grants.g.credentials.api_secret: DIR/nowhere: No such file or directory"),
         (
             ('/key"', '/nowhere"'),
-            "daemon.key: there is no key at DIR/nowhere; make one with: brokerctl keygen DIR/nowhere",
+            "daemon.key: there is no key at DIR/nowhere; put the store's own key there, "
+            "or for a new store make one with: brokerctl keygen DIR/nowhere",
         ),
         (
             ('/key"', '/secret"'),
@@ -741,7 +742,11 @@ def test_what_everybody_could_write_is_not_believed(main: Path, name: str) -> No
     provider = '[providers.mine]\ndialect = "mine"\nbase_url = "https://x.example"\n'
     assert loaded(main, provider).providers
     path = main.parent / name
-    path.chmod(0o1777 if path.is_dir() else 0o606)  # also where only its owner could remove it: a file is soon added
-    words = f"{path} can be written by everybody on this machine; chmod o-w {path}"
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        load(main)
+    # Also where only its owner could remove it: a file is soon added. The mode of a place like /tmp is not ours.
+    instead = "put it into a directory that only its owner can change"
+    chmod = f"chmod o-w {path}"
+    for mode, remedy in ((0o777, chmod), (0o1777, instead)) if path.is_dir() else ((0o606, chmod),):
+        path.chmod(mode)
+        words = f"{path} can be written by everybody on this machine; {remedy}"
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            load(main)

@@ -17,7 +17,7 @@ PACKAGES = {"brokerd": ROOT / "brokerd", "brokerd_client": ROOT / "client" / "br
 PURE = frozenset(
     {
         *("__future__", "base64", "collections", "dataclasses", "datetime", "difflib", "email.utils"),
-        *("enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "re"),
+        *("enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "re", "shlex"),
         *("typing", "urllib.parse"),
     }
 )

@@ -18,8 +18,17 @@ __all__ = [
     "DaemonSettings",
     "GrantSettings",
     "ProviderSettings",
+    "daemon_settings",
     "load",
 ]
+
+
+def daemon_settings(path: str | Path) -> DaemonSettings:
+    """The [daemon] table alone, whatever is wrong with the others. Raises ConfigError."""
+    tables = Tables()
+    for file in (Path(path), *drop_ins(Path(path))):
+        tables.take(file)
+    return read_daemon(tables.daemon, Path(path))
 
 
 def load(path: str | Path) -> Configuration:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli
 
+from brokerd.core.remedy import change
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.recipe_file import Recipe, read_recipe
 
@@ -116,16 +117,21 @@ def is_there(file: Path) -> bool:
 
 def exposure(file: Path) -> ConfigError | None:
     """What is wrong where a secret stands in that file itself; None where not everybody can read it."""
-    open_to_all = stat.S_IMODE(file.stat().st_mode) & 0o004
-    return ConfigError(f"a secret stands in a file that everybody can read; chmod o-r {file}") if open_to_all else None
+    mode = file.stat().st_mode
+    if not mode & stat.S_IROTH:
+        return None
+    remedy = change("chmod o-r", str(file.resolve()), mode, "write the secret to a file of its own: { file = PATH }")
+    return ConfigError(f"a secret stands in a file that everybody can read; {remedy}")
 
 
 def refuse_open(file: Path) -> None:
     """Raises ConfigError where everybody on this machine could write the file, or put others beside it: what stands
     there is believed, and run. A folder like /tmp is no better: whoever comes first makes conf.d in it."""
     for path in (file, file.parent):
-        if stat.S_IMODE(path.stat().st_mode) & 0o002:
-            raise ConfigError(f"{path} can be written by everybody on this machine; chmod o-w {path}", file=str(file))
+        if (mode := path.stat().st_mode) & stat.S_IWOTH:
+            instead = "put it into a directory that only its owner can change"
+            remedy = change("chmod o-w", str(path.resolve()), mode, instead)
+            raise ConfigError(f"{path} can be written by everybody on this machine; {remedy}", file=str(file))
 
 
 def _closed(error: OSError) -> str:

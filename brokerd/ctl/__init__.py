@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from brokerd_client import Broker, BrokerError, ProtocolError
+from brokerd_client import Broker, BrokerError, NotPermitted, ProtocolError
 
-from brokerd.ctl.terminal import Failed, complain, plain
+from brokerd.ctl.terminal import OPTIONS, Failed, complain, plain
+
+TYPE_CHECKING = False  # typing's own would cost some milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 OUR_BUG, USAGE, REFUSED, TRY_AGAIN, OVER, NO_DAEMON = 1, 2, 3, 4, 5, 6
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -28,13 +32,13 @@ EXITS = {
 }
 REMEDIES = {
     "unknown_grant": "brokerctl status lists those that you may use",
-    "denied": "a rule ([[allow]]) of the configuration would have to permit it",
+    "denied": "a rule ([[allow]]) of the configuration has to permit it",
     "needs_login": "log in: brokerctl login GRANT; or give it a refresh token: brokerctl import GRANT",
-    "revoked": "a login ends that: brokerctl login GRANT; or a new refresh token: brokerctl import GRANT",
+    "revoked": "to use it again: brokerctl login GRANT; or give it a new refresh token: brokerctl import GRANT",
     "misconfigured": "change the configuration, then: brokerctl reload",
-    "internal": "see its log: journalctl -u brokerd",
+    "internal": "see what brokerd has logged (journalctl, or journalctl --user, -u brokerd)",
     "locked": "brokerctl unlock",
-    "bad_request": "see brokerctl --help, and brokerctl version: brokerd may be of another one",
+    "bad_request": "see brokerctl --help, and brokerctl version: brokerd may have another version",
 }
 
 
@@ -49,7 +53,9 @@ def main() -> int:
         return failed.code
     except BrokerError as error:
         complain(_words(error))
-        return OUR_BUG if isinstance(error, ProtocolError) else EXITS.get(error.code, OUR_BUG)
+        if isinstance(error, ProtocolError):
+            return OUR_BUG
+        return REFUSED if isinstance(error, NotPermitted) else EXITS.get(error.code, OUR_BUG)
     except BrokenPipeError:
         _drop_output()
         return BROKEN_PIPE
@@ -57,7 +63,7 @@ def main() -> int:
         return INTERRUPTED
     except OSError as error:
         _drop_output()
-        complain(f"the system refused: {error.strerror or type(error).__name__}; mend that and try again")
+        complain(f"the system refused: {error.strerror or type(error).__name__}; remove the cause and try again")
         return OUR_BUG
     except Exception as error:
         # Neither the error's text nor a traceback: nobody knows what is in them.
@@ -72,21 +78,36 @@ def _run(words: list[str]) -> int:
             # What scripts run a thousand times: half of its time would be argparse's.
             from brokerd.ctl.fetch import print_token
 
+            OPTIONS[:] = words[:-2]
             with Broker(words[1] if len(words) > 2 else None) as broker:
                 return print_token(broker, grant)
     from brokerd.ctl.arguments import read_arguments
 
     try:
         arguments = read_arguments(words)
-    except SystemExit:  # argparse has printed the help
+    except SystemExit:  # argparse has printed the help, or the version
         return 0
     code: int
     if arguments.local is not None:
         code = arguments.local(arguments)
     else:
-        with Broker(arguments.socket) as broker:
+        with Broker(socket_of(arguments)) as broker:
             code = arguments.run(broker, arguments)
     return code
+
+
+def socket_of(arguments: Namespace) -> str | None:
+    """The socket of the brokerd that the options name; None: where the client library looks. Raises Failed."""
+    socket: str | None = arguments.socket
+    if socket is not None or arguments.config is None:
+        return socket
+    from brokerd.core.typed import ConfigError
+    from brokerd.installing import socket_in_use
+
+    try:
+        return socket_in_use(arguments.config)
+    except ConfigError as error:
+        raise Failed(f"{plain(str(error))}; or name the socket: --socket PATH") from None
 
 
 def _words(error: BrokerError) -> str:

@@ -34,11 +34,13 @@ def add(arguments: Namespace) -> int:
     from brokerd.adding import CannotAdd, at_server, name_for
     from brokerd.config import load
     from brokerd.core.typed import ConfigError
+    from brokerd.ctl import socket_of
+    from brokerd.installing import in_use
 
     url = arguments.resource or arguments.issuer
     if url is None:
         raise Failed("expected --resource URL, or --issuer URL; see brokerctl add --help")
-    main = Path(arguments.config).absolute()
+    main = Path(in_use(arguments.config)[0]).absolute()
     try:
         name = name_for(url, load(main), arguments.name)
         place, client = trio.run(_asked, arguments, main.parent, name)
@@ -53,13 +55,13 @@ def add(arguments: Namespace) -> int:
     write(f"{plain(str(drop_in))}: written")
     if client.secret_ends is not None:
         write(f"the secret of its client expires {away(client.secret_ends - time.time())}")
-    reload(arguments.socket, name, made, registered(client))
+    reload(socket_of(arguments), name, made, registered(client))
     if place.resource and place.resource.scopes and not arguments.scope:
         write(f"it names scopes, of which none is asked for: {plain(' '.join(place.resource.scopes))}")
     rule = f"a rule for who may have its tokens: see {plain(str(drop_in))}"
     if arguments.login:
         write(f"what remains is {rule}")
-        return _log_in(arguments.socket, name)
+        return _log_in(socket_of(arguments), name)
     write(f"next: brokerctl login {name}, and {rule}")
     return 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import PARSER, ArgumentParser, HelpFormatter
+from argparse import PARSER, SUPPRESS, ArgumentParser, HelpFormatter
 
 from brokerd.ctl import beginnings
 from brokerd.ctl.beginnings import DEFAULT_CONFIG
-from brokerd.ctl.terminal import Failed, plain
+from brokerd.ctl.terminal import OPTIONS, Failed, plain
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 HELP_WIDTH = 100  # columns
-OWN_CONFIG = f"brokerd's configuration (your own, if there is one, else {DEFAULT_CONFIG})"
-DEFAULT_STATE_DIR = "/var/lib/brokerd"
+# Which brokerd is meant: they may stand before or after every command.
+WHICH = {
+    "--config": ("FILE", f"the brokerd with this configuration (your own, if there is one, else {DEFAULT_CONFIG})"),
+    "--socket": ("PATH", "the brokerd at this socket (BROKERD_SOCKET, else that of the configuration)"),
+    "--state-dir": ("DIR", "its state directory, where that is read or written (that of the configuration)"),
+}
+EVERYWHERE = "--config, --socket and --state-dir may stand here too: see brokerctl --help"
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = {
@@ -64,11 +69,14 @@ def read_arguments(words: list[str]) -> Namespace:
         parser.print_help()
         raise SystemExit
     arguments.program = program
+    OPTIONS[:] = [word for name in WHICH if (value := getattr(arguments, _as_name(name))) for word in (name, value)]
     return arguments
 
 
 def make_parser(only: str | None = None) -> Parser:
     """The parser with every command, or only one."""
+    from brokerd import __version__
+
     parser = Parser(
         prog="brokerctl",
         description="Fetch, watch and administer the tokens that brokerd keeps fresh.",
@@ -76,17 +84,43 @@ def make_parser(only: str | None = None) -> Parser:
         formatter_class=Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--socket", metavar="PATH", help="the socket that brokerd listens at (BROKERD_SOCKET)")
+    for name, (metavar, words) in WHICH.items():
+        parser.add_argument(name, metavar=metavar, help=words)
+    parser.add_argument("--version", action="version", version=f"brokerctl {__version__}", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
     for name in (only,) if only else COMMANDS:
         words, fill, run = COMMANDS[name]
         command = commands.add_parser(
-            name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
+            name,
+            help=words,
+            description=_sentence(words),
+            epilog=EVERYWHERE,
+            formatter_class=Formatter,
+            allow_abbrev=False,
         )
         command.set_defaults(parser=command, local=None, run=None)
         fill(command)
+        _which(command)
         command.set_defaults(**{"local" if name in LOCAL else "run": run})
     return parser
+
+
+def _which(parser: ArgumentParser) -> None:
+    """After the command as well: without a default, which would take the place of what stands before it."""
+    for name in WHICH:
+        if name not in parser._option_string_actions:
+            parser.add_argument(name, default=SUPPRESS, help=SUPPRESS)
+
+
+def _shown(parser: ArgumentParser, *names: str) -> None:
+    """Those that a command is often given, in its own help too."""
+    for name in names:
+        metavar, words = WHICH[name]
+        parser.add_argument(name, metavar=metavar, default=SUPPRESS, help=words)
+
+
+def _as_name(option: str) -> str:
+    return option.strip("-").replace("-", "_")
 
 
 def _sentence(words: str) -> str:
@@ -109,9 +143,9 @@ def _command(words: list[str]) -> str | None:
     """The command that is named; None where there is none, or help is asked for before it."""
     rest = iter(words)
     for word in rest:
-        if word == "--socket":
+        if word in WHICH:
             next(rest, None)
-        elif word in ("-h", "--help"):
+        elif word in ("-h", "--help", "--version"):
             return None
         elif not word.startswith("-"):
             return word
@@ -244,7 +278,7 @@ def _watch(parser: ArgumentParser) -> None:
 
 
 def _doctor(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help=OWN_CONFIG)
+    _shown(parser, "--config")
     parser.add_argument("--offline", action="store_true", help="ask no provider anything")
     parser.add_argument("--json", action="store_true", help="print one JSON object, on one line")
 
@@ -263,9 +297,7 @@ def _key(parser: ArgumentParser) -> None:
 
 def _restore(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="what brokerctl backup has written")
-    parser.add_argument(
-        "--state-dir", metavar="DIR", default=DEFAULT_STATE_DIR, help="where the store is to lie (%(default)s)"
-    )
+    _shown(parser, "--state-dir")
     parser.add_argument("--force", action="store_true", help="where a store lies already, keep it under another name")
 
 
@@ -280,10 +312,16 @@ def _actions(parser: ArgumentParser, known: dict[str, str]) -> Iterator[tuple[st
     )
     for name, words in known.items():
         action = actions.add_parser(
-            name, help=words, description=_sentence(words), formatter_class=Formatter, allow_abbrev=False
+            name,
+            help=words,
+            description=_sentence(words),
+            epilog=EVERYWHERE,
+            formatter_class=Formatter,
+            allow_abbrev=False,
         )
         action.set_defaults(parser=action)
         yield name, action
+        _which(action)
 
 
 def _recipe(parser: ArgumentParser) -> None:
@@ -310,7 +348,7 @@ def _try(parser: ArgumentParser) -> None:
 
 def _audit(parser: ArgumentParser) -> None:
     for name, action in _actions(parser, AUDIT_ACTIONS):
-        action.add_argument("--config", metavar="FILE", help=OWN_CONFIG)
+        _shown(action, "--config")
         if name == "tail":
             _tail(action)
 
@@ -319,6 +357,7 @@ def _tail(parser: ArgumentParser) -> None:
     parser.add_argument("-n", dest="number", metavar="N", type=_number, default=20, help="how many (20)")
     parser.add_argument("--follow", action="store_true", help="go on with those that come")
     parser.add_argument("--grant", metavar="GRANT", help="about this grant only")
+    parser.add_argument("--event", metavar="NAME", help="of this event only, such as get, revoke or renewed")
     parser.add_argument("--caller", metavar="USER|UID|PID", help="of this caller only")
     parser.add_argument("--json", action="store_true", help="print the lines as they lie there")
 

@@ -111,12 +111,10 @@ def _tail(folder: Path, arguments: Namespace) -> int:
 def _place(arguments: Namespace) -> tuple[Any, Path]:
     """The configuration, and the state directory of its brokerd."""
     from brokerd.config import load
-    from brokerd.installation import state_path
-    from brokerd.installing import in_use
+    from brokerd.installing import in_use, state_in_use
 
-    path, environ = in_use(arguments.config)
-    configuration = load(path)
-    return configuration, state_path(configuration, environ)
+    configuration = load(in_use(arguments.config)[0])
+    return configuration, state_in_use(arguments.state_dir, arguments.config)
 
 
 def _key(configuration: Any, folder: Path) -> bytes:
@@ -228,7 +226,8 @@ def _time(entry: Mapping[str, Any]) -> tuple[float, int]:
 def _is_wanted(entry: Mapping[str, Any], arguments: Namespace) -> bool:
     who = entry.get("who", {})
     callers = (str(who.get("pid")), str(who.get("uid")), who.get("user"))
-    return arguments.grant in (None, entry.get("grant")) and (arguments.caller is None or arguments.caller in callers)
+    about = arguments.grant in (None, entry.get("grant")) and arguments.event in (None, entry.get("event"))
+    return about and (arguments.caller is None or arguments.caller in callers)
 
 
 def _words(entry: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 # The commands backup and restore. The daemon hands a copy of its store over, and writes no file for anybody.
 from __future__ import annotations
 
-from brokerd.ctl.terminal import Failed, plain, write
+import os
+
+from brokerd.ctl.terminal import Failed, called, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -10,12 +12,11 @@ if TYPE_CHECKING:
 
     from brokerd_client import Broker
 
-NEXT = "systemctl start brokerd, then brokerctl adopt: until then it spends nothing"
+NEXT = "start brokerd, then brokerctl adopt: until then no refresh token is sent"
 
 
 def backup(broker: Broker, arguments: Namespace) -> int:
     """Write a consistent copy of the store, while the daemon runs."""
-    import os
     from pathlib import Path
 
     path = Path(arguments.file)
@@ -63,16 +64,20 @@ def restore(arguments: Namespace) -> int:
     """Put a backup into a state directory that no daemon uses."""
     from pathlib import Path
 
+    from brokerd.core.typed import ConfigError
     from brokerd.edge.backup import NotRestored
     from brokerd.edge.backup import restore as put_back
+    from brokerd.installing import state_in_use
 
     try:
-        kept = put_back(Path(arguments.file), Path(arguments.state_dir), force=arguments.force)
-    except NotRestored as error:
+        state = state_in_use(arguments.state_dir, arguments.config)
+        kept = put_back(Path(arguments.file), state, force=arguments.force)
+    except (ConfigError, NotRestored) as error:
         raise Failed(plain(str(error))) from None
     except OSError as error:
         raise Failed(f"{plain(str(error.filename))}: {error.strerror}; nothing was restored") from None
     if kept is not None:
         write(f"the store that was there is kept: {plain(str(kept))}")
-    write(f"restored; {NEXT}")
+    own = "--user " if state.is_relative_to(Path.home()) and os.geteuid() else ""
+    write(called(f"restored to {plain(str(state))}; systemctl {own}{NEXT}"))
     return 0

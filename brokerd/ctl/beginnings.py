@@ -1,13 +1,15 @@
 # The arguments of the commands with which things begin: add, init, install, and uninstall, which ends them.
 from __future__ import annotations
 
+from argparse import SUPPRESS
+
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from typing import Any
 
 DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
-CONFIG = f"brokerd's configuration ({DEFAULT_CONFIG})"
+CONFIG = f"brokerd's configuration (your own, if there is one, else {DEFAULT_CONFIG})"
 GRANT_TYPES = ("device_code", "authorization_code", "client_credentials")
 
 
@@ -20,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
     parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
     parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
-    parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=CONFIG)
+    parser.add_argument("--config", metavar="FILE", default=SUPPRESS, help=CONFIG)
     then = parser.add_mutually_exclusive_group()
     then.add_argument(
         "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
@@ -54,7 +56,9 @@ def init(parser: ArgumentParser) -> None:
     parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
     whose = parser.add_mutually_exclusive_group()
     _whose(whose)
-    whose.add_argument("--config", metavar="FILE", help="write this configuration and its key alone, and no units")
+    whose.add_argument(
+        "--config", metavar="FILE", default=SUPPRESS, help="write this configuration and its key alone, and no units"
+    )
     parser.add_argument("--dry-run", action="store_true", help="change nothing, but show what would be written")
 
 

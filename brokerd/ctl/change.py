@@ -50,10 +50,13 @@ def import_token(broker: Broker, arguments: Namespace) -> int:
 
 def reload(broker: Broker, _arguments: Namespace) -> int:
     """Read the configuration again."""
+    from brokerd_client.address import manager
+
     done = broker.call("reload")
     lines = [f"{what}: {plain(', '.join(done[what]))}" for what in ("changed", "added", "removed") if done[what]]
     if done.get("restart"):
-        lines.append("[daemon] has changed: that counts from the next start on: systemctl restart brokerd")
+        restart = f"{manager(broker.path)} restart brokerd"
+        lines.append(f"[daemon] has changed: that counts from the next start on: {restart}")
     for line in lines or ["nothing has changed"]:
         write(line)
     return 0

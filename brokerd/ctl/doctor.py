@@ -1,7 +1,7 @@
 # The doctor command: what it found as a line for each check, or as JSON; what it looks at is brokerd/doctor's matter.
 from __future__ import annotations
 
-from brokerd.ctl.terminal import plain, write
+from brokerd.ctl.terminal import called, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def doctor(arguments: Namespace) -> int:
     import trio
 
     from brokerd.doctor import examine, exit_code
-    from brokerd.installing import in_use
+    from brokerd.installing import in_use, state_in_use
 
     found: list[Finding] = []
 
@@ -29,8 +29,11 @@ def doctor(arguments: Namespace) -> int:
         if not arguments.json:
             write(_line(finding))
 
-    path, _ = in_use(arguments.config)
-    trio.run(functools.partial(examine, path, arguments.socket, tell, offline=arguments.offline))
+    path, environ = in_use(arguments.config)
+    state = state_in_use(arguments.state_dir, None) if arguments.state_dir else None
+    named = arguments.config is not None
+    look = functools.partial(examine, path, arguments.socket, tell, offline=arguments.offline)
+    trio.run(functools.partial(look, state=state, named=named, environ=environ))
     if arguments.json:
         write(json.dumps({"findings": [each.as_map() for each in found]}))
     return exit_code(found)
@@ -39,5 +42,5 @@ def doctor(arguments: Namespace) -> int:
 def _line(finding: Finding) -> str:
     level, check = str(finding.level).ljust(WIDTHS[0]), finding.check.ljust(WIDTHS[1])
     about = f"{finding.about}: " if finding.about else ""
-    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    remedy = f"; {called(finding.remedy)}" if finding.remedy else ""
     return plain(f"{level}  {check}  {about}{finding.found}{remedy}")

@@ -166,8 +166,10 @@ def _prepare(setup: Setup | None, main: Path, *, dry: bool) -> None:
 
 
 def _write(arguments: Namespace, setup: Setup | None, main: Path, addition: Addition, client: Client | None) -> None:
+    from brokerd_client.address import CALLERS
+
+    from brokerd.ctl import socket_of
     from brokerd.ctl.add import registered, reload, show, written
-    from brokerd.ctl.install import CALLERS
 
     left = "" if client is None else registered(client)
     texts = addition.files(main.parent)
@@ -178,7 +180,7 @@ def _write(arguments: Namespace, setup: Setup | None, main: Path, addition: Addi
     made = written(texts, main, left)
     for path in texts:
         write(f"{plain(str(path))}: written")
-    reload(arguments.socket, addition.name, made, left)
+    reload(socket_of(arguments), addition.name, made, left)
     write("\nnext:")
     if setup is not None:
         write(f"  {setup.control} enable --now brokerd.socket brokerd.service, where it does not run")

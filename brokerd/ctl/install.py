@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 
+from brokerd_client.address import CALLERS  # not OWNER's group, which reads the secrets
+
 from brokerd.ctl.key_place import OWNER
 from brokerd.ctl.terminal import Failed, ask, plain, write
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from brokerd.edge.installed import Done, Installed
     from brokerd.installing import Layout
 
-CALLERS = "brokerd-callers"  # the group that may connect; who is in OWNER's reads the secrets
 FOLDERS = ("conf.d", "recipes", "secrets")  # beside the configuration, as tmpfiles.d/brokerd.conf has them
 
 

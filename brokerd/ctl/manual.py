@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import PARSER
+from argparse import PARSER, SUPPRESS
 from pathlib import Path
 
 from brokerd.ctl import troff
@@ -62,7 +62,7 @@ def _usage(parser: ArgumentParser) -> str:
 def _arguments(parser: ArgumentParser) -> Iterator[str]:
     formatter = parser._get_formatter()
     for action in parser._actions:
-        if "--help" not in action.option_strings and action.nargs != PARSER:
+        if "--help" not in action.option_strings and action.nargs != PARSER and action.help != SUPPRESS:
             yield troff.tagged(_tag(action), _text(action.help and formatter._expand_help(action)))
 
 

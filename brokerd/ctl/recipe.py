@@ -21,19 +21,19 @@ def recipe(arguments: Namespace) -> int:
     try:
         match arguments.action:
             case "list":
-                return _list()
+                return _list(arguments.config)
             case "show":
-                return _show(_file(arguments.recipe))
+                return _show(_file(arguments.recipe, arguments.config))
             case "check":
-                return _check(_file(arguments.recipe))
+                return _check(_file(arguments.recipe, arguments.config))
             case _:
                 return _try(arguments)
     except ConfigError as error:
         raise Failed(plain(str(error))) from None
 
 
-def _list() -> int:
-    files = _files()
+def _list(configuration: str | None) -> int:
+    files = _files(configuration)
     width = max(map(len, files))
     for name, file in sorted(files.items()):
         write(f"{name:<{width}}  {_about(file)}")
@@ -68,7 +68,7 @@ def _try(arguments: Namespace) -> int:
     if arguments.ca_file:
         provider["ca_file"] = str(Path(arguments.ca_file).absolute())
     credentials = Path(arguments.credentials) if arguments.credentials else None
-    grant = trial(_file(arguments.recipe), provider, settings(arguments.setting), credentials)
+    grant = trial(_file(arguments.recipe, arguments.config), provider, settings(arguments.setting), credentials)
     try:
         tried = Trial(grant)
     except SecretUnreadable as error:
@@ -87,17 +87,18 @@ def _try(arguments: Namespace) -> int:
             return LATER
 
 
-def _files() -> dict[str, Path]:
-    from brokerd.config.tables import DEFAULT_CONFIG, recipe_files
+def _files(configuration: str | None) -> dict[str, Path]:
+    from brokerd.config.tables import recipe_files
+    from brokerd.installing import in_use
 
-    return recipe_files(Path(DEFAULT_CONFIG).parent / "recipes")
+    return recipe_files(Path(in_use(configuration)[0]).parent / "recipes")
 
 
-def _file(word: str) -> Path:
+def _file(word: str, configuration: str | None) -> Path:
     """A recipe's file, by its path or its name."""
     if word.endswith(".toml") or "/" in word:
         return Path(word).absolute()
-    files = _files()
+    files = _files(configuration)
     if word not in files:
         raise Failed(
             f"no recipe {plain(word)!r}; name a file that ends in .toml, or one of: {', '.join(sorted(files))}"

@@ -6,7 +6,7 @@ import time
 
 from brokerd_client import BrokerError
 
-from brokerd.ctl.terminal import away, plain, span, write
+from brokerd.ctl.terminal import away, called, complain, plain, span, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from brokerd_client import Broker
 
+UNKNOWN = 3  # the exit code
 PAUSE = 1.0  # seconds between looks
 WIDE = 2000  # columns where there is no terminal: nothing is wrapped
 COLOURS = {
@@ -40,8 +41,16 @@ def status(broker: Broker, arguments: Namespace) -> int:
         for line in _lines(found, arguments):
             write(line)
         if not arguments.watch:
-            return 0
+            return _exit_code(found, arguments.grants)
         time.sleep(PAUSE)
+
+
+def _exit_code(found: dict[str, Any], asked: list[str]) -> int:
+    """3 where a grant that was asked for is not there."""
+    shown = {grant["name"] for grant in found["grants"]}
+    for name in dict.fromkeys(each for each in asked if each not in shown):
+        complain(f"there is no grant {plain(name)!r} that you may see; all that you may see: brokerctl status")
+    return 0 if shown.issuperset(asked) else UNKNOWN
 
 
 def _verified(broker: Broker, grant: str) -> dict[str, Any]:
@@ -159,5 +168,5 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
         failures = f"{grant['failures']} failures, the last: " if grant["failures"] > 1 else ""
         notes.append(plain(f"{failures}{grant['last_error']}"))
     if remedy := grant.get("remedy"):
-        notes.append(f"mend it with: {plain(remedy)}")
+        notes.append(f"to fix: {called(plain(remedy))}")
     return notes

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import sys
 
+OPTIONS: list[str] = []  # that say which brokerd is meant, as they were given: --config FILE, --socket PATH
+
 
 class Failed(Exception):
     """The command ends with this line on stderr and this exit code."""
@@ -27,8 +29,21 @@ def write(line: str) -> None:
 
 def complain(line: str) -> None:
     """One line to stderr."""
+    line = called(line)
     if sys.stderr is not None:  # print would take stdout instead
         print(f"brokerctl: {line}", file=sys.stderr)
+
+
+def called(line: str) -> str:
+    """The line, with this call's own options in every command of brokerctl that it names: so the command means the
+    same brokerd."""
+    if not OPTIONS:
+        return line
+    from re import sub
+    from shlex import join
+
+    options = join(OPTIONS)
+    return sub(r"\bbrokerctl (?=[a-z])", lambda found: f"{found[0]}{options} ", line)
 
 
 def plain(text: str) -> str:

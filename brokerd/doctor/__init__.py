@@ -2,8 +2,10 @@
 # nothing, sends no credential, and needs neither a daemon nor root: what it could not see it says.
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import trio
 
@@ -35,10 +37,20 @@ CHECKS: dict[str, Callable[[Scene], Iterable[Finding]]] = {
 }
 
 
-async def examine(path: str, socket: str | None, tell: Tell, *, offline: bool) -> None:
+async def examine(
+    path: str,
+    socket: str | None,
+    tell: Tell,
+    *,
+    offline: bool,
+    state: Path | None = None,
+    named: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
     """In the order of CHECKS, providers last. What hangs delays its own findings alone: it is not waited for longer
-    than SETTLED before the others are told. `offline`: no provider is asked."""
-    scene = await trio.to_thread.run_sync(look_round, path, socket)
+    than SETTLED before the others are told. `offline`: no provider is asked. `named`: somebody has named this
+    configuration, so that its own socket is looked at; `environ`: by which its brokerd knows its state directory."""
+    scene = await trio.to_thread.run_sync(lambda: look_round(path, socket, state, environ, named=named))
     settings = () if scene.configuration is None or offline else tuple(scene.configuration.providers.values())
     clock, ordered = SystemClock(), _Ordered(tell)
     async with trio.open_nursery() as waiting:
@@ -67,7 +79,7 @@ async def _look(scene: Scene, name: str, check: Callable[[Scene], Iterable[Findi
             problem(name, words, f"ls -ld {shlex.quote(str(error.filename))}" if error.filename else "dmesg | tail")
         ]
     for finding in found:
-        tell(finding)
+        tell(scene.addressed(finding))
 
 
 async def _ask(provider: ProviderSettings, scene: Scene, clock: SystemClock, tell: Tell) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 
 from brokerd.config import Configuration
 from brokerd.config.tables import drop_ins
 from brokerd.core.ports import TransportError
+from brokerd.core.remedy import change
 from brokerd.core.secret import SecretSource
 from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
@@ -86,7 +88,7 @@ def permissions(scene: Scene) -> Iterator[Finding]:
         yield unseen(name, str(scene.state))
         return
     for fault in faults:
-        yield told(name, fault, f"chmod 700 {scene.state}")
+        yield told(name, fault, "use a directory that is brokerd's alone: [daemon] state_dir")
     for source in key_sources(scene.configuration):
         if source.file is not None and Path(source.file).exists():
             closed = list(_closed(scene, name, [Path(source.file)]))
@@ -120,9 +122,21 @@ def _closed(scene: Scene, name: str, files: Iterable[Path]) -> Iterator[Finding]
     user = scene.account
     for file in files:
         if (obstacle := user.finds_closed(file)) is not None:
-            mode = "g+r" if obstacle == file else "g+x"
-            words = f"{file} cannot be read by {user.name}" + ("" if obstacle == file else f", for {obstacle}")
-            yield problem(name, words, f"chgrp {user.group} {obstacle} && chmod {mode} {obstacle}")
+            words = f"{file} cannot be read by {user.name}" + ("" if obstacle == file else f", because of {obstacle}")
+            yield problem(name, words, _let_in(scene, file, obstacle))
+
+
+def _let_in(scene: Scene, file: Path, obstacle: Path) -> str:
+    """How brokerd's user gets to read the file. Only what lies with the configuration is brokerd's own: whatever else
+    keeps the user out may keep others out for a reason."""
+    home, mode = Path(scene.path).absolute().parent, obstacle.stat().st_mode
+    copy = f"copy it to {home / 'secrets' / file.name}, where {scene.account.name} can read it, and name that file"
+    if not obstacle.is_relative_to(home.resolve()):
+        return copy
+    chgrp = change(f"chgrp {scene.account.group}", str(obstacle), mode, "")
+    return (
+        f"{chgrp} && chmod {'g+r' if obstacle == file.resolve() else 'g+x'} {quote(str(obstacle))}" if chgrp else copy
+    )
 
 
 def _is_hidden(path: Path) -> bool:

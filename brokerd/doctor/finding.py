@@ -49,7 +49,7 @@ def problem(check: str, found: str, remedy: str) -> Finding:
 
 def unseen(check: str, what: str) -> Finding:
     """Neither good nor bad: who looks may not."""
-    return warning(check, f"{what} cannot be looked at by you", "sudo brokerctl doctor")
+    return warning(check, f"{what} cannot be looked at by you", LOOK_AS_ROOT)
 
 
 def told(check: str, text: str, otherwise: str) -> Finding:
@@ -58,12 +58,13 @@ def told(check: str, text: str, otherwise: str) -> Finding:
     return problem(check, found, remedy) if found else problem(check, remedy, otherwise)
 
 
+LOOK_AS_ROOT = "sudo brokerctl doctor"
 NETWORK = frozenset({"dns", "connection", "proxy", "tls", "endpoint"})
 TO_MEND, UNREACHABLE, NO_DAEMON = 2, 4, 6  # as brokerctl's other commands end
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 without a problem; 2 where something here is to be mended, 6 where no daemon answers and that is all but for
+    """0 without a problem; 2 where something here needs a change, 6 where no daemon answers and that is all but for
     the network, 4 where it is the network or providers alone."""
     checks = {each.check for each in findings if each.level is Level.PROBLEM}
     if checks - NETWORK - {"socket"}:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from brokerd_client import Broker, BrokerError
+from brokerd_client.address import CALLERS
 from brokerd_client.session import WAIT
 
 from brokerd import __version__
@@ -18,7 +19,9 @@ from brokerd.doctor.scene import Scene
 from brokerd.edge import place
 from brokerd.edge.accounts import group_name, members, numbered, ourselves
 
-NAME, BEHIND = "socket", "daemon"
+NAME, BARRED, BEHIND = "socket", "access", "daemon"
+SETTING = "--socket PATH, or [daemon] socket"
+OWN_GROUP = "socket_group in [daemon], or SocketGroup= in brokerd.socket"
 ANSWERS_WITHIN = 5.0  # seconds; it waits for no provider before it says how it is
 SHOWN = 5  # members of a group
 
@@ -31,25 +34,33 @@ def socket(scene: Scene) -> Iterator[Finding]:
         yield problem(NAME, f"there is no socket at {path}", scene.start)
         return
     except PermissionError:
-        yield problem(NAME, f"{path.parent} lets {ourselves().name} not through", f"chmod a+x {path.parent}")
+        words = f"{ourselves().name} cannot get to {path}: {path.parent} or a directory above it is closed"
+        yield problem(BARRED, words, "look at it as root; a socket for others needs another place: [daemon] socket")
         return
     if not stat.S_ISSOCK(found.st_mode):
-        yield problem(NAME, f"{path} is no socket", f"mv {path} {path}.old; {scene.start}")
+        yield problem(NAME, f"{path} is no socket", f"name the socket that brokerd has: {SETTING}")
         return
     for fault in place.faults_of_socket(path.parent, scene.account.uid):
-        yield told(NAME, fault, f"chmod go-w {path.parent}")
+        yield told(NAME, fault, place.ELSEWHERE["the socket"])
     refused = _refused(path, knock=not scene.would_start)
     if refused == errno.EACCES:
-        group = group_name(found.st_gid)
         us = ourselves().name
-        join = f"sudo usermod -aG {group} {us}, then log in anew" if group != "root" else f"ls -l {path}"
-        yield problem(NAME, f"{path}: {us} may not connect; {_who(found)} may", join)
+        remedy = way_in(group_name(found.st_gid), us, scene)
+        yield problem(BARRED, f"{path}: {us} may not connect; {_who(found)} may", remedy)
     elif refused:
         yield problem(NAME, f"nobody listens at {path}: {os.strerror(refused)}", scene.start)
     else:
         yield ok(NAME, f"{path}: {_who(found)} may connect")
         if not scene.would_start:
             yield from _behind(scene)
+
+
+def way_in(group: str, user: str, scene: Scene) -> str:
+    """Nobody is told to join a group that may do more than connect."""
+    chosen = scene.configuration.daemon.socket_group if scene.configuration else None
+    if group not in (CALLERS, chosen):
+        return f"let a group of callers connect: {OWN_GROUP}"
+    return f"usermod -aG {group} {user}, as root; then log in again"
 
 
 def _behind(scene: Scene) -> Iterator[Finding]:
@@ -59,7 +70,7 @@ def _behind(scene: Scene) -> Iterator[Finding]:
             daemon = broker.call("status", grants=[])["daemon"]
         found = list(of_daemon(version, daemon, scene))
     except BrokerError as error:
-        yield problem(BEHIND, f"it does not answer: {error.message}", f"{scene.journal} -n 20")
+        yield problem(BEHIND, f"it does not answer: {error.message}", scene.journal)
         return
     except (KeyError, TypeError, AttributeError):
         yield problem(BEHIND, "it answers, but not as brokerd does", f"ss -xlp src {scene.socket}")
@@ -71,7 +82,7 @@ def of_daemon(version: str, daemon: dict[str, Any], scene: Scene) -> Iterator[Fi
     """Pure: what it says of itself."""
     if version != __version__:
         words = f"brokerd {version} runs, and this is {__version__}"
-        yield warning(BEHIND, words, f"{scene.systemctl} restart brokerd")
+        yield warning(BEHIND, words, scene.restart)
     if daemon["locked"]:
         yield problem(BEHIND, "the keys are locked, and nothing is served", "brokerctl unlock")
     if daemon["store"]:

@@ -49,7 +49,8 @@ def of_disk(found: Disk, folder: Path, *, writable: bool) -> Iterator[Finding]:
     elif found.kind == "overlay":
         yield warning("disk", f"{folder} is in a container's own layer, and is lost with it", "mount a volume there")
     if found.read_only:
-        yield problem("disk", f"{folder} is mounted read-only", f"mount -o remount,rw {found.mounted_on}")
+        how = f"dmesg | tail says why; a damaged file system is repaired first; or {other}"
+        yield problem("disk", f"{folder} is mounted read-only", how)
         return
     if found.free < LITTLE or found.inodes < FEW_INODES:
         level = problem if found.free < NEARLY_NONE or found.inodes < FEW_INODES else warning
@@ -74,10 +75,8 @@ def memory(scene: Scene) -> Iterable[Finding]:
         locked = scene.unit is not None and scene.unit["LimitMEMLOCK"] == "infinity"
     if locked:
         return [ok("memory", "locked" if status is not None else "may be locked")]
-    words, how = (
-        "not locked: tokens and keys may be swapped out",
-        f"{scene.systemctl} edit brokerd: LimitMEMLOCK=infinity",
-    )
+    words = "not locked: tokens and keys may be swapped out"
+    how = "start it with: ulimit -l unlimited" if scene.unit is None else scene.edit("LimitMEMLOCK=infinity")
     if scene.unit is not None and scene.unit["LimitMEMLOCK"] == "infinity":
         words, how = f"{words}; the unit allows it, and what systemd runs in does not", "prlimit --memlock --pid 1"
     return [warning("memory", words, how)]
@@ -90,7 +89,8 @@ def user(scene: Scene) -> Iterable[Finding]:
     uid = scene.account.uid if status is None else int(status["Uid"].split()[1])
     if uid == 0:
         words = "brokerd runs as root, which it never needs"
-        return [warning("user", words, f"{scene.systemctl} edit brokerd: User=brokerd")]
+        how = "brokerctl install --system makes the user brokerd, and a unit that runs as that user"
+        return [warning("user", words, how)]
     return [ok("user", f"brokerd runs as {numbered(uid).name}")]
 
 

@@ -151,8 +151,9 @@ def proxy(scene: Scene) -> Iterator[Finding]:
     """What a shell's environment has and the daemon's has not: the way that works by hand is not the one it takes."""
     here, there = from_environment(os.environ), from_environment(scene.environ)
     if here.https and not there.https:
-        how = f"{scene.systemctl} edit brokerd: Environment=HTTPS_PROXY=http://HOST:PORT; or proxy in the configuration"
-        yield warning("proxy", "HTTPS_PROXY is set here, and not for brokerd", how)
+        name = "HTTPS_PROXY=http://HOST:PORT"
+        how = scene.edit(name if scene.unit is None else f"Environment={name}")
+        yield warning("proxy", "HTTPS_PROXY is set here, and not for brokerd", f"{how}, or set proxy of the provider")
 
 
 def of_answer(response: Response, url: str) -> Finding:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from brokerd_client.address import find_socket
 
-from brokerd.config import Configuration, load
+from brokerd.config import DEFAULT_CONFIG, Configuration, load
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
+from brokerd.doctor.finding import LOOK_AS_ROOT, Finding
 from brokerd.edge import units
 from brokerd.edge.accounts import Account, account, numbered, ourselves
 from brokerd.edge.listen import holder
@@ -57,11 +59,33 @@ class Scene:
 
     @property
     def start(self) -> str:
-        return f"brokerd --config {self.path}" if self.unit is None else f"{self.systemctl} start brokerd"
+        return f"brokerd --config {quote(self.path)}" if self.unit is None else f"{self.systemctl} start brokerd"
+
+    @property
+    def restart(self) -> str:
+        start = self.start
+        return f"stop it, and start this one: {start}" if self.unit is None else f"{self.systemctl} restart brokerd"
 
     @property
     def journal(self) -> str:
-        return f"journalctl {'--user ' if self.unit is not None and self.unit.own else ''}-u brokerd"
+        if self.unit is None:
+            return "look at what brokerd has written to stderr"
+        return f"journalctl {'--user ' if self.unit.own else ''}-u brokerd -n 20"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's own brokerd, not the machine's."""
+        return self.unit.own if self.unit is not None else self.account.uid != 0 and self.path != DEFAULT_CONFIG
+
+    def addressed(self, finding: Finding) -> Finding:
+        """With the configuration in a command for root, who would look at another one."""
+        if finding.remedy != LOOK_AS_ROOT or self.path == DEFAULT_CONFIG:
+            return finding
+        return replace(finding, remedy=f"{LOOK_AS_ROOT} --config {quote(self.path)}")
+
+    def edit(self, setting: str) -> str:
+        """How the process gets something that its unit says."""
+        return f"start it with {setting}" if self.unit is None else f"{self.systemctl} edit brokerd: {setting}"
 
     def reachable(self, source: SecretSource) -> SecretSource:
         """The same secret from where it can be read without being brokerd: a credential of a unit that runs."""
@@ -71,7 +95,14 @@ class Scene:
         return SecretSource(file=str(file)) if os.access(file, os.R_OK) else source
 
 
-def look_round(path: str, socket: str | None) -> Scene:
+def look_round(
+    path: str,
+    socket: str | None,
+    state_dir: Path | None = None,
+    environ_of_state: Mapping[str, str] = os.environ,
+    *,
+    named: bool = False,
+) -> Scene:
     """Blocking. Raises nothing that a check could say better."""
     configuration, refused = None, None
     try:
@@ -81,10 +112,12 @@ def look_round(path: str, socket: str | None) -> Scene:
     unit = units.find(UNIT, own=False) or (units.find(UNIT, own=True) if os.geteuid() else None)
     activator = units.find(SOCKET, own=unit.own) if unit is not None else None
     told = configuration.daemon.socket if configuration else None
-    at = Path(socket or os.environ.get("BROKERD_SOCKET") or told or find_socket())
+    from_environment = os.environ.get("BROKERD_SOCKET")
+    at = Path(socket or (told if named else None) or from_environment or told or find_socket())
     pid, uid = (unit.pid, None) if unit is not None else holder(at) or (0, None)
     environ = _environ(unit, pid)
-    state = state_path(configuration or Configuration(path), environ)
+    known = environ if "STATE_DIRECTORY" in environ else environ_of_state
+    state = state_dir or state_path(configuration or Configuration(path), known)
     user = _account(unit, uid, state)
     return Scene(path, configuration, refused, unit, activator, pid, user, state, at, environ)
 

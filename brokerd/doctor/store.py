@@ -8,7 +8,7 @@ from pathlib import Path
 from brokerd.core.ports import StoreError
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
-from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
+from brokerd.doctor.finding import LOOK_AS_ROOT, Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge.at_rest import AtRest, look
 from brokerd.installation import key_sources, read_key, sealed
@@ -62,7 +62,7 @@ def _hidden(scene: Scene, source: SecretSource) -> Finding | None:
         if scene.unit is not None and source.credential not in scene.unit.credentials:
             words = f"{scene.unit.name} is given no credential {source.credential}"
             return problem(KEY, words, f"{scene.systemctl} edit brokerd: LoadCredential={source.credential}:PATH")
-        return warning(KEY, f"credential {source.credential} can be seen while brokerd runs", "sudo brokerctl doctor")
+        return warning(KEY, f"credential {source.credential} can be seen while brokerd runs", LOOK_AS_ROOT)
     if source.file is not None and not os.access(source.file, os.R_OK):
         try:
             there = Path(source.file).exists()

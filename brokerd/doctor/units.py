@@ -20,7 +20,8 @@ def unit(scene: Scene) -> Iterator[Finding]:
         yield ok(NAME, "there is no systemd here")
         return
     if scene.unit is None:
-        yield warning(NAME, "systemd knows no brokerd.service", "brokerctl install --system")
+        whose = "--user" if scene.is_own else "--system"
+        yield warning(NAME, "systemd knows no brokerd.service", f"brokerctl install {whose}")
         return
     found = [*of_unit(scene.unit, scene), *of_program(scene.unit.program, our_programs(), scene)]
     words = f"{scene.unit.name} is {scene.unit['UnitFileState'] or 'there'} and {scene.unit['ActiveState']}"
@@ -31,7 +32,8 @@ def of_unit(unit: Unit, scene: Scene) -> Iterator[Finding]:
     """Pure."""
     manage = scene.systemctl
     if unit["LoadState"] != "loaded":
-        how = f"{manage} unmask brokerd" if unit["LoadState"] == "masked" else f"systemd-analyze verify {unit.name}"
+        analyze = f"systemd-analyze {'--user ' if unit.own else ''}verify {unit.name}"
+        how = f"{manage} unmask brokerd" if unit["LoadState"] == "masked" else analyze
         yield problem(NAME, f"{unit.name} is {unit['LoadState']}", how)
         return
     if unit["NeedDaemonReload"] == "yes":
@@ -48,13 +50,13 @@ def of_unit(unit: Unit, scene: Scene) -> Iterator[Finding]:
 def _failed(unit: Unit, scene: Scene) -> Finding:
     again = f"{scene.systemctl} start brokerd"
     if unit["Result"] == "start-limit-hit":
-        how = f"{scene.journal} -n 20; then: {scene.systemctl} reset-failed brokerd; {again}"
+        how = f"{scene.journal}; then: {scene.systemctl} reset-failed brokerd; {again}"
         return problem(NAME, f"{unit.name} has failed too often and is not tried again", how)
     if unit["Result"] == "exit-code" and unit["ExecMainStatus"] == BAD_CONFIGURATION:
         words = f"{unit.name} has refused its configuration, its key or its store"
         return problem(NAME, words, f"brokerd --config {scene.path} --check; then: {again}")
     words = f"{unit.name} has failed: {unit['Result']}, status {unit['ExecMainStatus']}"
-    return problem(NAME, words, f"{scene.journal} -n 20")
+    return problem(NAME, words, scene.journal)
 
 
 def of_program(program: Path | None, ours: tuple[Path, ...], scene: Scene) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ class Account:
         for folder in reversed(path.resolve().parents):
             if not self._may(folder.stat(), stat.S_IXOTH):
                 return folder
-        return None if self._may(path.stat(), mode) else path
+        return None if self._may(path.stat(), mode) else path.resolve()
 
     def _may(self, found: os.stat_result, bit: int) -> bool:
         if found.st_uid == self.uid:

@@ -71,7 +71,8 @@ def at(path: Path, mode: int, group: str | None) -> socket.socket:
             raise
     except LookupError:
         raise CannotListen(
-            f"socket_group: there is no group {group} on this machine; make it: groupadd {group}"
+            f"socket_group: there is no group {group} on this machine; name one that is there, or as root: "
+            f"groupadd --system {group}"
         ) from None
     except OSError as error:
         words = error.strerror or "the path is too long for a socket (107 bytes)"  # Python's own, without an errno
@@ -104,7 +105,7 @@ def _bind(listener: socket.socket, path: Path, mode: int, group: str | None) -> 
 def _remove_dead(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise CannotListen(f"{path} is there and is no socket; move it away, or set another path: [daemon] socket")
+            raise CannotListen(f"{path} is there and is no socket; set another path: [daemon] socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -116,4 +117,5 @@ def _remove_dead(path: Path) -> None:
             return
         except BlockingIOError:
             pass  # its queue is full: somebody listens
-    raise CannotListen(f"somebody listens at {path} already; end that process, or set another path: [daemon] socket")
+    words = "stop that brokerd if it is one, or set another path: [daemon] socket"
+    raise CannotListen(f"somebody listens at {path} already; {words}")

@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from brokerd.core.remedy import change
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.edge import environment
 
@@ -55,7 +56,8 @@ def _read(path: Path, *, private: bool = True) -> bytes:
             if not stat.S_ISREG(mode):
                 raise SecretUnreadable(f"{path}: expected a regular file, found something else")
             if private and stat.S_IMODE(mode) & 0o007:
-                raise SecretUnreadable(f"{path} can be opened by everybody on this machine; chmod o-rwx {path}")
+                remedy = change("chmod o-rwx", os.path.realpath(path), mode, "write the secret to a file of its own")
+                raise SecretUnreadable(f"{path} can be opened by everybody on this machine; {remedy}")
             return file.read(LONGEST + 1)
     except OSError as error:
         raise SecretUnreadable(f"{path}: {error.strerror}") from None

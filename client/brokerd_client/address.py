@@ -5,7 +5,7 @@ import errno
 import os
 from _socket import AF_UNIX, SOCK_STREAM
 
-from brokerd_client.errors import NoDaemon
+from brokerd_client.errors import NoDaemon, NotPermitted
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Kind = TypeVar("Kind", bound=socket)
 
 SYSTEM = "/run/brokerd/brokerd.sock"
+CALLERS = "brokerd-callers"  # the group that may connect, and nothing else, as `brokerctl install` makes it
 BUSY_PAUSE = 0.01  # seconds between tries while the daemon's queue of new connections is full
 
 
@@ -30,7 +31,7 @@ def find_socket() -> str:
 
 
 def _is_ours(folder: str) -> bool:
-    """After `su` it may be another user's still, and root would tell that one's socket his secrets."""
+    """After `su` it may be another user's still, and root would tell that one's socket its secrets."""
     try:
         return os.stat(folder).st_uid == os.geteuid()  # noqa: PTH116 - importing pathlib would cost milliseconds
     except OSError:
@@ -52,17 +53,31 @@ def connect(path: str, kind: type[Kind]) -> Kind | None:
         return None
     except OSError as error:
         sock.close()
-        found, remedy = _WORDS.get(error.errno or 0, (str(error), _START))
-        raise NoDaemon(f"{found} at {path}: {remedy}") from None
+        if error.errno == errno.EACCES:
+            raise NotPermitted(f"no permission to connect at {path}: {_way_in(path)}") from None
+        found = _WORDS.get(error.errno or 0, str(error))
+        words = f"is brokerd running? ({manager(path)} status brokerd; BROKERD_SOCKET names another socket)"
+        raise NoDaemon(f"{found} at {path}: {words}") from None
     return sock
 
 
-_START = "is brokerd running? (systemctl status brokerd; BROKERD_SOCKET names another socket)"
-_WORDS = {
-    errno.ENOENT: ("no socket", _START),
-    errno.ECONNREFUSED: ("nobody listens", _START),
-    errno.EACCES: (
-        "no permission to connect",
-        "join the group that owns it (ls -l shows it): usermod -aG GROUP USER as root, then log in anew",
-    ),
-}
+def manager(path: str) -> str:
+    """The command of the service manager whose brokerd has that socket: the system's, or a user's own."""
+    return "systemctl --user" if path.startswith("/run/user/") else "systemctl"
+
+
+def _way_in(path: str) -> str:
+    """Nobody is told to join a group that may do more than connect."""
+    from grp import getgrnam
+
+    try:
+        # importing pathlib would cost milliseconds
+        is_for_callers = os.stat(path).st_gid == getgrnam(CALLERS).gr_gid  # noqa: PTH116
+    except (OSError, KeyError):
+        is_for_callers = False
+    if is_for_callers:
+        return f"usermod -aG {CALLERS} USER, as root; then log in again"
+    return "its mode and group say who may (ls -l); socket_group in [daemon], or SocketGroup= in brokerd.socket"
+
+
+_WORDS = {errno.ENOENT: "no socket", errno.ECONNREFUSED: "nobody listens"}

@@ -53,6 +53,11 @@ class Broker:
         self._idle: list[_Connection] = []  # append and pop are whole steps in every Python: no lock is needed
         self._closed = False
 
+    @property
+    def path(self) -> str:
+        """Where it connects now."""
+        return self._path or find_socket()
+
     def get(
         self,
         grant: str,
@@ -146,7 +151,7 @@ class Broker:
     def _connect(self, deadline: float, seconds: float) -> _Connection:
         if self._closed:
             raise RuntimeError("this Broker is closed; make another")
-        path = self._path or find_socket()
+        path = self.path
         # The module `socket` brings enums and selectors along, which take as long as all the rest. Where the program
         # has it anyway, its class is the one to use: gevent and the like put their own there.
         kind = sys.modules.get("socket", _socket).socket

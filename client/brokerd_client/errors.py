@@ -101,6 +101,10 @@ class NoDaemon(BrokerError):
     code = "no_daemon"
 
 
+class NotPermitted(NoDaemon):
+    """The socket is there, and this user may not connect to it."""
+
+
 class ProtocolError(BrokerError):
     """What came is not the protocol. `id`: of the request it stood in, where that could still be read.
 

@@ -144,7 +144,7 @@ def test_a_fault_of_its_own_is_1_and_shows_nothing_of_what_it_held(daemon: Daemo
 def test_alone_it_prints_help(brokerctl: Run) -> None:
     done = brokerctl()
     assert (done.returncode, done.stderr) == (0, "")
-    assert "brokerctl [-h] [--socket PATH] COMMAND" in done.stdout
+    assert "brokerctl [-h] [--config FILE] [--socket PATH] [--state-dir DIR] [--version] COMMAND" in done.stdout
     assert "keygen" in done.stdout
 
 

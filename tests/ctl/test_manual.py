@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from argparse import PARSER
+from argparse import PARSER, SUPPRESS
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 
 from brokerd import ctl, daemon, installation
 from brokerd.ctl import fetch, manual, troff
-from brokerd.ctl.arguments import COMMANDS, DEFAULT_ENV, EXIT_CODES, every_parser, make_parser
+from brokerd.ctl.arguments import COMMANDS, DEFAULT_ENV, EXIT_CODES, WHICH, every_parser, make_parser
 from tests.announced import did_not_run
 from tests.ctl.conftest import Run
 from tests.test_docs import CONFIGURATION
@@ -69,12 +69,14 @@ def written(markdown: str) -> set[str]:
 @pytest.mark.parametrize("name", every_parser(make_parser()))
 def test_every_command_and_argument_has_its_help_and_stands_in_the_page(name: str) -> None:
     parser = every_parser(make_parser())[name]
+    shown_here = (each for action in parser._actions if action.help != SUPPRESS for each in action.option_strings)
+    hidden = {*WHICH} - {*shown_here}  # they stand once in the page, for all commands
     made = under("brokerctl.1", name)
     assert parser.description
     assert parser.description in " ".join(text_of(made).split())
     found = " ".join(tags(made))
     for action in parser._actions:
-        if action.nargs == PARSER or "--help" in action.option_strings:
+        if action.nargs == PARSER or "--help" in action.option_strings or {*action.option_strings} & hidden:
             continue
         assert action.help, f"{name} {action.option_strings or action.metavar} lacks its help"
         shown = " ".join(text_of(made).replace("\n", " ").split())

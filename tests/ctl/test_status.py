@@ -92,7 +92,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "2 still to be revoked",
         "refresh token expires in 3m",
         "4 failures, the last: ix: [red]503[/red]",
-        "mend it with: brokerctl import ix-prod",
+        "to fix: brokerctl import ix-prod",
         "store: the disk is full (failing since 3m ",
         "key rotate --full has not come to its end for 5m",
         "the keys are locked",
@@ -112,6 +112,14 @@ def test_an_unknown_grant_is_3(daemon: Daemon, brokerctl: Run) -> None:
 
     daemon.answers["status"] = fail
     assert brokerctl("status", "nope").returncode == 3
+
+
+def test_a_grant_that_is_not_shown_to_root_is_3_and_the_others_are_shown(daemon: Daemon, brokerctl: Run) -> None:
+    answer(daemon, {})
+    for form in ((), ("--json",), ("--names",)):
+        done = brokerctl("status", "ix-prod", "nope", "nope", *form)
+        assert (done.returncode, done.stderr.count("there is no grant 'nope' that you may see;")) == (3, 1)
+        assert "ix-prod" in done.stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from brokerd.edge.place import ELSEWHERE
 from tests.daemon.harness import CLIENT, FIVE, Brokerd, Serving, at
 from tests.providers import OAUTH2_SECRET, OAuth2
 
@@ -122,13 +123,14 @@ def too_shut(path: Path) -> str:
 
 def somebodys(path: Path) -> str:
     os.chown(path, 65_000, -1)
-    return f"{path} belongs to 65000; run brokerd as 65000, or: chown root {path}"
+    return f"{path} belongs to 65000; run brokerd as 65000"  # not: chown root, it may be a service's
 
 
 def links_elsewhere(path: Path) -> str:
     path.rename(path.with_name("elsewhere"))
     path.symlink_to("elsewhere")
-    return f"{path} is a link, and might lead to where others can open it; rm {path}"
+    words = "put the file itself there, or set [daemon] state_dir to where the files are"
+    return f"{path} is a link, and might lead to where others can open it; {words}"
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,13 @@ async def test_a_state_directory_that_is_not_its_own_is_refused_with_the_command
     words = change(brokerd.state / name)
     status, said = await brokerd.refuses_to_start()
     assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
-    await trio.run_process(words.rpartition("or: " if "or: " in words else "; ")[2].split())
-    (brokerd.state / "elsewhere").exists() and (brokerd.state / "elsewhere").rename(brokerd.state / name)
+    if "is a link" in words:
+        (brokerd.state / name).unlink()
+        (brokerd.state / "elsewhere").rename(brokerd.state / name)
+    elif "run brokerd as" in words:
+        os.chown(brokerd.state / name, 0, -1)
+    else:
+        await trio.run_process(words.rpartition("; ")[2].split())
     await brokerd.start()
 
 
@@ -167,7 +174,8 @@ async def test_a_socket_that_others_could_replace_is_refused(brokerd: Brokerd) -
     for mode in (0o777, 0o775, 0o1777):  # in one like /tmp it could be replaced while brokerd is not there
         folder.chmod(mode)
         status, said = await brokerd.refuses_to_start()
-        words = f"{folder} can be written by others, who could replace the socket; chmod go-w {folder}"
+        remedy = ELSEWHERE["the socket"] if mode & 0o1000 else f"chmod go-w {folder}"
+        words = f"{folder} can be written by others, who could replace the socket; {remedy}"
         assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
     folder.chmod(0o755)
     await brokerd.start()
@@ -181,7 +189,7 @@ async def test_a_way_on_which_others_could_put_another_directory_is_refused(brok
     deep.mkdir(parents=True, mode=0o700)
     way.chmod(0o777)
     status, said = await brokerd.refuses_to_start()
-    words = f"{way} can be written by others, who could replace {what}; chmod go-w {way}"
+    words = f"{way} can be written by others, who could replace {what}; {ELSEWHERE[what]}"
     assert (status, said) == (CONFIGURATION, f"brokerd: {words}\n")
     way.chmod(0o1777)  # where only its owner renames a directory, as in /tmp
     brokerd.launch()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from brokerd.doctor import CHECKS, WITHIN, listening, machine, units
+from brokerd.doctor import CHECKS, WITHIN, finding, listening, machine, units
 from brokerd.doctor.finding import (
     NETWORK,
     NO_DAEMON,
@@ -89,6 +89,8 @@ def test_a_unit_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(service_manager, "BOOTED", tmp_path)
     (found,) = units.unit(SCENE)
     assert (found.level, found.remedy) == ("warning", "brokerctl install --system")
+    (found,) = units.unit(replace(SCENE, path="/home/ann/.config/brokerd/brokerd.toml"))
+    assert found.remedy == "brokerctl install --user"
 
 
 def test_a_program_that_belongs_to_another_installation(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_the_disk_that_is_there_takes_a_file_and_keeps_none(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("version", "said", "found", "remedy"),
     [
-        ("0.0.1", {}, "brokerd 0.0.1 runs, and this is", "systemctl restart brokerd"),
+        ("0.0.1", {}, "brokerd 0.0.1 runs, and this is", "stop it, and start this one"),
         (None, {"locked": True}, "nothing is served", "brokerctl unlock"),
         (None, {"store": "it was copied: nothing is spent until: brokerctl adopt"}, "it was copied", "brokerctl adopt"),
         (None, {"store": "disk full"}, "disk full", "df -h /state"),
@@ -159,6 +161,31 @@ def test_a_daemon_as_it_says_itself(version: str | None, said: dict[str, object]
     (seen,) = listening.of_daemon(version or listening.__version__, daemon, SCENE)
     assert found in seen.found
     assert remedy in (seen.remedy or "")
+
+
+def test_nobody_is_told_to_join_a_group_that_may_do_more_than_connect() -> None:
+    assert "usermod -aG brokerd-callers ann" in listening.way_in("brokerd-callers", "ann", SCENE)
+    for group in ("root", "brokerd", "sudo", "docker"):  # brokerd's own group reads the secrets
+        assert "usermod" not in listening.way_in(group, "ann", SCENE)
+    assert exit_code([problem(listening.BARRED, "x", "y")]) == TO_MEND, "a daemon is there, if the group is missing"
+
+
+def test_the_brokerd_of_one_user_is_managed_by_the_systemd_of_that_user() -> None:
+    unit = Unit("brokerd.service", {**RUNS, "NeedDaemonReload": "yes"}, own=True)
+    scene = replace(SCENE, unit=unit, path="/home/ann/.config/brokerd/brokerd.toml")
+    (seen,) = units.of_unit(unit, scene)
+    assert seen.remedy == "systemctl --user daemon-reload"
+    assert (scene.start, scene.restart) == ("systemctl --user start brokerd", "systemctl --user restart brokerd")
+    assert scene.journal.startswith("journalctl --user ")
+    assert scene.edit("X=y") == "systemctl --user edit brokerd: X=y"
+    assert "systemctl" not in replace(scene, unit=None).edit("X=y") + replace(scene, unit=None).restart
+
+
+def test_root_is_told_which_configuration_is_meant() -> None:
+    hidden = finding.unseen("key", "/x")
+    assert SCENE.addressed(hidden).remedy == "sudo brokerctl doctor"
+    named = replace(SCENE, path="/srv/b c.toml").addressed(hidden)
+    assert named.remedy == "sudo brokerctl doctor --config '/srv/b c.toml'"
 
 
 def test_who_is_kept_out_by_which_folder(folder: Path) -> None:
@@ -201,7 +228,9 @@ async def test_the_command_says_a_line_for_each_check_and_no_secret(brokerd: Bro
 def test_every_check_and_exit_code_is_described() -> None:
     text = page("docs/doctor.md")
     rows = table("| check" + text.split("\n\n| check")[1])
-    assert {name for row in rows for name in unquoted(row["check"])} == {*CHECKS, *NETWORK, listening.BEHIND}
+    assert {name for row in rows for name in unquoted(row["check"])} == {
+        *(*CHECKS, *NETWORK, listening.BARRED, listening.BEHIND)
+    }
     codes = {int(row["exit code"]) for row in table("| exit code" + text.split("\n\n| exit code")[1])}
     assert codes == {0, TO_MEND, UNREACHABLE, NO_DAEMON}
     assert f"each for {WITHIN:g} s at most" in text

@@ -170,7 +170,7 @@ async def open_to_all(brokerd: Brokerd) -> None:
         (killed, [("socket", "nobody listens at {run}/brokerd.sock: Connection refused", NO_DAEMON[2])]),
         (locked, [("daemon", "the keys are locked", "brokerctl unlock")]),
         (moved_away, [NO_DAEMON]),
-        (no_socket_any_more, [("socket", "{run}/brokerd.sock is no socket", "mv {run}/brokerd.sock")]),
+        (no_socket_any_more, [("socket", "{run}/brokerd.sock is no socket", "--socket PATH, or [daemon] socket")]),
         (open_to_all, [("socket", "{run} can be written by others", "chmod go-w {run}")]),
     ],
 )

@@ -100,7 +100,8 @@ def test_the_socket_of_a_living_daemon_is_left_alone(path: Path) -> None:
     with closing(listen.at(path, 0o660, None)):
         before = path.stat().st_ino
         assert refused(path) == (
-            "somebody listens at brokerd.sock already; end that process, or set another path: [daemon] socket"
+            "somebody listens at brokerd.sock already; "
+            "stop that brokerd if it is one, or set another path: [daemon] socket"
         )
         assert path.stat().st_ino == before
         assert connects(path)
@@ -132,15 +133,14 @@ def test_what_is_no_socket_is_never_removed(path: Path, kind: str) -> None:
         path.symlink_to("target")
         if kind == "link to a file":
             Path("target").write_text("precious")
-    assert refused(path) == (
-        "brokerd.sock is there and is no socket; move it away, or set another path: [daemon] socket"
-    )
+    assert refused(path) == ("brokerd.sock is there and is no socket; set another path: [daemon] socket")
     assert path.is_symlink() or path.exists()
 
 
 def test_a_group_that_is_not_there_is_named_with_its_remedy(path: Path) -> None:
     assert refused(path, group="no-such-group") == (
-        "socket_group: there is no group no-such-group on this machine; make it: groupadd no-such-group"
+        "socket_group: there is no group no-such-group on this machine; name one that is there, or as root: "
+        "groupadd --system no-such-group"
     )
     with closing(listen.at(path, 0o660, None)):  # what it left does not stand in the way
         assert connects(path)

@@ -202,6 +202,31 @@ def test_a_client_with_a_secret_uses_basic_authentication_and_one_without_names_
     assert loaded(main, text).grants["g"].settings["client_auth"] == auth
 
 
+@pytest.mark.parametrize(
+    ("credentials", "method"),
+    [
+        ("", "none"),
+        ('client_id = "c", ', "private_key_jwt"),
+        ('client_id = "c", client_secret = "s", ', "client_secret_basic"),
+    ],
+)
+def test_the_key_of_a_service_account_is_that_of_its_assertion_unless_a_client_is_named(
+    main: Path, credentials: str, method: str
+) -> None:
+    text = f"""
+[providers.corp]
+dialect   = "oauth2"
+token_url = "https://idp.example/token"
+
+[grants.app]
+provider    = "corp"
+grant_type  = "jwt_bearer"
+credentials = {{ {credentials}private_key = {{ file = "/key" }} }}
+assertion   = {{ issuer = "svc@example", audience = "https://idp.example/token" }}
+"""
+    assert loaded(main, text).grants["app"].settings["client_auth"] == method
+
+
 def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: Path) -> None:
     def asked(more: str) -> str:
         return loaded(main, GRANT + more).grants["g"].asked

@@ -14,6 +14,7 @@ from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.oauth2 import OAuth2
 from brokerd.dialects.oauth2 import settings as oauth2
+from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
 from brokerd.dialects.recipe import IDENTIFYING
 
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
@@ -84,7 +85,9 @@ def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> d
     if table.settings:
         raise ConfigError("oauth2 has no further settings", key="settings")
     offered = ("auto",) if dialect.issuer else ()
-    by_credential = [method for name, method in DEFAULT_AUTH.items() if name in credentials]
+    grant_type = GRANT_TYPES.get(table.grant_type or "")
+    own = grant_type.takes if grant_type and "client_id" not in credentials else ()  # what shows no client
+    by_credential = [method for name, method in DEFAULT_AUTH.items() if name in credentials and name not in own]
     settings: dict[str, object] = {"grant_type": table.grant_type}
     settings["client_auth"] = table.client_auth or (*offered, *by_credential, "none")[0]
     if table.dpop:

@@ -23,14 +23,18 @@ ENDPOINTS = (
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """One server's metadata. `endpoints` goes by the names of RFC 8414; `aliases` are those for mutual TLS (RFC 8705
-    §5). `origins` are pinned at first use. `public`: the issuer was reached at a public address, so that an endpoint
-    at a private one is refused. `agreed`: an operator said that what it names is right, whatever its addresses."""
+    §5). `unusable` says of other endpoints what the server named instead of a URL. `auth_methods` are the token
+    endpoint's, `endpoint_auth_methods` those of others. `origins` are pinned at first use. `public`: the issuer
+    was reached at a public address, so that an endpoint at a private one is refused. `agreed`: an operator said that
+    what it names is right, whatever its addresses."""
 
     issuer: str
     fetched: Moment
     endpoints: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
     auth_methods: tuple[str, ...] = ("client_secret_basic",)  # RFC 8414 §2: the default
+    endpoint_auth_methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     signing_algorithms: tuple[str, ...] = ()
     names_issuer: bool = False  # authorization_response_iss_parameter_supported (RFC 9207)
     wants_pushed: bool = False  # require_pushed_authorization_requests (RFC 9126 §5)

@@ -23,7 +23,8 @@ from brokerd.core.secret import Secret
 
 ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA", "HS256")
 LIFETIME = 60.0  # seconds an assertion lives: long enough for a slow network, short for a thief
-BACKDATED = 5  # seconds: a server whose clock is a little behind must not take it for one from the future
+BACKDATED = 60  # seconds: a server whose clock is behind ours must not take an assertion for one from the future
+LONGEST = 3_600  # seconds from `iat` to `exp`: Google and others take no more
 PROOF_ALGORITHM = "ES256"
 WEAKEST_RSA = 2048  # bits
 SHORTEST_SECRET = 32  # bytes, for HS256
@@ -59,11 +60,11 @@ class Signer:
         *,
         key_id: str | None = None,
         lifetime: float = LIFETIME,
-        backdated: int = BACKDATED,
     ) -> Secret:
         """A signed JWT with `iat`, `exp` and `jti` added to the claims (RFC 7523 §3). Raises UnusableKey."""
         now = self.now()
-        dated = {"iat": now - backdated, "exp": now + int(lifetime), "jti": self.unique(), **claims}
+        issued = now - BACKDATED
+        dated = {"iat": issued, "exp": min(now + int(lifetime), issued + LONGEST), "jti": self.unique(), **claims}
         return _signed(dated, key, algorithm, {"kid": key_id} if key_id else {})
 
     def new_key(self) -> Secret:
@@ -73,14 +74,23 @@ class Signer:
         return Secret(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
     def proof(
-        self, key: Secret, method: str, url: str, *, nonce: str | None = None, access_token: Secret | None = None
+        self,
+        key: Secret,
+        method: str,
+        url: str,
+        *,
+        nonce: str | None = None,
+        access_token: Secret | None = None,
+        at: float | None = None,
     ) -> Secret:
         """A DPoP proof (RFC 9449 §4.2) for one request. `url` loses its query and fragment; with `access_token` it is
-        a proof for a resource server (§4.3). Raises UnusableKey."""
+        a proof for a resource server (§4.3). `at`: the server's time in Unix seconds, where it is known to differ from
+        ours. A proof is not backdated: servers take one that is seconds old (Keycloak 25, Curity 10). Raises
+        UnusableKey."""
         claims: dict[str, object] = {
             "htm": method,
             "htu": url.split("#", 1)[0].split("?", 1)[0],
-            "iat": self.now(),
+            "iat": self.now() if at is None else int(at),
             "jti": self.unique(),
         }
         if nonce is not None:

@@ -35,7 +35,6 @@ from brokerd.dialects.recipe_file import (
 
 # Credentials that say who, not that.
 IDENTIFYING = ("client_id", "username", "user", "email", "account", "role_id", "api_key")
-BACKDATED = 60  # seconds: what GitHub advises, and no server minds
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +226,7 @@ def _signed(file: JwtFile, values: template.Values, view: GrantView) -> Secret:
     key_id = None if file.key_id is None else template.flat(template.fill(file.key_id, values))
     assert isinstance(key, Secret)
     assert isinstance(claims, dict)
-    return view.sign.assertion(claims, key, file.algorithm, key_id=key_id, lifetime=file.lifetime, backdated=BACKDATED)
+    return view.sign.assertion(claims, key, file.algorithm, key_id=key_id, lifetime=file.lifetime)
 
 
 def _varies(operation: Operation | None, wanted: Wanted) -> bool:

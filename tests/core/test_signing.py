@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from brokerd.core.moment import Moment
 from brokerd.core.secret import Secret
-from brokerd.core.signing import BACKDATED, Signer, UnusableKey, check_key, public_jwk, thumbprint
+from brokerd.core.signing import Signer, UnusableKey, check_key, public_jwk, thumbprint
 from brokerd.edge.entropy import SystemEntropy
 
 NOW = 1_700_000_000
@@ -39,8 +39,21 @@ RSA = rsa.generate_private_key(65537, 2048)
 def test_an_assertion_is_verified_with_the_public_key(algorithm: str, key: ec.EllipticCurvePrivateKey) -> None:
     signed = signer().assertion({"iss": "me", "aud": "you"}, pem(key), algorithm, key_id="k1").reveal()
     claims = jwt.decode(signed, key.public_key(), [algorithm], audience="you", options={"verify_exp": False})
-    assert (claims["iss"], claims["iat"], claims["exp"]) == ("me", NOW - BACKDATED, NOW + 60)
+    assert (claims["iss"], claims["iat"], claims["exp"]) == ("me", NOW - 60, NOW + 60)
     assert jwt.get_unverified_header(signed)["kid"] == "k1"
+
+
+def test_an_assertion_lives_for_an_hour_at_most_from_when_it_says_that_it_was_made() -> None:
+    signed = signer().assertion({"iss": "me"}, pem(EC), "ES256", lifetime=3_600).reveal()
+    claims = jwt.decode(signed, options=UNVERIFIED)
+    assert claims["exp"] - claims["iat"] == 3_600
+
+
+def test_a_server_whose_clock_is_20_s_behind_ours_takes_an_assertion() -> None:
+    signed = signer().assertion({"iss": "me"}, pem(EC), "ES256").reveal()
+    claims = jwt.decode(signed, options=UNVERIFIED)
+    assert claims["iat"] <= NOW - 20 < claims["exp"]
+    assert "nbf" not in claims
 
 
 def test_a_shared_secret_signs_with_hs256() -> None:
@@ -97,6 +110,12 @@ def test_a_proof_names_its_request_and_carries_its_key() -> None:
         NOW,
     )
     assert "ath" not in claims
+
+
+def test_a_proof_is_of_the_servers_time_where_that_is_known() -> None:
+    made = signer()
+    signed = made.proof(made.new_key(), "POST", "https://api.test/token", at=NOW - 20.0).reveal()
+    assert jwt.decode(signed, options=UNVERIFIED)["iat"] == NOW - 20
 
 
 def test_a_proof_for_a_resource_is_bound_to_the_token() -> None:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from brokerd.core.exchange import Request
 from brokerd.core.typed import ConfigError
 from brokerd.dialects.dialect import GrantView
-from brokerd.dialects.recipe import BACKDATED, RecipeDialect
+from brokerd.dialects.recipe import RecipeDialect
 from brokerd.dialects.recipe_file import LONGEST_ASSERTION, read_recipe
 from tests.dialects.answers import BASE, NOW, begin, meaning, sent, view, words
 
@@ -45,7 +45,7 @@ def test_the_assertion_is_sent_where_the_recipe_says(place: str) -> None:
     assert signed in where
     claims = claims_of(signed)
     assert len(str(claims.pop("jti"))) == 32
-    assert claims == {"iss": "me", "iat": int(NOW.wall) - BACKDATED, "exp": int(NOW.wall) + 60}
+    assert claims == {"iss": "me", "iat": int(NOW.wall) - 60, "exp": int(NOW.wall) + 60}
 
 
 def test_claims_keep_their_types_and_the_key_is_named() -> None:

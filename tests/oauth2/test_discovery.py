@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from brokerd.core.exchange import Discovery, Request, Response
+from brokerd.core.exchange import Discover, Discovery, Exchange, Request, Response
 from brokerd.core.metadata import Metadata, to_agree
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Misconfigured, Outcome, RetryLater
+from brokerd.core.secret import Secret
+from brokerd.dialects.dialect import GrantView
+from brokerd.dialects.oauth2 import OAuth2
 from brokerd.dialects.oauth2.discovery import learn
 
 NOW = Moment(1_700_000_000.0, 100.0, "boot")
@@ -44,6 +47,12 @@ def driven(discovery: Discovery, *answers: Response) -> tuple[list[str], Metadat
 
 def learnt(known: Metadata | None = None, *, public: bool = False, **changed: object) -> Metadata | Outcome:
     return driven(learn(ISSUER, known), heard(200, {**DOCUMENT, **changed}, public=public))[1]
+
+
+def both(**changed: object) -> Metadata | Outcome:
+    """With the same document at both places."""
+    document = heard(200, {**DOCUMENT, **changed})
+    return driven(learn(ISSUER, None), document, document)[1]
 
 
 def first(*, public: bool = False) -> Metadata:
@@ -85,7 +94,14 @@ def test_the_document_is_looked_for_where_the_standards_say(issuer: str, places:
     asked, found = driven(learn(issuer, None), *(heard(404, b"not found") for _ in places))
     assert asked == [ISSUER + place for place in places]
     assert isinstance(found, Misconfigured)
-    assert "write token_url in the place of issuer" in found.reason
+    assert found.reason == (
+        f"discovery: {' and '.join(f'{issuer_at(each)} answered 404' for each in places)}; check issuer; if the server"
+        " has no metadata, write token_url instead of issuer"
+    )
+
+
+def issuer_at(place: str) -> str:
+    return ISSUER + place
 
 
 def test_the_second_place_counts_where_the_first_has_nothing() -> None:
@@ -94,40 +110,141 @@ def test_the_second_place_counts_where_the_first_has_nothing() -> None:
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize(
-    ("status", "body"), [OTHERS_PAGE, (503, b""), (302, b""), (500, b"x"), (200, b"[]"), (407, b"")]
-)
-def test_an_answer_that_is_no_document_says_nothing(status: int, body: bytes) -> None:
-    assert isinstance(driven(learn(ISSUER, None), heard(status, body))[1], RetryLater)
+NO_DOCUMENT = [OTHERS_PAGE, (200, b"{}"), (200, b"[]"), (200, b""), (204, b""), (302, b""), (500, b"x"), (503, b"")]
+
+
+@pytest.mark.parametrize(("status", "body"), [*NO_DOCUMENT, (404, b""), (401, b""), (407, b"")])
+def test_the_next_place_is_asked_where_the_first_has_no_document(status: int, body: bytes) -> None:
+    asked, found = driven(learn(ISSUER, None), heard(status, body), heard(200, DOCUMENT))
+    assert isinstance(found, Metadata)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("status", "body"), [*NO_DOCUMENT, (407, b"")])
+def test_answers_that_are_no_document_say_nothing(status: int, body: bytes) -> None:
+    found = driven(learn(ISSUER, None), heard(status, body), heard(status, body))[1]
+    assert isinstance(found, RetryLater)
+    assert found.reason.count(f"answered {status}") == 2
+
+
+def test_an_error_names_every_place_and_what_it_said() -> None:
+    moved = replace(heard(302, b""), headers=(("location", "https://idp.test/login"),))
+    page = replace(heard(*OTHERS_PAGE), headers=(("content-type", "text/html; charset=utf-8"),))
+    found = driven(learn(ISSUER, None), moved, page)[1]
+    assert isinstance(found, RetryLater)
+    assert found.reason == (
+        f"discovery: {ISSUER}/.well-known/oauth-authorization-server answered 302 (Location: https://idp.test/login)"
+        f" and {ISSUER}/.well-known/openid-configuration answered 200 with text/html, 34 bytes, which is no metadata"
+    )
+
+
+def test_a_server_that_wants_us_to_wait_is_asked_no_more() -> None:
+    limited = replace(heard(429, b""), headers=(("retry-after", "7"),))
+    asked, found = driven(learn(ISSUER, None), limited)
+    assert isinstance(found, RetryLater)
+    assert (len(asked), found.after) == (1, 7.0)
+
+
+def test_the_time_that_a_server_asks_for_is_kept_where_no_place_has_a_document() -> None:
+    busy = replace(heard(503, b""), headers=(("retry-after", "7"),))
+    found = driven(learn(ISSUER, None), heard(404, b""), busy)[1]
+    assert isinstance(found, RetryLater)
+    assert found.after == 7.0
+
+
+def test_a_document_of_another_issuer_at_the_first_place_stops_nothing() -> None:
+    found = driven(learn(ISSUER, None), heard(200, {**DOCUMENT, "issuer": "https://other.test"}), heard(200, DOCUMENT))
+    assert isinstance(found[1], Metadata)
+
+
+def test_a_document_of_another_issuer_is_named_beside_an_outage() -> None:
+    other = heard(200, {**DOCUMENT, "issuer": "https://other.test"})
+    found = driven(learn(ISSUER, None), other, heard(503, b""))[1]
+    assert isinstance(found, Misconfigured)
+    assert 'names the issuer "https://other.test", expected "https://idp.test"' in found.reason
+    assert found.reason.endswith("answered 503; if the first is right, write it as issuer")
+
+
+def test_a_document_that_was_there_before_is_an_outage_where_it_is_not_there_now() -> None:
+    found = driven(learn(ISSUER, first()), heard(404, b""), heard(404, b""))[1]
+    assert isinstance(found, RetryLater)
 
 
 @pytest.mark.parametrize("named", [ISSUER + "/", "https://other.test", "HTTPS://IDP.TEST", ""])
 def test_the_issuer_in_the_document_must_be_the_very_one(named: str) -> None:
-    found = learnt(issuer=named)
+    found = both(issuer=named)
     assert isinstance(found, Misconfigured)
     assert f'expected "{ISSUER}"' in found.reason
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://idp.test/token",
-        "https://user:pass@idp.test/token",
-        "https://idp.test/token#part",
-        "//idp.test/token",
-        "file:///etc/passwd",
-        "https://",
-        "https://idp.test:0/",
-        "https://[broken/",
-        "https://idp.test/\u2028",
-        7,
-    ],
-)
+BAD_URLS: list[object] = [
+    "http://idp.test/token",
+    "https://user:pass@idp.test/token",
+    "https://idp.test/token#part",
+    "//idp.test/token",
+    "/token",
+    "",
+    "file:///etc/passwd",
+    "https://",
+    "https://idp.test:0/",
+    "https://[broken/",
+    "https://idp.test/\u2028",
+    7,
+    ["https://idp.test/token"],
+    {},
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
 def test_endpoints_are_https_and_nothing_else(url: object) -> None:
-    for changed in ({"token_endpoint": url}, {"mtls_endpoint_aliases": {"token_endpoint": url}}):
-        found = learnt(**changed)  # type: ignore[arg-type]
-        assert isinstance(found, Misconfigured)
-        assert "token_endpoint: expected an https:// URL" in found.reason
+    found = both(token_endpoint=url)
+    assert isinstance(found, Misconfigured)
+    assert "expected an https:// URL without user and fragment" in found.reason
+    assert found.reason.endswith("; write token_url beside issuer")
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_an_endpoint_that_nobody_uses_stops_nothing(url: object) -> None:
+    found = learnt(revocation_endpoint=url, mtls_endpoint_aliases={"token_endpoint": url})
+    assert isinstance(found, Metadata)
+    assert set(found.endpoints) == {"token_endpoint"}
+    assert set(found.unusable) == {"revocation_endpoint", "token_endpoint"}
+
+
+def test_a_document_without_a_token_endpoint_is_good_where_the_url_is_configured() -> None:
+    document = heard(200, {**DOCUMENT, "token_endpoint": None})
+    assert isinstance(driven(learn(ISSUER, None, needed=()), document)[1], Metadata)
+    idp = OAuth2(issuer=ISSUER, token_url=f"{ISSUER}/t")
+    assert isinstance(driven(idp.discover(None), document)[1], Metadata)
+    assert isinstance(driven(OAuth2(issuer=ISSUER).discover(None), document, document)[1], Misconfigured)
+
+
+def test_an_endpoint_that_cannot_be_used_is_named_by_who_needs_it() -> None:
+    found = learnt(device_authorization_endpoint="/device", mtls_endpoint_aliases={"token_endpoint": ""})
+    assert isinstance(found, Metadata)
+    idp, settings = OAuth2(issuer=ISSUER), {"grant_type": "device_code", "client_auth": "none"}
+    stopped = outcome_of(idp.login(GrantView({"client_id": Secret("c")}, settings)), found)
+    assert isinstance(stopped, Misconfigured)
+    assert stopped.reason == (
+        'the issuer\'s metadata names as device_authorization_endpoint "/device", expected an https:// URL without user'
+        " and fragment; write device_authorization_url"
+    )
+    settings = {"grant_type": "client_credentials", "client_auth": "tls_client_auth"}
+    stopped = outcome_of(idp.issue(GrantView({"client_id": Secret("c")}, settings)), found)
+    assert isinstance(stopped, Misconfigured)
+    assert 'names as token_endpoint ""' in stopped.reason
+
+
+def outcome_of(exchange: Exchange, metadata: Metadata) -> Outcome:
+    """Of one that asks for nothing but metadata."""
+    try:
+        step = next(exchange)
+        while True:
+            assert isinstance(step, Discover)
+            step = exchange.send(metadata)
+    except StopIteration as stop:
+        found: Outcome = stop.value
+        return found
 
 
 def test_an_issuer_over_plain_http_may_name_plain_http() -> None:

@@ -50,6 +50,7 @@ async def test_a_client_shows_who_it_is_by_assertions(brokerd: Brokerd, real_oid
         "rs256": grant("cc-pkjwt", credentials=rsa, **pkjwt, client_assertion={"key_id": "rsa1"}),
         "eddsa": grant("cc-pkjwt", credentials=ed, **pkjwt, client_assertion={"key_id": "ed1"}),
         "hs256": grant("cc-secretjwt", credentials=secret, client_auth="client_secret_jwt"),
+        "endpoint": grant("cc-pkjwt", credentials=ec, **pkjwt, client_assertion={"audience": "endpoint"}),
         "token-url": grant("cc-pkjwt", credentials=ec, **pkjwt, client_assertion={"audience": real_oidc.token_url}),
     }
     brokerd.configure(grants, {"op": by_issuer(real_oidc)})

@@ -42,6 +42,7 @@ from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
 
 Read = Callable[[Response, Request], Outcome]
 DPOP_PRESENT = "Authorization: DPoP {access_token}"
+PROOF_SKEW = 3.0  # seconds between two clocks for which a proof may have been refused; Date has whole ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class OAuth2(Dialect):
             raise expected(wanted, settings.get("client_auth"), key="client_auth")
         grant_type = GRANT_TYPES[name]
         needed = client_auth.check(method, credentials, has_certificate=self.has_certificate)
-        anonymous = grant_type.anonymous and method in ("none", "auto") and "client_id" not in credentials
+        nameless = not credentials & ({"client_id", "client_secret", "private_key"} - set(grant_type.takes))
+        anonymous = grant_type.anonymous and method in ("none", "auto") and nameless
         needed = (needed - {"client_id"} if anonymous else needed) | set(grant_type.needs)
         if name == "client_credentials" and method in ("none", "auto") and needed == {"client_id"}:
             raise ConfigError("a public client has no client credentials (RFC 6749 §4.4)", key="client_auth")
@@ -84,10 +86,9 @@ class OAuth2(Dialect):
             raise ConfigError(words, key=f"credentials.{each}")
         grant_types.check(name, credentials, settings)
         browser.check(settings)
-        if method in ("client_secret_jwt", "private_key_jwt") and self._assertion(settings) is None:
-            words = (
-                'say for whom the client\'s assertions are: client_assertion = { audience = "…" }, or name an issuer'
-            )
+        said = _client_assertion(settings).audience
+        if said in ("issuer", "token_url") and getattr(self, said) is None:
+            words = f'the provider has no {said}; write it there, or take another audience, such as "endpoint"'
             raise ConfigError(words, key="client_assertion.audience")
 
     def identity(self, view: GrantView) -> tuple[str, ...]:
@@ -121,7 +122,7 @@ class OAuth2(Dialect):
     def discover(self, known: Metadata | None) -> Discovery:
         assert self.issuer is not None, "an endpoint that is neither configured nor to be discovered"
         mine = known if known and known.issuer == self.issuer else None
-        return discovery.learn(self.issuer, mine)
+        return discovery.learn(self.issuer, mine, () if self.token_url else discovery.TOKEN_ENDPOINT)
 
     # -- operations
 
@@ -161,15 +162,26 @@ class OAuth2(Dialect):
 
     def _about(self, view: GrantView, token: Secret, hint: str, what: str, read: Read) -> Exchange:
         """A request about one token: RFC 7009 §2.1 and RFC 7662 §2.1 send the same fields."""
-        place = yield from self._place(f"{what}_endpoint", view)
-        if place is None:
-            return Unsupported(f"{what}: the issuer's metadata names no {what} endpoint")
+        endpoint, fields = f"{what}_endpoint", {"token": token.reveal(), "token_type_hint": hint}
+        place = yield from self._place(endpoint, view)
+        if isinstance(place, Misconfigured):
+            return Unsupported(f"{what}: {place.reason}")
         try:
-            request = self._request(place, view, {"token": token.reveal(), "token_type_hint": hint})
+            request = self._request(place, view, fields)
+            response = yield from answered(request)
+            if response.status == 401 and (other := (yield from self._second(endpoint, place, view))):
+                request = self._request(other, view, fields)
+                response = yield from answered(request)
         except UnusableKey as error:
             return Misconfigured(f"client_auth: {error}")
-        response = yield from answered(request)
         return answer.later(response, what) or read(response, request)
+
+    def _second(self, endpoint: str, place: _Place, view: GrantView) -> Generator[Step, Answer, _Place | None]:
+        """The same endpoint with the client authentication that the metadata names for it (RFC 8414 §2)."""
+        metadata = yield from self.metadata()
+        named = metadata.endpoint_auth_methods.get(endpoint, ()) if metadata else ()
+        method = client_auth.second(place.method, view.credentials, named)
+        return replace(place, method=method) if method else None
 
     def _ask(
         self,
@@ -180,7 +192,7 @@ class OAuth2(Dialect):
         secrets: tuple[Secret, ...] = (),
         spends: bool = False,
     ) -> Exchange:
-        """Ask the token endpoint. A server that wants its nonce in the DPoP proof says so once (RFC 9449 §8)."""
+        """Ask the token endpoint."""
         what = fields["grant_type"].rpartition(":")[2]
         heard = yield from self.post("token_endpoint", view, fields, secrets=secrets, spends=spends)
         if not isinstance(heard, Heard):
@@ -202,32 +214,29 @@ class OAuth2(Dialect):
         spends: bool = False,
         patient: bool = False,
     ) -> Generator[Step, Answer, Heard | Misconfigured]:
-        """A form to an endpoint, and what came. A server that wants its nonce in the DPoP proof says so once (RFC 9449
-        §8)."""
+        """A form to an endpoint, and what came. A server that refuses a DPoP proof for its nonce (RFC 9449 §8) or its
+        time is sent a better one, once for each."""
         place = yield from self._place(endpoint, view)
-        if place is None:
-            words = f"the provider has no {endpoint.replace('_', ' ')}"
-            return Misconfigured(f"{words}; write {URLS[endpoint]}" if endpoint in URLS else words)
-        nonce = view.nonce
-        for is_last in (False, True):
+        if isinstance(place, Misconfigured):
+            return place
+        proof = _Proof(view.nonce)
+        while True:
             try:
-                request = self._request(place, view, dict(fields), nonce=nonce, secrets=secrets, spends=spends)
+                request = self._request(place, view, dict(fields), proof=proof, secrets=secrets, spends=spends)
             except UnusableKey as error:
                 return Misconfigured(f"client_auth: {error}")
             response = yield replace(request, patient=patient)
             assert isinstance(response, Response | Unanswered)
-            if is_last or view.proof_key is None or isinstance(response, Unanswered):
+            better = _better(proof, response) if view.proof_key is not None else None
+            if better is None:
                 break
-            nonce = response.header("dpop-nonce")
-            if nonce is None or code(response) != "use_dpop_nonce":
-                break
-        assert isinstance(response, Response | Unanswered)
+            proof = better
         return Heard(request, response)
 
-    def authorization_endpoint(self, view: GrantView) -> Generator[Step, Answer, str | None]:
+    def authorization_endpoint(self, view: GrantView) -> Generator[Step, Answer, str | Misconfigured]:
         """Where a person's browser is sent."""
         place = yield from self._place("authorization_endpoint", view)
-        return place.url if place else None
+        return place if isinstance(place, Misconfigured) else place.url
 
     def metadata(self) -> Generator[Step, Answer, Metadata | None]:
         """What the issuer says of itself, where one is configured."""
@@ -235,7 +244,7 @@ class OAuth2(Dialect):
 
     # -- requests
 
-    def _place(self, name: str, view: GrantView) -> Generator[Step, Answer, _Place | None]:
+    def _place(self, name: str, view: GrantView) -> Generator[Step, Answer, _Place | Misconfigured]:
         """Where an endpoint is: as configured, else as the issuer's metadata says."""
         url = getattr(self, URLS[name]) if name in URLS else None
         metadata = None
@@ -244,10 +253,15 @@ class OAuth2(Dialect):
         method = client_auth.chosen(str(view.settings["client_auth"]), view.credentials, metadata)
         if url is not None:
             return _Place(url, method, guarded=False)
-        if metadata is None or name not in metadata.endpoints:
-            return None
-        alias = metadata.aliases.get(name) if method in client_auth.TLS else None  # RFC 8705 §5
-        return _Place(alias or metadata.endpoints[name], method, guarded=metadata.guarded)
+        said = None
+        if metadata is not None:
+            tls = method in client_auth.TLS
+            alias, said = metadata.aliases.get(name) if tls else None, metadata.unusable.get(name)  # RFC 8705 §5
+            named = alias or (None if tls and said else metadata.endpoints.get(name))
+            if named is not None:
+                return _Place(named, method, guarded=metadata.guarded)
+        words = f"the issuer's metadata {said}" if said else f"the provider has no {name.replace('_', ' ')}"
+        return Misconfigured(f"{words}; write {URLS[name]}" if name in URLS else words)
 
     def _request(
         self,
@@ -255,14 +269,16 @@ class OAuth2(Dialect):
         view: GrantView,
         fields: dict[str, str],
         *,
-        nonce: str | None = None,
+        proof: _Proof | None = None,
         secrets: tuple[Secret, ...] = (),
         spends: bool = False,
     ) -> Request:
         """Raises UnusableKey."""
         headers = []
         if view.proof_key is not None:
-            headers.append(("DPoP", view.sign.proof(view.proof_key, "POST", place.url, nonce=nonce).reveal()))
+            how = proof or _Proof(None)
+            signed = view.sign.proof(view.proof_key, "POST", place.url, nonce=how.nonce, at=how.at)
+            headers.append(("DPoP", signed.reveal()))
         return client_auth.authenticated(
             place.url,
             view,
@@ -275,14 +291,11 @@ class OAuth2(Dialect):
             guarded=place.guarded,
         )
 
-    def _assertion(self, settings: Mapping[str, object]) -> ClientAssertion | None:
+    def _assertion(self, settings: Mapping[str, object]) -> ClientAssertion:
         """How the client's assertions are made; for whom: the issuer, or the token URL, as configured."""
-        said = settings.get("client_assertion")
-        said = said if isinstance(said, ClientAssertion) else ClientAssertion("")
-        audience = {"": self.issuer or self.token_url, "issuer": self.issuer, "token_url": self.token_url}.get(
-            said.audience, said.audience
-        )
-        return ClientAssertion(audience, said.algorithm, said.key_id) if audience else None
+        said = _client_assertion(settings)
+        named = {"": self.issuer or self.token_url, "issuer": self.issuer, "token_url": self.token_url}
+        return replace(said, audience=named.get(said.audience) or said.audience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +305,37 @@ class _Place:
     url: str
     method: str
     guarded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What a DPoP proof says besides its request. `at`: the server's time in Unix seconds, where ours was refused."""
+
+    nonce: str | None
+    at: float | None = None
+    is_second: bool = False  # its nonce was asked for
+
+
+def _better(proof: _Proof, response: Response | Unanswered) -> _Proof | None:
+    """The proof that the server takes after it refused this one; None where it asks for no other. Nothing but the proof
+    was looked at then: the same tokens are sent again. That the time is wrong, no code says: the answer's Date does."""
+    if isinstance(response, Unanswered):
+        return None
+    match code(response):
+        case "use_dpop_nonce" if not proof.is_second and (nonce := response.header("dpop-nonce")):
+            return replace(proof, nonce=nonce, is_second=True)
+        case "invalid_dpop_proof" | "invalid_request" if proof.at is None and (date := answer.dated(response)):
+            if code(response) == "invalid_request" and b"dpop" not in response.body.lower():  # Keycloak's code for it
+                return None
+            nonce = response.header("dpop-nonce") or proof.nonce
+            differs = abs(date - response.at.wall) > PROOF_SKEW
+            return replace(proof, nonce=nonce, at=date) if differs else None
+    return None
+
+
+def _client_assertion(settings: Mapping[str, object]) -> ClientAssertion:
+    said = settings.get("client_assertion")
+    return said if isinstance(said, ClientAssertion) else ClientAssertion("")
 
 
 def _grant_type(view: GrantView) -> grant_types.GrantType:

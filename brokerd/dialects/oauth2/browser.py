@@ -49,8 +49,8 @@ def check(settings: Mapping[str, object]) -> None:
 
 def browser(server: Server, view: GrantView, wanted: Mapping[str, str]) -> Exchange:
     place = yield from server.authorization_endpoint(view)
-    if place is None:
-        return Misconfigured("the provider has no authorization endpoint; write authorization_url")
+    if isinstance(place, Misconfigured):
+        return place
     metadata = yield from server.metadata()
     uri = str(view.settings.get("redirect_uri", REDIRECT_URI))
     if urlsplit(uri).hostname in LOOPBACK:

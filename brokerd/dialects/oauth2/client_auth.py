@@ -29,10 +29,14 @@ TLS = ("tls_client_auth", "self_signed_tls_client_auth")
 SECRET_METHODS = ("client_secret_basic", "client_secret_post", "client_secret_jwt")  # best first
 
 
+ENDPOINT = "endpoint"  # as an audience: the URL that the assertion is sent to
+
+
 @dataclass(frozen=True, slots=True)
 class ClientAssertion:
-    """How assertions of the client are made. `audience` is the configured issuer or token URL, or what an operator
-    wrote: never one that metadata names, or a hostile server could have assertions made for another one."""
+    """How assertions of the client are made. `audience` is the configured issuer or token URL, the very endpoint that
+    is asked, or what an operator wrote: never another URL that metadata names, or a hostile server could have
+    assertions made that are good at another one."""
 
     audience: str
     algorithm: str | None = None
@@ -43,12 +47,22 @@ def chosen(method: str, credentials: Mapping[str, Secret], metadata: Metadata | 
     """The method for `auto`: the best that the credentials allow and the server offers."""
     if method != "auto":
         return method
+    if "client_id" not in credentials:  # a private_key is then for the grant's own assertion
+        return "none"
     if "private_key" in credentials:
         return "private_key_jwt"
     if "client_secret" not in credentials:
         return "none"
     offered = metadata.auth_methods if metadata else SECRET_METHODS
     return next((each for each in SECRET_METHODS if each in offered), "client_secret_basic")
+
+
+def second(first: str, credentials: Mapping[str, Secret], named: Sequence[str]) -> str | None:
+    """Another method that an endpoint's own metadata names and the credentials allow; None where there is none."""
+    if "client_id" not in credentials:
+        return None
+    usable = (each for each in named if each in METHODS and each not in TLS and each != first)
+    return next((each for each in usable if (METHODS[each] or "client_id") in credentials), None)
 
 
 def check(method: str, credentials: frozenset[str], *, has_certificate: bool) -> frozenset[str]:
@@ -66,7 +80,7 @@ def authenticated(
     view: GrantView,
     fields: Mapping[str, str],
     method: str,
-    assertion: ClientAssertion | None,
+    assertion: ClientAssertion,
     *,
     headers: Sequence[tuple[str, str]] = (),
     secrets: Sequence[Secret] = (),
@@ -95,8 +109,7 @@ def authenticated(
             body |= {"client_id": client_id, "client_secret": secret.reveal()}
         case "client_secret_jwt" | "private_key_jwt":
             assert client_id is not None
-            assert assertion is not None
-            signed = _assertion(view, client_id, method, assertion)
+            signed = _assertion(view, client_id, method, assertion, url)
             body |= {"client_id": client_id, "client_assertion_type": ASSERTION_TYPE}
             body["client_assertion"] = signed.reveal()
             sent.append(signed)
@@ -105,9 +118,9 @@ def authenticated(
     return Request("POST", url, tuple(head), urlencode(body).encode(), tuple(sent), spends, guarded)
 
 
-def _assertion(view: GrantView, client_id: str, method: str, how: ClientAssertion) -> Secret:
+def _assertion(view: GrantView, client_id: str, method: str, how: ClientAssertion, url: str) -> Secret:
     """RFC 7523 §3: issuer and subject are the client."""
-    claims = {"iss": client_id, "sub": client_id, "aud": how.audience}
+    claims = {"iss": client_id, "sub": client_id, "aud": url if how.audience == ENDPOINT else how.audience}
     key = view.credentials["client_secret" if method == "client_secret_jwt" else "private_key"]
     algorithm = how.algorithm or ("HS256" if method == "client_secret_jwt" else default_algorithm(key))
     check_key(key, algorithm)

@@ -2,32 +2,55 @@
 # the issuer in it must match, its URLs must be as safe as the issuer's, and new origins need an operator's word.
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from brokerd.core.exchange import Discovery, Request, Response, answered
 from brokerd.core.metadata import ENDPOINTS, Metadata, origins, stray
-from brokerd.core.outcome import Misconfigured, Outcome
+from brokerd.core.outcome import Cause, Misconfigured, RetryLater
 from brokerd.core.reason import reason
 from brokerd.dialects import answer
 
-NOT_HERE = (400, 401, 403, 404, 405, 406, 410)  # the document is not at this place: the other one is tried
+NOT_HERE = (400, 401, 403, 404, 405, 406, 410)  # the document is not at this place
+BASIC = ("client_secret_basic",)  # RFC 8414 §2: the default
+TOKEN_ENDPOINT = ("token_endpoint",)
 
 
-def learn(issuer: str, known: Metadata | None) -> Discovery:
-    """The issuer's metadata; an outcome where there is none to be had or to be believed."""
-    places = tuple(_well_known(issuer))
-    for url in places:
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Why the answer of one place is not used, and what follows if no other place has a better one: `later`, or that
+    somebody has to do what `remedy` says. Neither: there is nothing at this place."""
+
+    words: str
+    later: RetryLater | None = None
+    remedy: str | None = None
+
+
+def learn(issuer: str, known: Metadata | None, needed: Iterable[str] = TOKEN_ENDPOINT) -> Discovery:
+    """The issuer's metadata: the first document that can be used, of the places where the standards have it. An outcome
+    where there is none. `needed`: endpoints without which it is of no use."""
+    refused: list[_Refused] = []
+    said: list[str] = []
+    for url in _well_known(issuer):
         response = yield from answered(Request("GET", url, (("Accept", "application/json"),)))
-        if later := answer.later(response, "discovery"):
-            return later
-        if 200 <= response.status < 300:
-            return _read(issuer, known, response)
-        if response.status not in NOT_HERE:
-            return answer.strange(response, "discovery", ())
-    words = "if it has none, write token_url in the place of issuer"
-    return Misconfigured(f"discovery: no metadata at {' or '.join(places)}; {words}")
+        if (limited := answer.later(response, "discovery")) and limited.cause is Cause.LIMITED:
+            return limited
+        found = _read(issuer, known, response, needed)
+        if not isinstance(found, _Refused):
+            return found
+        refused.append(found)
+        said.append(f"{url} {found.words}")
+    words = f"discovery: {' and '.join(said)}"
+    for each in refused:  # a server's own document is worth more than an outage beside it
+        if each.remedy is not None:
+            return Misconfigured(f"{words}; {each.remedy}")
+    for each in refused:
+        if each.later is not None:
+            return replace(each.later, reason=words)
+    if known and known.endpoints:  # it was there before, and may be there again
+        return RetryLater(words, Cause.STRANGE)
+    return Misconfigured(f"{words}; check issuer; if the server has no metadata, write token_url instead of issuer")
 
 
 def _well_known(issuer: str) -> Iterator[str]:
@@ -40,27 +63,34 @@ def _well_known(issuer: str) -> Iterator[str]:
         yield f"{host}/.well-known/openid-configuration{path}"  # RFC 8414 §5: what some do
 
 
-def _read(issuer: str, known: Metadata | None, response: Response) -> Metadata | Outcome:
+def _read(
+    issuer: str, known: Metadata | None, response: Response, needed: Iterable[str]
+) -> Metadata | Misconfigured | _Refused:
     body = answer.json_object(response)
-    if body is None or not isinstance(body.get("issuer"), str):
-        return answer.strange(response, "discovery", ())
+    if not 200 <= response.status < 300 or body is None or not isinstance(body.get("issuer"), str):
+        return _Refused(_seen(response), _later(response))
     if body["issuer"] != issuer:
         named = reason(str(body["issuer"]), ())
-        return Misconfigured(f'discovery: the document names the issuer "{named}", expected "{issuer}" (RFC 8414 §3.3)')
+        words = f'names the issuer "{named}", expected "{issuer}" (RFC 8414 §3.3)'
+        return _Refused(words, remedy="if the first is right, write it as issuer")
     aliased = body.get("mtls_endpoint_aliases")
-    try:
-        endpoints = dict(_endpoints(issuer, body))
-        aliases = dict(_endpoints(issuer, aliased)) if isinstance(aliased, dict) else {}
-    except _Unsafe as error:
-        return Misconfigured(f"discovery: {error}")
-    if "token_endpoint" not in endpoints:
-        return Misconfigured("discovery: the document names no token_endpoint; write token_url beside issuer")
+    endpoints, unusable = _endpoints(issuer, body)
+    aliases, no_aliases = _endpoints(issuer, aliased if isinstance(aliased, dict) else {})
+    for name in needed:
+        if name not in endpoints:
+            remedy = f"write {name.removesuffix('endpoint')}url beside issuer"
+            return _Refused(unusable.get(name) or f"names no {name}", remedy=remedy)
     found = Metadata(
         issuer=issuer,
         fetched=response.sent_at,
         endpoints=endpoints,
         aliases=aliases,
-        auth_methods=names(body, "token_endpoint_auth_methods_supported") or ("client_secret_basic",),
+        unusable={**no_aliases, **unusable},
+        auth_methods=names(body, "token_endpoint_auth_methods_supported") or BASIC,
+        endpoint_auth_methods={
+            "revocation_endpoint": names(body, "revocation_endpoint_auth_methods_supported") or BASIC,
+            "introspection_endpoint": names(body, "introspection_endpoint_auth_methods_supported"),
+        },
         signing_algorithms=names(body, "token_endpoint_auth_signing_alg_values_supported"),
         names_issuer=body.get("authorization_response_iss_parameter_supported") is True,
         wants_pushed=body.get("require_pushed_authorization_requests") is True,
@@ -74,19 +104,33 @@ def _read(issuer: str, known: Metadata | None, response: Response) -> Metadata |
     return replace(found, public=found.public or (known is not None and known.public))
 
 
-class _Unsafe(Exception):
-    """A URL that must not be used."""
+def _later(response: Response) -> RetryLater | None:
+    if response.status in NOT_HERE:
+        return None
+    return answer.later(response, "discovery") or answer.strange(response, "discovery", ())
 
 
-def _endpoints(issuer: str, body: dict[str, object]) -> Iterator[tuple[str, str]]:
+def _seen(response: Response) -> str:
+    """An answer that is no document, in words."""
+    if not 200 <= response.status < 300:
+        where = response.header("location") if 300 <= response.status < 400 else None
+        return f"answered {response.status}" + (f" (Location: {reason(where)})" if where else "")
+    kind = (response.header("content-type") or "no content type").split(";")[0]
+    return f"answered {response.status} with {reason(kind)[:60]}, {len(response.body)} bytes, which is no metadata"
+
+
+def _endpoints(issuer: str, body: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+    """The URLs that may be used, and what is wrong with the others. Those are no mistake until somebody needs them:
+    servers write "" or a list for what they do not have."""
+    usable, unusable = {}, {}
     for name in ENDPOINTS:
         value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str) or not is_safe(issuer, value):
-            shown = reason(str(value), ())
-            raise _Unsafe(f'{name}: expected an https:// URL without user and fragment, found "{shown}"')
-        yield name, value
+        if isinstance(value, str) and is_safe(issuer, value):
+            usable[name] = value
+        elif value is not None:
+            shown = reason(str(value), ())[:200]
+            unusable[name] = f'names as {name} "{shown}", expected an https:// URL without user and fragment'
+    return usable, unusable
 
 
 def is_safe(issuer: str, url: str) -> bool:

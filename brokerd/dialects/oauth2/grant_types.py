@@ -33,7 +33,7 @@ class GrantType:
 
 GRANT_TYPES: Mapping[str, GrantType] = {
     "client_credentials": GrantType("client_credentials"),
-    "password": GrantType("password", ("username",), ("password",), asked="password", login=True),
+    "password": GrantType("password", ("username",), ("password",), asked="password", login=True, anonymous=True),
     "refresh_token": GrantType("refresh_token", issues=False),
     "jwt_bearer": GrantType(JWT_BEARER, takes=("assertion", "private_key"), anonymous=True),
     "token_exchange": GrantType(TOKEN_EXCHANGE, takes=("subject_token", "actor_token"), anonymous=True),

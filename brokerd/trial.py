@@ -27,7 +27,7 @@ from brokerd.core.reason import reason
 from brokerd.core.record import Doomed, Record
 from brokerd.core.secret import MASK, Secret
 from brokerd.core.signing import Signer
-from brokerd.dialects.answer import json_object
+from brokerd.dialects.body import json_object
 from brokerd.dialects.dialect import GrantView
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy

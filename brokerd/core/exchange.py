@@ -18,7 +18,8 @@ class Request:
     cleared of them before anybody sees it (law 11). `spends` says that a stored token is sent which the answer
     may replace, or a code that works once: such a request travels on a connection of its own (law 3). `guarded`: its
     URL is one that a public server's metadata named, so it goes to public addresses only. `patient`: where no whole
-    answer comes the exchange goes on and hears that.
+    answer comes the exchange goes on and hears that. `password`: a user's password is in it, which a provider may
+    count as a failed login (law 7).
     """
 
     method: str
@@ -29,6 +30,7 @@ class Request:
     spends: bool = False
     guarded: bool = False
     patient: bool = False
+    password: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.method} {'/'.join(self.url.split('/', 3)[:3])})"
@@ -36,9 +38,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer, whole; its repr shows neither headers nor body, for it may echo what was sent. `headers` have
+    """An HTTP answer; its repr shows neither headers nor body, for it may echo what was sent. `headers` have
     lower-case names. `sent_at` is when the request left, `at` when the answer came: what the provider issued, it issued
-    between the two. `public`: it came from a public address."""
+    between the two. `public`: it came from a public address. `cut`: why the body is not whole; only a request that
+    spends is answered so, and only with a 2xx, for tokens may be in what came (law 3)."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = field(repr=False)
@@ -46,6 +49,7 @@ class Response:
     sent_at: Moment
     at: Moment
     public: bool = False
+    cut: str | None = None
 
     def header(self, name: str) -> str | None:
         """The first header of that name (given in lower case), or None."""

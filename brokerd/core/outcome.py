@@ -10,11 +10,13 @@ from brokerd.core.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as a provider gave it. `lifetime` is in seconds from when the answer came; None: not known."""
+    """One token as a provider gave it. `lifetime` is in seconds from when the answer came; None: not known. `odd`: why
+    what the provider says of the lifetime is hard to believe, in words."""
 
     value: Secret
     lifetime: float | None = None
     id: str | None = None
+    odd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Cause(Enum):
     FAILED = ("failed", True, False)  # any other 5xx
     STRANGE = ("strange", True, False)  # an answer that is not the provider's (law 12)
     UNREADABLE = ("unreadable", True, False)  # a 2xx answer that cannot be used: it may have brought tokens (law 3)
-    SILENT = ("silent", True, False)  # a refusal without a word: whose it is cannot be known (law 12)
+    SILENT = ("silent", True, False)  # a refusal: of whom or what cannot be known (laws 7 and 12)
 
     def __init__(self, label: str, touched: bool, down: bool) -> None:
         self.label = label

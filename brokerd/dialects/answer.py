@@ -1,8 +1,7 @@
-# Reading a provider's answer, for every dialect: its JSON, its times, and what a status means by itself.
+# Reading a provider's answer, for every dialect: its values, its times, and what a status means by itself.
 # It decides nothing about a grant: a status that a dialect does not name falls to the table at the end.
 from __future__ import annotations
 
-import json
 import math
 import re
 from datetime import UTC, datetime
@@ -10,36 +9,36 @@ from email.utils import parsedate_to_datetime
 
 import jwt
 
-from brokerd.core.exchange import Response
-from brokerd.core.outcome import Cause, RetryLater
+from brokerd.core.exchange import Request, Response
+from brokerd.core.outcome import Cause, RetryLater, Token
 from brokerd.core.reason import reason
-from brokerd.core.secret import Secret
+from brokerd.core.scope import cut_scope
+from brokerd.dialects import words
 
 CACHED = 10.0  # seconds; a JWT that is older than this by the clock that dates the answer was made for an earlier one
 VISIBLE = re.compile(r"[!-~]+")
-LONGEST_TOKEN = 48 * 1024  # characters
+SEPARATORS = re.compile(r"[\s,]+")
+# How much of an answer is kept: nothing of it may make a record, a status or a log line large.
+LONGEST_TOKEN = 256 * 1024  # characters
+LONGEST_TYPE = 64
+LONGEST_ID = 1024
+LONGEST_SCOPE = 8 * 1024  # all names together
 LONGEST_LIFETIME = 100 * 365 * 86_400.0  # seconds; anything beyond is a way of writing "never"
-
-
-def json_object(response: Response) -> dict[str, object] | None:
-    """The body, if it is one JSON object; None for anything else (law 12: that is not the provider's)."""
-    try:
-        value = json.loads(response.body, parse_constant=_not_json)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+LATEST_LIFETIME = 2 * 366 * 86_400.0  # seconds; more than that is rather a point in time, or milliseconds
+SKEW = 10.0  # seconds between the provider's clock and ours that an error mentions (law 8)
 
 
 def identifier(value: object) -> str | None:
     """An id as providers write it: printable text, or a whole number."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 128:
         return str(value)
-    return value if isinstance(value, str) and value and value.isprintable() else None
+    fits = isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value.isprintable()
+    return value if isinstance(value, str) and fits else None
 
 
 def token(value: object) -> str | None:
     """A token: visible ASCII (RFC 6749 appendix A.12), so that no line break in it becomes a header of its own where an
-    application sends it, and short enough for one message to the application."""
+    application sends it."""
     fits = isinstance(value, str) and len(value) <= LONGEST_TOKEN and VISIBLE.fullmatch(value)
     return value if isinstance(value, str) and fits else None
 
@@ -50,16 +49,18 @@ def is_unreadable(value: object) -> bool:
 
 
 def scope(value: object) -> tuple[str, ...] | None:
-    """A scope, as text with spaces (RFC 6749 §3.3) or as a list."""
-    found = value.split() if isinstance(value, str) else value
+    """A scope, as text with spaces (RFC 6749 §3.3), as a list, or with commas as GitHub and Slack write it. One that is
+    too long is cut, which its last name says."""
+    found = [each for each in SEPARATORS.split(value) if each] if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) and each.isprintable() for each in found):
         return None
-    return tuple(found)
+    return cut_scope(found, LONGEST_SCOPE)
 
 
 def token_type(value: object) -> str:
     """The token type as the provider writes it; Bearer where it names none or something unprintable."""
-    return token(value) or "Bearer"
+    found = token(value)
+    return found if found and len(found) <= LONGEST_TYPE else "Bearer"
 
 
 def number(value: object) -> float | None:
@@ -84,6 +85,22 @@ def lifetime_in(value: object, *, unit: float = 1.0) -> float | None:
     """`expires_in` in seconds, counted from when the request left; None where it is absent or makes no sense."""
     seconds = number(value)
     return None if seconds is None else _bounded(seconds * unit)
+
+
+def odd_lifetime(value: object, *, unit: float = 1.0) -> str | None:
+    """What is hard to believe of an `expires_in`: none at all, a point in time, or milliseconds."""
+    seconds = number(value)
+    if seconds is None:
+        return None
+    life = seconds * unit
+    if life <= 0:
+        return f"the provider says that the token lives {life:g} s"
+    # 3600000 is an hour in milliseconds; 2592000 is 30 days. Whole minutes in the one are no whole days in the other.
+    in_milliseconds = life >= 600_000 and life % 60_000 == 0 and life % 86_400 != 0
+    if life > LATEST_LIFETIME or in_milliseconds:
+        guess = "milliseconds" if life < 1_000_000_000 else "a point in time"
+        return f"the provider says that the token lives {life:.0f} s, which looks like {guess}"
+    return None
 
 
 def lifetime_until(value: object, response: Response) -> float | None:
@@ -142,13 +159,43 @@ def later(response: Response, what: str) -> RetryLater | None:
     return RetryLater(f"{what}: the provider answered {response.status}", cause, retry_after(response))
 
 
-def strange(response: Response, what: str, secrets: tuple[Secret, ...]) -> RetryLater:
-    """The outcome of an answer that is not in the provider's own form (law 12)."""
+def refused(response: Response, what: str, said: str) -> str:
+    """A refusal in words: what was refused, with which status and words of the provider's, and whether the clocks
+    differ, for that alone makes servers refuse what is signed (law 8)."""
+    return f"{what}: the provider answered {response.status}{said}{skew(response)}"
+
+
+def strange(
+    response: Response, what: str, request: Request | None = None, refresh_token: Token | None = None
+) -> RetryLater:
+    """The outcome of an answer that is not in the provider's own form (law 12). A 2xx may have brought tokens (law 3),
+    and a refusal of a request with a password may be one of the password (law 7)."""
+    status, after = response.status, retry_after(response)
+    secrets = request.secrets if request else ()
+    if response.cut is not None:
+        return RetryLater(response.cut, Cause.UNANSWERED, after, refresh_token)
     kind = reason((response.header("content-type") or "no content type").split(";")[0], secrets)[:60]
-    size = f"{len(response.body)} bytes"
-    detail = f"{what}: answered {response.status} with {kind}, {size}, not in the provider's form"
-    silent = 400 <= response.status < 500 and not response.body.strip()
-    return RetryLater(detail, Cause.SILENT if silent else Cause.STRANGE, retry_after(response))
+    detail = f"{what}: answered {status} with {kind}, {len(response.body)} bytes, not in the provider's form"
+    if 300 <= status < 400 and (place := response.header("location")):
+        detail += f", a redirect to {reason(place, secrets)}, which is not followed"
+    elif said := words.said(response, secrets):
+        detail += f": {said}"
+    if 200 <= status < 300:
+        return RetryLater(detail, Cause.UNREADABLE, after, refresh_token)
+    wordless = 400 <= status < 500 and not response.body.strip()
+    unclear = wordless or (request is not None and request.password and status in MAYBE_REFUSED)
+    return RetryLater(detail + skew(response), Cause.SILENT if unclear else Cause.STRANGE, after)
+
+
+def skew(response: Response) -> str:
+    """By how much the answer's Date differs from our clock, where it matters."""
+    date = dated(response)
+    if date is None or response.status >= 500:
+        return ""
+    behind = date - response.at.wall if date > response.at.wall else min(0.0, date + 1 - response.sent_at.wall)
+    if abs(behind) <= SKEW:
+        return ""
+    return f" (this machine's clock is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} the provider's)"
 
 
 def _server_time(response: Response) -> float:
@@ -186,10 +233,7 @@ def _bounded(seconds: float) -> float | None:
     return seconds if seconds <= LONGEST_LIFETIME else None
 
 
-def _not_json(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
+MAYBE_REFUSED = (400, 401, 403, 422)  # how a password is refused by servers that have their own form for it
 # What is said by the status alone: the provider, or something between it and us, wants us to come back.
 LATER = {
     407: Cause.STRANGE,  # a proxy's

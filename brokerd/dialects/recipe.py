@@ -1,40 +1,37 @@
-# The recipe dialect at work: fills a recipe's templates, reads its answers (DESIGN.md 4). What may stand in a recipe
-# file, and whether one is right, is recipe_file.py's matter.
+# The recipe dialect at work: fills a recipe's templates and sends them. What may stand in a recipe file is known to
+# recipe_file.py, what an answer means to recipe_answer.py.
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from brokerd.core.exchange import Exchange, Request, Response, answered
-from brokerd.core.outcome import Declined, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
-from brokerd.core.reason import reason
+from brokerd.core.exchange import Exchange, Request, answered
+from brokerd.core.outcome import Declined, Misconfigured, Outcome
 from brokerd.core.record import Doomed
 from brokerd.core.renewal import Ability
 from brokerd.core.secret import Secret
 from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError
 from brokerd.core.wanted import Wanted
-from brokerd.dialects import answer, template
+from brokerd.dialects import recipe_answer, template
 from brokerd.dialects.dialect import Dialect, GrantView, unsafe
 from brokerd.dialects.recipe_file import (
     ALWAYS_SETTINGS,
     JWT,
     STORED,
-    AnswerFile,
     JwtFile,
     Operation,
     OperationFile,
-    Place,
     Recipe,
 )
 
 # Credentials that say who, not that.
 IDENTIFYING = ("client_id", "username", "user", "email", "account", "role_id", "api_key")
+PASSWORD = "password"  # noqa: S105 - the credential whose repetition locks accounts (law 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,56 +121,18 @@ class RecipeDialect(Dialect):
         if isinstance(request, Misconfigured):
             return request
         response = yield from answered(request)
-        if later := answer.later(response, operation.key):
-            return later
-        if not 200 <= response.status < 300:
-            outcome = self._refusal(operation, response, request)
-            # Which of the two it is, no recipe says: of the grant itself its own next renewal learns.
-            if view.wanted is not None and isinstance(outcome, Misconfigured):
-                return Declined(outcome.reason)
-            return outcome
-        # Tokens in headers may come with no body at all.
-        body = answer.json_object(response) if response.body.strip() else {}
-        tokens = None if body is None else _tokens(operation.answer, body, response)
-        return answer.strange(response, operation.key, request.secrets) if tokens is None else Issued(tokens)
+        outcome = recipe_answer.tokens(operation, self.recipe.reason, response, request)
+        # Which of the two it is, no recipe says: of the grant itself its own next renewal learns.
+        if view.wanted is not None and isinstance(outcome, Misconfigured):
+            return Declined(outcome.reason)
+        return outcome
 
     def _for_revocation(self, operation: Operation, view: GrantView) -> Exchange:
         request = self._request(operation, view)
         if isinstance(request, Misconfigured):
             return request
         response = yield from answered(request)
-        if later := answer.later(response, operation.key):
-            return later
-        if not 200 <= response.status < 300:
-            return self._refusal(operation, response, request)
-        if response.body.strip() and answer.json_object(response) is None:
-            return answer.strange(response, operation.key, request.secrets)
-        return Done()
-
-    def _refusal(self, operation: Operation, response: Response, request: Request) -> Outcome:
-        """An error answer. Without a reason where the recipe says that one is, it is not the provider's (law 12)."""
-        body = answer.json_object(response)
-        if self.recipe.reason is None:
-            own, text = body is not None or not response.body.strip(), ""
-        else:
-            found = _find(self.recipe.reason, body or {}, response)
-            own, text = found is not None, _words(found)
-        words = reason(text, request.secrets)
-        meaning = operation.errors.get(response.status)
-        if isinstance(meaning, Mapping):
-            meaning = meaning.get(text)
-        if not own or (meaning is None and response.status not in REFUSALS):
-            return answer.strange(response, operation.key, request.secrets)
-        said = f"{operation.key}: the provider answered {response.status}" + (f": {words}" if words else "")
-        match meaning:
-            case "rejected":
-                return Rejected(said)
-            case "done":
-                return Done()
-            case "retry":
-                return RetryLater(said, answer.LATER[429], answer.retry_after(response))
-            case _:
-                return Misconfigured(said)
+        return recipe_answer.revoked(operation, self.recipe.reason, response, request)
 
     def _values(self, view: GrantView) -> dict[str, object]:
         access, refresh = view.access_token, view.refresh_token
@@ -216,7 +175,10 @@ class RecipeDialect(Dialect):
         if query := template.fill(file.query, values):
             assert isinstance(query, dict)
             url += "?" + urlencode({name: template.flat(value) for name, value in query.items()})
-        return Request(operation.method, url, tuple(headers), body, tuple(sent), operation.spends)
+        has_password = PASSWORD in operation.sends and PASSWORD in values
+        return Request(
+            operation.method, url, tuple(headers), body, tuple(sent), operation.spends, password=has_password
+        )
 
 
 def _signed(file: JwtFile, values: template.Values, view: GrantView) -> Secret:
@@ -277,73 +239,3 @@ def _line(value: str) -> str:
     if any(each in value for each in "\r\n\0"):
         raise template.MissingValue("a header value has a line break in it")
     return value
-
-
-def _tokens(places: AnswerFile, body: Mapping[str, object], response: Response) -> Tokens | None:
-    """The tokens of an answer; None where one that has to be there is not, or where one is unreadable."""
-    tokens = []
-    for place in (places.access_token, places.refresh_token):
-        place = Place(at=place) if isinstance(place, str) else place
-        found = _find(place.at, body, response) if place else None
-        if answer.is_unreadable(found):
-            return None
-        tokens.append(_token(place, answer.token(found), body, response))
-    access, refresh = tokens
-    if access is None and (places.access_token is not None or refresh is None):
-        return None
-    token_type = answer.token_type(_find(places.token_type, body, response))
-    return Tokens(access, refresh, token_type, answer.scope(_find(places.scope, body, response)))
-
-
-def _token(place: Place | None, value: str | None, body: Mapping[str, object], response: Response) -> Token | None:
-    if place is None or value is None:
-        return None
-    identifier = answer.identifier(_find(place.id, body, response))
-    return Token(Secret(value), _lifetime(place, value, body, response), identifier)
-
-
-def _lifetime(place: Place, value: str, body: Mapping[str, object], response: Response) -> float | None:
-    """By the field that the recipe names; where it names none, or the answer has none, by the JWT itself; at last by
-    what the recipe says of such answers."""
-    lifetime = None
-    if place.expires_in:
-        lifetime = answer.lifetime_in(_find(place.expires_in, body, response))
-    elif place.expires_in_ms:
-        lifetime = answer.lifetime_in(_find(place.expires_in_ms, body, response), unit=0.001)
-    elif place.expires_at:
-        lifetime = answer.lifetime_until(_find(place.expires_at, body, response), response)
-    if lifetime is None:
-        lifetime = answer.lifetime_of_jwt(value, response)
-    return place.lifetime if lifetime is None else lifetime
-
-
-def _find(path: str | list[str] | None, body: Mapping[str, object], response: Response) -> object:
-    """What stands at a path; of a list of paths, the first that is there."""
-    for each in [path] if isinstance(path, str) else path or []:
-        if each.startswith("header:"):
-            found: object = response.header(each.removeprefix("header:").lower())
-        else:
-            found = _walk(each, body)
-        if found is not None:
-            return found
-    return None
-
-
-def _walk(path: str, found: object) -> object:
-    for step in path.split("."):
-        if isinstance(found, Mapping):
-            found = found.get(step)
-        elif isinstance(found, list) and INDEX.fullmatch(step) and int(step) < len(found):
-            found = found[int(step)]
-        else:
-            return None
-    return found
-
-
-def _words(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-INDEX = re.compile(r"[0-9]{1,7}")  # of an array in an answer
-# Statuses that mean "a person must change something" where a recipe does not name them.
-REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 409, 410, 411, 413, 414, 415, 422})

@@ -253,7 +253,7 @@ async def test_a_token_where_the_recipe_does_not_look_is_not_shown_either(tmp_pa
     async with at("matrix", tmp_path) as tried:
         done = await tried(recipe=str(mine))
         assert done.returncode == 4
-        assert b"= to be tried again later (strange): issue[0]: answered 200 with application/json" in done.stdout
+        assert b"= to be tried again later (unreadable): issue[0]: answered 200 with application/json" in done.stdout
         assert b'"access_token": "*** (' in done.stdout
         assert b"= no token is where [answer] says" in done.stdout
 

@@ -195,7 +195,8 @@ def sent(exchange: Exchange) -> Sent:
 
 
 # What is not the provider's, or says "later" by its status alone, whatever dialect, operation and body (law 12).
-# name → the answer, and what it means. A dialect's own answers are in its own table.
+# name → the answer, and what it means. A dialect's own answers are in its own table. Where a password was sent, it may
+# be what was refused: see `meant`.
 TOKENS_IN_A_BODY = {"access_token": "leaked-access", "refresh_token": "leaked-refresh", "expires_in": 60}
 KILLING = {
     "error": "invalid_grant",
@@ -205,7 +206,7 @@ KILLING = {
     "message": "used",
 }
 FOREIGN: dict[str, tuple[Response, str]] = {
-    "a captive portal's 200": (html(200), "strange"),
+    "a captive portal's 200": (html(200), "unreadable"),
     "a captive portal's 403": (html(403), "strange"),
     "a proxy's 400": (html(400, b"<h1>Bad Request</h1>"), "strange"),
     "a proxy's 401": (html(401), "strange"),
@@ -215,26 +216,28 @@ FOREIGN: dict[str, tuple[Response, str]] = {
     "a redirect": (html(302, b"", {"location": "https://portal.example/"}), "strange"),
     "a redirect with tokens": (answer(302, TOKENS_IN_A_BODY), "strange"),
     "not modified": (answer(304), "strange"),
-    "nothing in a 200": (answer(200), "strange"),
+    "nothing in a 200": (answer(200), "unreadable"),
     "nothing in a 400": (answer(400), "silent"),
     "nothing in a 401": (answer(401), "silent"),
-    "blanks": (answer(200, b" \r\n"), "strange"),
-    "json that breaks off": (answer(200, b'{"access_token": "test-only-garb'), "strange"),
+    "blanks": (answer(200, b" \r\n"), "unreadable"),
+    "json that breaks off": (answer(200, b'{"access_token": "test-only-garb'), "unreadable"),
     "an error that breaks off": (answer(400, b'{"error": "invalid_grant", "detail": "us'), "strange"),
-    "two values": (answer(200, b'{"access_token": "a"} {"access_token": "b"}'), "strange"),
-    "an array": (answer(200, [TOKENS_IN_A_BODY]), "strange"),
-    "text": (answer(200, "leaked-access"), "strange"),
-    "a number": (answer(200, 17), "strange"),
-    "null": (answer(200, None), "strange"),
+    "a page with tokens and more in it": (html(200, b'<p>{"access_token": "a"}<p>{}'), "unreadable"),
+    "an error in a page": (html(200, b'<p>{"error": "invalid_grant"}'), "unreadable"),
+    "two values": (answer(200, b'{"access_token": "a"} {"access_token": "b"}'), "unreadable"),
+    "two in an array": (answer(200, [TOKENS_IN_A_BODY, TOKENS_IN_A_BODY]), "unreadable"),
+    "text": (answer(200, "leaked-access"), "unreadable"),
+    "a number": (answer(200, 17), "unreadable"),
+    "null": (answer(200, None), "unreadable"),
     "an array in a 400": (answer(400, [KILLING]), "strange"),
-    "an empty object": (answer(200, {}), "strange"),
-    "an empty token": (answer(200, {"access_token": "", "refresh_token": ""}), "strange"),
-    "a token of the wrong type": (answer(200, {"access_token": ["a"], "refresh_token": {}}), "strange"),
-    "a token that is true": (answer(200, {"access_token": True, "refresh_token": True}), "strange"),
-    "not a number": (answer(200, b'{"access_token": NaN}'), "strange"),
-    "latin-1": (answer(200, '{"access_token": "ü"}'.encode("latin-1")), "strange"),
-    "deep nesting": (answer(200, b"[" * 200_000), "strange"),
-    "a number of a million digits": (answer(200, b'{"access_token": %s}' % (b"1" * 1_000_000)), "strange"),
+    "an empty object": (answer(200, {}), "unreadable"),
+    "an empty token": (answer(200, {"access_token": "", "refresh_token": ""}), "unreadable"),
+    "a token of the wrong type": (answer(200, {"access_token": ["a"], "refresh_token": {}}), "unreadable"),
+    "a token that is true": (answer(200, {"access_token": True, "refresh_token": True}), "unreadable"),
+    "not a number": (answer(200, b'{"access_token": NaN}'), "unreadable"),
+    "latin-1": (answer(200, '{"access_token": "ü"}'.encode("latin-1")), "unreadable"),
+    "deep nesting": (answer(200, b"[" * 200_000), "unreadable"),
+    "a number of a million digits": (answer(200, b'{"access_token": %s}' % (b"1" * 1_000_000)), "unreadable"),
     "too slow": (answer(408, KILLING), "unanswered"),
     "too early": (answer(425, KILLING), "limited"),
     "too many": (answer(429, KILLING), "limited"),
@@ -249,6 +252,15 @@ FOREIGN: dict[str, tuple[Response, str]] = {
     "a 504": (html(504), "unavailable"),
     "a 521 of a content network": (html(521), "failed"),
 }
+
+
+def meant(name: str, request: Request) -> str:
+    """What a row of the table means in answer to the request."""
+    heard, means = FOREIGN[name]
+    unclear = request.password and heard.status in (400, 401, 403, 422) and means == "strange"
+    return "silent" if unclear else means
+
+
 # Tokens that no Authorization header can carry, and that a store or a log would choke on.
 UNFIT = {
     "a line break": "abc\r\nX-Injected: 1",

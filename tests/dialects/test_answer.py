@@ -12,13 +12,13 @@ from brokerd.core.exchange import Response
 from brokerd.core.moment import Moment
 from brokerd.dialects.answer import (
     identifier,
-    json_object,
     lifetime_in,
     lifetime_of_jwt,
     lifetime_until,
     number,
     strange,
 )
+from brokerd.dialects.body import json_object
 from tests.dialects.answers import NOW, answer, html, http_date, jwt_of
 
 KEY = "test-only-signing-key-with-more-than-32-bytes"
@@ -184,8 +184,8 @@ def test_text_is_text_or_a_whole_number(value: object, found: str | None) -> Non
 
 
 def test_what_is_strange_is_described_by_its_form_and_never_by_its_content() -> None:
-    described = strange(html(403, b"<p>secret words"), "renew", ()).reason
+    described = strange(html(403, b"<p>secret words"), "renew").reason
     assert described == "renew: answered 403 with text/html, 15 bytes, not in the provider's form"
-    controls = strange(answer(200, b"", {"content-type": "text/\x1b[31m" + "x" * 500}), "renew", ()).reason
+    controls = strange(answer(200, b"", {"content-type": "text/\x1b[31m" + "x" * 500}), "renew").reason
     assert controls.isprintable()
     assert len(controls) < 200

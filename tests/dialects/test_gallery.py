@@ -286,7 +286,7 @@ ERRORS: dict[str, tuple[Callable[[], Outcome], str, str]] = {
     ),
     "registry: unknown service": (with_setting("docker-registry", service="x"), "misconfigured", "400: unknown"),
     "vault: wrong secret id": (wrong("vault-approle", secret_id="x"), "misconfigured", "400: invalid role or sec"),
-    "vault: no such mount": (with_setting("vault-approle", mount="x"), "misconfigured", "404: Not Found"),
+    "vault: no such mount": (with_setting("vault-approle", mount="x"), "strange", "404 with application/json"),
     "vault: not renewable": (with_server("vault-approle", "renew", renewable=False), "rejected", "400: lease is not"),
     "vault: a dead token": (vault_renewal("test-only-dead"), "rejected", "403: permission denied"),
 }

@@ -11,14 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brokerd.core.exchange import Request
-from brokerd.core.outcome import Issued, Tokens
+from brokerd.core.outcome import Issued, RetryLater, Tokens
 from brokerd.core.record import Doomed
 from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
 from brokerd.dialects import template
 from brokerd.dialects.recipe import RecipeDialect
 from brokerd.dialects.recipe_file import Recipe, read_recipe
-from tests.dialects.answers import BASE, NOW, answer, begin, meaning, outcome, sent, view
+from tests.dialects.answers import BASE, NOW, answer, begin, meaning, outcome, sent, view, words
 
 GOOD = """
 credentials = ["user", "password"]
@@ -392,7 +392,7 @@ def test_an_operation_has_an_answer_of_its_own_or_that_of_the_recipe() -> None:
     assert tokens_of(text, {"mine": "a", "token": "b"}).access_token.value.reveal() == "a"  # type: ignore[union-attr]
     assert (
         meaning(outcome(dialect(text).issue(view({"user": "u", "password": "p"})), answer(200, {"token": "b"})))
-        == "strange"
+        == "unreadable"
     )
 
 
@@ -406,17 +406,27 @@ def test_without_a_place_for_reasons_any_json_is_the_providers() -> None:
 @pytest.mark.parametrize(
     ("status", "means"),
     [
-        (400, "misconfigured"),
-        (401, "misconfigured"),
-        (403, "misconfigured"),
-        (404, "misconfigured"),
-        (409, "misconfigured"),
+        (400, "silent"),
+        (401, "silent"),
+        (403, "silent"),
+        (404, "strange"),
+        (409, "strange"),
+        (422, "silent"),
     ],
 )
-def test_a_status_that_is_not_named_is_a_persons_matter(status: int, means: str) -> None:
+def test_a_status_that_the_recipe_does_not_mark_is_an_outage_unless_a_password_was_sent(
+    status: int, means: str
+) -> None:
     text = GOOD + '[errors]\nreason = "message"'
     seen = view({"user": "u", "password": "p"})
-    assert meaning(outcome(dialect(text).issue(seen), answer(status, {"message": "no"}))) == means
+    found = outcome(dialect(text).issue(seen), answer(status, {"message": "no"}, {"retry-after": "7"}))
+    assert meaning(found) == means
+    assert isinstance(found, RetryLater)
+    assert found.after == 7.0
+    assert words(found).endswith("not in the provider's form: no")
+    secret = text.replace("password", "api_secret")
+    found = outcome(dialect(secret).issue(view({"user": "u", "api_secret": "p"})), answer(status, {"message": "no"}))
+    assert meaning(found) == "strange"
 
 
 def test_retry_and_done_mean_what_they_say() -> None:

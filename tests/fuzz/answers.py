@@ -136,7 +136,6 @@ def judge(found: Outcome, heard: Response, secrets: Sequence[str], *, revoking: 
     match found:
         case Issued(tokens):
             assert 200 <= heard.status < 300, "tokens from an answer that is no success"
-            assert own is not None, "tokens from what is no JSON object"
             assert not revoking, "tokens from a revocation"
             held = [each for each in (tokens.access_token, tokens.refresh_token) if each]
             assert held, "no tokens at all"
@@ -156,16 +155,25 @@ def judge(found: Outcome, heard: Response, secrets: Sequence[str], *, revoking: 
         case Rejected() | Misconfigured() | Unsupported():
             assert heard.status not in (407, 408, 425, 429), "killed by a status that means later"
             assert heard.status < 500, "killed by a failure of the provider"
-            assert own is not None or by_header or not heard.body.strip(), "killed by what is no JSON object"
+            form = b"=" in heard.body and b"<" not in heard.body
+            assert own is not None or form or by_header or not heard.body.strip(), "killed by no object and no form"
         case RetryLater():
             assert found.after is None or 0 <= found.after < math.inf
+            if found.refresh_token is not None:
+                assert heard.status < 300 or heard.status >= 500, "a refresh token from a refusal"
+                assert found.refresh_token.value.reveal().isascii()
+                assert found.refresh_token.value.reveal().isprintable()
     fit_for_people(found.reason)
     without(found.reason, secrets)
 
 
 def json_object(body: bytes) -> dict[str, object] | None:
+    """One JSON object and nothing else than blanks and zeros around it; its texts may hold anything."""
+    text = body.decode("latin-1").removeprefix("\xef\xbb\xbf").strip("\0 \t\r\n")
+    if body.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0")):
+        text = body.decode(json.detect_encoding(body), "replace").strip("\ufeff\0 \t\r\n")
     try:
-        value = json.loads(body)
+        value = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -56,6 +56,12 @@ def test_a_server_that_does_not_answer_is_asked_more_and_more_seldom() -> None:
     assert isinstance(login.outcome, Issued)
 
 
+@pytest.mark.parametrize("status", [200, 400, 403, 428])
+def test_a_pending_answer_goes_on_whatever_its_status(status: int) -> None:
+    login = device(answer(status, {"error": "authorization_pending"}), answer(200, TOKENS))
+    assert isinstance(login.outcome, Issued)
+
+
 def test_a_code_that_nobody_confirms_is_given_up_with_its_life() -> None:
     login = device(*30 * [PENDING])
     assert (sum(login.waits), meaning(login.outcome)) == (60, "postponed")  # type: ignore[arg-type]
@@ -68,9 +74,8 @@ def test_a_code_that_nobody_confirms_is_given_up_with_its_life() -> None:
         (answer(400, {"error": "expired_token"}), "failed", "expired_token"),
         (answer(400, {"error": "invalid_grant", "error_description": "test-only-device-code"}), "rejected", "***"),
         (answer(401, {"error": "invalid_client"}), "misconfigured", "invalid_client"),
-        (answer(200, b'{"access_token": "test-only'), "strange", "not in the provider's form"),
-        (answer(200, {"error": "authorization_pending"}), "misconfigured", "authorization_pending"),
-        (html(200), "strange", "not in the provider's form"),
+        (answer(200, b'{"access_token": "test-only'), "unreadable", "not in the provider's form"),
+        (html(200), "unreadable", "not in the provider's form"),
     ],
 )
 def test_any_other_answer_ends_the_login_and_the_code_is_not_sent_again(last: Response, meant: str, said: str) -> None:
@@ -96,7 +101,7 @@ def test_any_other_answer_ends_the_login_and_the_code_is_not_sent_again(last: Re
 )
 def test_nothing_is_shown_to_a_person_that_is_not_fit_for_it(change: dict[str, object]) -> None:
     login = device(begun={**BEGUN, **change})
-    assert (login.asked, meaning(login.outcome)) == ([], "strange")  # type: ignore[arg-type]
+    assert (login.asked, meaning(login.outcome)) == ([], "unreadable")  # type: ignore[arg-type]
 
 
 def test_an_unfit_complete_address_is_left_out() -> None:

@@ -134,9 +134,9 @@ def test_a_token_in_a_header_with_a_body_or_without(status: int, body: object) -
     found = tokens_of(header_recipe().issue(view({})), heard)
     assert found.access_token is not None
     assert found.access_token.value.reveal() == "test-only-token"
-    assert meaning(outcome(header_recipe().issue(view({})), answer(status, body))) == "strange"
+    assert meaning(outcome(header_recipe().issue(view({})), answer(status, body))) == "unreadable"
     page = answer(status, b"<html>", {"x-subject-token": "test-only-token"})
-    assert meaning(outcome(header_recipe().issue(view({})), page)) == "strange"
+    assert meaning(outcome(header_recipe().issue(view({})), page)) == "unreadable"
 
 
 END = datetime(2001, 1, 1, tzinfo=UTC) + timedelta(seconds=int(NOW.wall) - 978_307_200 + 3_600)

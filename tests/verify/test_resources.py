@@ -219,7 +219,7 @@ async def test_what_the_server_registered_instead_counts() -> None:
     ("status", "body", "said"),
     [
         (400, {"error": "invalid_redirect_uri", "error_description": "no\x1b[2J"}, "400 invalid_redirect_uri: no"),
-        (401, {"error": "invalid_token"}, "401 invalid_token"),
+        (401, {"error": "invalid_token"}, "form: invalid_token"),
         (403, b"", "not in the provider's form"),
         (200, b"<html>log in to our network</html>", "not in the provider's form"),
         (201, {"client_id": "a\nb"}, "not in the provider's form"),

@@ -49,11 +49,11 @@ def asked(token: AccessToken | RefreshToken, status: int, body: object = b"") ->
     [
         (200, {"active": True, "exp": 5}, "done"),
         (200, {"active": False}, "rejected"),
-        (200, {"active": "true"}, "strange"),
-        (200, {}, "strange"),
-        (200, b"<html>log in to our network</html>", "strange"),
+        (200, {"active": "true"}, "unreadable"),
+        (200, {}, "unreadable"),
+        (200, b"<html>log in to our network</html>", "unreadable"),
         (401, {"error": "invalid_client"}, "misconfigured"),
-        (403, {"error": "access_denied"}, "misconfigured"),
+        (401, {"error": "access_denied"}, "misconfigured"),
         (401, b"", "silent"),
         (403, b"", "silent"),
         (403, {"active": False}, "strange"),
@@ -72,12 +72,12 @@ def test_without_an_endpoint_nobody_can_be_asked() -> None:
 
 
 def test_the_words_say_what_the_provider_said_and_what_may_mend_it() -> None:
-    dead, forbidden = asked(ACCESS_TOKEN, 200, {"active": False}), asked(REFRESH_TOKEN, 403, {"error": "access_denied"})
+    dead, forbidden = asked(ACCESS_TOKEN, 200, {"active": False}), asked(REFRESH_TOKEN, 401, {"error": "access_denied"})
     found = verification("app", {ACCESS: dead, REFRESH: forbidden})
     assert (found.access_token, found.refresh_token) == (False, None)
     assert found.detail == (
         "access token: not active, or not this client's to ask about; refresh token: not known (introspection: the"
-        " provider answered 403 access_denied); for another token: brokerctl refresh app"
+        " provider answered 401 access_denied); for another token: brokerctl refresh app"
     )
     assert verification("app", {}).detail == "there is no token to ask about"
 

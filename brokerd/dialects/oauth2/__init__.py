@@ -199,7 +199,7 @@ class OAuth2(Dialect):
             return heard
         response = heard.response
         assert isinstance(response, Response)
-        outcome = answer.later(response, what) or tokens(response, what, errors, heard.request)
+        outcome = tokens(response, what, errors, heard.request)
         if view.wanted and isinstance(outcome, Misconfigured) and code(response) not in GRANTS_OWN_FAULTS:
             return Declined(outcome.reason)
         return outcome

@@ -1,12 +1,13 @@
 # Reading what an OAuth 2.0 server answers: tokens (RFC 6749 §5.1), errors (§5.2), and what real servers do beyond them.
-# Which request was answered is the caller's matter.
+# How refusals are written lies beside (refusals.py); which request was answered is the caller's matter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brokerd.core.exchange import Request, Response, Unanswered
 from brokerd.core.outcome import (
+    Blame,
     Cause,
     Done,
     Issued,
@@ -20,7 +21,8 @@ from brokerd.core.outcome import (
 )
 from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
-from brokerd.dialects import answer
+from brokerd.dialects import answer, body
+from brokerd.dialects.oauth2 import refusals
 
 Errors = Mapping[str, type[Outcome]]
 
@@ -34,58 +36,73 @@ class Heard:
 
 
 def tokens(response: Response, what: str, errors: Errors, request: Request) -> Outcome:
-    """RFC 6749 §5.1, and what real servers do beyond it: `expires_in` as text, errors with status 200."""
-    body = answer.json_object(response)
-    if not 200 <= response.status < 300 or (body and "error" in body and "access_token" not in body):
+    """RFC 6749 §5.1, and what real servers do beyond it: errors with status 200, forms, tokens in a wrapping. What
+    cannot be used does not take its refresh token with it (law 3)."""
+    found = body.plain(response)
+    if later := answer.later(response, what):
+        whole = found is not None and answer.token(found.get("access_token")) is not None and response.status >= 500
+        return replace(later, refresh_token=_refresh_token(found)) if found and whole else later
+    if not 200 <= response.status < 300 or (found and _refuses(found)):
         return refusal(response, what, errors, request)
-    value = answer.token(body.get("access_token")) if body else None
-    if body is None or value is None or answer.is_unreadable(body.get("refresh_token")):
-        return answer.strange(response, what, request.secrets)
-    lifetime = answer.lifetime_in(body.get("expires_in"))
-    if lifetime is None:
-        lifetime = answer.lifetime_of_jwt(value, response)
-    refresh = answer.token(body.get("refresh_token"))
-    refresh_lifetime = answer.lifetime_in(body.get("refresh_expires_in", body.get("refresh_token_expires_in")))
+    if found is None or not found.keys() & {"access_token", "refresh_token"}:
+        found = body.wrapped(response) or {}
+    value, refresh = answer.token(found.get("access_token")), _refresh_token(found)
+    if value is None or answer.is_unreadable(found.get("refresh_token")):
+        return answer.strange(response, what, request, refresh)
+    lifetime, odd = answer.lifetime_in(found.get("expires_in")), answer.odd_lifetime(found.get("expires_in"))
+    if lifetime is None or lifetime <= 0:
+        by_itself = answer.lifetime_of_jwt(value, response)
+        lifetime = by_itself if lifetime is None or (by_itself is not None and by_itself > 0) else lifetime
     return Issued(
         Tokens(
-            access_token=Token(Secret(value), lifetime),
-            refresh_token=Token(Secret(refresh), refresh_lifetime or None) if refresh else None,
-            token_type=answer.token_type(body.get("token_type")),
-            scope=answer.scope(body.get("scope")),
+            access_token=Token(Secret(value), lifetime, odd=odd),
+            refresh_token=refresh,
+            token_type=answer.token_type(found.get("token_type")),
+            scope=answer.scope(found.get("scope")),
         )
     )
 
 
+def _refuses(found: Mapping[str, object]) -> bool:
+    """Whether a success is none: errors come with 200 too, and beside a token that is null."""
+    return bool(found.keys() & {"error", "errors"}) and found.get("access_token") in (None, "")
+
+
+def _refresh_token(found: Mapping[str, object]) -> Token | None:
+    value = answer.token(found.get("refresh_token"))
+    lifetime = answer.lifetime_in(found.get("refresh_expires_in", found.get("refresh_token_expires_in")))
+    return Token(Secret(value), lifetime if lifetime and lifetime > 0 else None) if value else None
+
+
 def revoked(response: Response, request: Request) -> Outcome:
     """RFC 7009 §2.2: 200 also for a token that is dead already."""
-    body = answer.json_object(response)
-    heard = not response.body.strip() if body is None else "error" not in body
+    found = body.json_object(response)
+    heard = not response.body.strip() if found is None else not _refuses(found)
     return Done() if 200 <= response.status < 300 and heard else refusal(response, "revocation", REVOKE_ERRORS, request)
 
 
 def active(response: Response, request: Request) -> Outcome:
     """RFC 7662 §2.2: not active is also what a server says of a token that this client may not ask about."""
-    found = (answer.json_object(response) or {}).get("active")
+    found = (body.json_object(response) or {}).get("active")
     if 200 <= response.status < 300 and isinstance(found, bool):
         return Done() if found else Rejected("introspection: the provider answered that it is not active")
     return refusal(response, "introspection", ISSUE_ERRORS, request)
 
 
 def code(response: Response) -> str | None:
-    """The error code of RFC 6749 §5.2, None where there is none."""
-    found = (answer.json_object(response) or {}).get("error")
-    return found if isinstance(found, str) and found else None
+    """The error code of RFC 6749 §5.2 whatever the status, None where there is none that the protocol knows."""
+    found = refusals.read(response, any_status=True)
+    return found.code if found else None
 
 
 def refusal(response: Response, what: str, errors: Errors, request: Request) -> Outcome:
-    """RFC 6749 §5.2. An answer without an error code is not the provider's (law 12)."""
-    error, body = code(response), answer.json_object(response) or {}
-    if error is None or 300 <= response.status < 400:
-        return answer.strange(response, what, request.secrets)
-    described = body.get("error_description")
-    words = reason(f"{error}: {described}" if isinstance(described, str) else error, request.secrets)
-    said = f"{what}: the provider answered {response.status} {words}"
-    match errors.get(error, Misconfigured):
+    """RFC 6749 §5.2. An answer without a code that the protocol knows is not the provider's (law 12)."""
+    found = refusals.read(response, refreshing=errors is RENEW_ERRORS, any_status=errors is LOGIN_ERRORS)
+    if found is None or found.code is None or 300 <= response.status < 400:
+        return answer.strange(response, what, request)
+    text = f"{found.written}: {found.description}" if found.description else found.written
+    said = answer.refused(response, what, f" {reason(text, request.secrets)}")
+    match errors.get(found.code, Misconfigured):
         case answer_type if answer_type is RetryLater:
             return RetryLater(said, Cause.FAILED, answer.retry_after(response))
         case answer_type if answer_type is Rejected:
@@ -95,8 +112,21 @@ def refusal(response: Response, what: str, errors: Errors, request: Request) -> 
         case answer_type if answer_type is Unsupported:
             return Unsupported(said)
         case _:
-            return Misconfigured(said)
+            return Misconfigured(said, _blamed(found.code, request), answer.retry_after(response))
 
+
+def _blamed(code: str, request: Request) -> Blame:
+    """What was refused. Some servers say `invalid_request` of a wrong password."""
+    if code in CLIENTS_FAULTS:
+        return Blame.CLIENT
+    if request.password and code in PASSWORDS_FAULTS:
+        return Blame.PASSWORD
+    # Without a password, what is not granted is an assertion or a token of another's.
+    return Blame.CLIENT if code == "invalid_grant" else Blame.REQUEST
+
+
+CLIENTS_FAULTS = ("invalid_client", "unauthorized_client")
+PASSWORDS_FAULTS = ("invalid_grant", "invalid_request", "access_denied", "interaction_required")
 
 # What an error code means (RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 7009 §2.2.1); one that is not here is
 # Misconfigured.

@@ -15,7 +15,7 @@ from brokerd.core.reason import reason
 from brokerd.core.secret import Secret
 from brokerd.core.signing import thumbprint
 from brokerd.core.typed import ConfigError, expected
-from brokerd.dialects import answer
+from brokerd.dialects import answer, body
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.oauth2.answers import LOGIN_ERRORS, refusal
 from brokerd.dialects.oauth2.login import Server, finished
@@ -111,7 +111,7 @@ def _url(
         assert isinstance(response, Response)
         if later := answer.later(response, "pushed authorization request"):
             return later
-        found = answer.token((answer.json_object(response) or {}).get("request_uri"))
+        found = answer.token((body.json_object(response) or {}).get("request_uri"))
         if not 200 <= response.status < 300 or found is None:
             return refusal(response, "pushed authorization request", LOGIN_ERRORS, heard.request)
         params = {"client_id": params["client_id"], "request_uri": found}

@@ -115,7 +115,8 @@ def authenticated(
             sent.append(signed)
         case _:
             body |= {"client_id": client_id} if client_id is not None else {}
-    return Request("POST", url, tuple(head), urlencode(body).encode(), tuple(sent), spends, guarded)
+    password = "password" in fields
+    return Request("POST", url, tuple(head), urlencode(body).encode(), tuple(sent), spends, guarded, password=password)
 
 
 def _assertion(view: GrantView, client_id: str, method: str, how: ClientAssertion, url: str) -> Secret:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from brokerd.core.exchange import Ask, Exchange, Response, Unanswered, Wait
 from brokerd.core.outcome import Cause, Misconfigured, Outcome, RetryLater
 from brokerd.core.secret import Secret
-from brokerd.dialects import answer
+from brokerd.dialects import answer, body
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.oauth2.answers import LOGIN_ERRORS, Heard, code, refusal
 from brokerd.dialects.oauth2.discovery import is_safe
@@ -63,9 +63,9 @@ def _slower(response: Response | Unanswered, interval: float) -> float | None:
     if later := answer.later(response, "device login"):
         return min(max(2 * interval, later.after or 0.0), max(interval, LONGEST))
     match code(response):
-        case "authorization_pending" if response.status >= 400:
+        case "authorization_pending":  # with 400 (RFC 8628 §3.5), and with 200 as some do
             return interval
-        case "slow_down" if response.status >= 400:
+        case "slow_down":
             return interval + SLOWER
         case _:
             return None
@@ -77,20 +77,20 @@ def _read(heard: Heard) -> Begun | Outcome:
     assert isinstance(response, Response)
     if later := answer.later(response, what):
         return later
-    body = answer.json_object(response)
-    if not 200 <= response.status < 300 or body is None or "error" in body:
+    found = body.plain(response)
+    if not 200 <= response.status < 300 or found is None or "error" in found:
         return refusal(response, what, LOGIN_ERRORS, heard.request)
-    device_code, user_code = answer.token(body.get("device_code")), body.get("user_code")
-    place = _url(heard, body.get("verification_uri", body.get("verification_url")))
-    life = answer.number(body.get("expires_in"))
+    device_code, user_code = answer.token(found.get("device_code")), found.get("user_code")
+    place = _url(heard, found.get("verification_uri", found.get("verification_url")))
+    life = answer.number(found.get("expires_in"))
     fits = isinstance(user_code, str) and user_code.isprintable() and 0 < len(user_code) <= LONGEST_CODE
     if device_code is None or place is None or not fits or life is None or life <= 0:
-        return answer.strange(response, what, heard.request.secrets)
+        return answer.strange(response, what, heard.request)
     shown: dict[str, str | float] = {"verification_uri": place, "user_code": str(user_code)}
-    if complete := _url(heard, body.get("verification_uri_complete")):
+    if complete := _url(heard, found.get("verification_uri_complete")):
         shown["verification_uri_complete"] = complete
     life = shown["expires_in"] = min(life, LONGEST_LIFE)
-    named = answer.number(body.get("interval"))
+    named = answer.number(found.get("interval"))
     interval = INTERVAL if named is None else min(max(named, SHORTEST), LONGEST)
     return Begun(shown, Secret(device_code), life, interval)
 

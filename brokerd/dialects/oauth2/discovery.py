@@ -11,6 +11,7 @@ from brokerd.core.metadata import ENDPOINTS, Metadata, origins, stray
 from brokerd.core.outcome import Cause, Misconfigured, RetryLater
 from brokerd.core.reason import reason
 from brokerd.dialects import answer
+from brokerd.dialects.body import json_object
 
 NOT_HERE = (400, 401, 403, 404, 405, 406, 410)  # the document is not at this place
 BASIC = ("client_secret_basic",)  # RFC 8414 §2: the default
@@ -66,7 +67,7 @@ def _well_known(issuer: str) -> Iterator[str]:
 def _read(
     issuer: str, known: Metadata | None, response: Response, needed: Iterable[str]
 ) -> Metadata | Misconfigured | _Refused:
-    body = answer.json_object(response)
+    body = json_object(response)
     if not 200 <= response.status < 300 or body is None or not isinstance(body.get("issuer"), str):
         return _Refused(_seen(response), _later(response))
     if body["issuer"] != issuer:
@@ -107,7 +108,7 @@ def _read(
 def _later(response: Response) -> RetryLater | None:
     if response.status in NOT_HERE:
         return None
-    return answer.later(response, "discovery") or answer.strange(response, "discovery", ())
+    return answer.later(response, "discovery") or answer.strange(response, "discovery")
 
 
 def _seen(response: Response) -> str:

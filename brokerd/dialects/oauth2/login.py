@@ -10,7 +10,7 @@ from brokerd.core.exchange import Answer, Exchange, Step, Unanswered, asked
 from brokerd.core.metadata import Metadata
 from brokerd.core.outcome import Cause, Issued, Misconfigured, Outcome, Rejected, RetryLater
 from brokerd.core.secret import Secret
-from brokerd.dialects import answer
+from brokerd.dialects import body
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.oauth2 import id_token
 from brokerd.dialects.oauth2.answers import LOGIN_ERRORS, Heard, tokens
@@ -58,13 +58,13 @@ def finished(
     if isinstance(heard.response, Unanswered):
         return RetryLater(f"{what}: {heard.response.reason}", Cause.UNANSWERED)
     response = heard.response
-    found = answer.later(response, what) or tokens(response, what, LOGIN_ERRORS, heard.request)
+    found = tokens(response, what, LOGIN_ERRORS, heard.request)
     if not isinstance(found, Issued):
         return found
     client_id = view.credentials["client_id"].reveal() if "client_id" in view.credentials else ""
     try:
         who = id_token.subject(
-            (answer.json_object(response) or {}).get("id_token"),
+            (body.plain(response) or body.wrapped(response) or {}).get("id_token"),
             issuer=server.issuer,
             client_id=client_id,
             nonce=nonce,

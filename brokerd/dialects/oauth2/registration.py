@@ -6,11 +6,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from json import dumps
 
-from brokerd.core.exchange import Answer, Request, Response, Step, answered
+from brokerd.core.exchange import Answer, Request, Step, answered
 from brokerd.core.metadata import Metadata
 from brokerd.core.outcome import Misconfigured, Outcome
 from brokerd.core.secret import Secret
-from brokerd.dialects import answer
+from brokerd.dialects import answer, body
 from brokerd.dialects.oauth2.answers import ISSUE_ERRORS, refusal
 from brokerd.dialects.oauth2.browser import REDIRECT_URI
 from brokerd.dialects.oauth2.discovery import names
@@ -61,22 +61,24 @@ def register(metadata: Metadata, name: str, scope: Sequence[str]) -> Registratio
     response = yield from answered(request)
     if later := answer.later(response, "registration"):
         return later
-    body = answer.json_object(response)
-    if not 200 <= response.status < 300 or body is None or "client_id" not in body:
+    found = body.json_object(response)
+    if not 200 <= response.status < 300 or found is None or "client_id" not in found:
         return refusal(response, "registration", ISSUE_ERRORS, request)
-    return _read(body, str(wanted["token_endpoint_auth_method"]), logins(metadata), response)
+    read = _read(found, str(wanted["token_endpoint_auth_method"]), logins(metadata))
+    return answer.strange(response, "registration", request) if read is None else read
 
 
-def _read(body: dict[str, object], asked: str, offered: tuple[str, ...], response: Response) -> Client | Outcome:
-    """RFC 7591 §3.2.1: the server may have registered something else than was asked for, and says so."""
-    method = body.get("token_endpoint_auth_method", asked)
-    secret, own = _text(body.get("client_secret")), _text(body.get("registration_access_token"))
-    client_id = _text(body.get("client_id"))
+def _read(found: dict[str, object], asked: str, offered: tuple[str, ...]) -> Client | Outcome | None:
+    """RFC 7591 §3.2.1: the server may have registered something else than was asked for, and says so. None where it
+    registered nobody."""
+    method = found.get("token_endpoint_auth_method", asked)
+    secret, own = _text(found.get("client_secret")), _text(found.get("registration_access_token"))
+    client_id = _text(found.get("client_id"))
     if client_id is None:
-        return answer.strange(response, "registration", ())
+        return None
     if method not in METHODS or (method != "none" and secret is None):
         return Misconfigured("registration: the server wants the client to show who it is in a way that needs more")
-    granted = names(body, "grant_types") or tuple(GRANT_TYPES[each].wire for each in offered)
+    granted = names(found, "grant_types") or tuple(GRANT_TYPES[each].wire for each in offered)
     login = next((each for each in offered if GRANT_TYPES[each].wire in granted), None)
     if login is None:
         return Misconfigured("registration: the server lets the client log nobody in")
@@ -85,9 +87,9 @@ def _read(body: dict[str, object], asked: str, offered: tuple[str, ...], respons
         auth_method=str(method),
         grant_type=login,
         secret=Secret(secret) if secret and method != "none" else None,
-        secret_ends=answer.number(body.get("client_secret_expires_at")) or None,
+        secret_ends=answer.number(found.get("client_secret_expires_at")) or None,
         access_token=Secret(own) if own else None,
-        access_url=_text(body.get("registration_client_uri")),
+        access_url=_text(found.get("registration_client_uri")),
     )
 
 

@@ -11,7 +11,7 @@ from brokerd.core.exchange import Answer, Request, Response, Step, answered
 from brokerd.core.metadata import origin
 from brokerd.core.outcome import Misconfigured, Outcome
 from brokerd.core.reason import reason
-from brokerd.dialects import answer
+from brokerd.dialects import answer, body
 from brokerd.dialects.oauth2.discovery import is_safe, names
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -52,8 +52,8 @@ def _look(place: str, url: str) -> Look:
     response = yield from answered(Request("GET", place, (("Accept", "application/json"),)))
     if later := answer.later(response, "resource"):
         return later
-    body = answer.json_object(response) if 200 <= response.status < 300 else None
-    return None if body is None else _read(body, url)
+    found = body.json_object(response) if 200 <= response.status < 300 else None
+    return None if found is None else _read(found, url)
 
 
 def _challenged(url: str) -> Look:
@@ -75,8 +75,8 @@ def _named(response: Response) -> Iterator[str]:
                     yield found[3] or re.sub(r"\\(.)", r"\1", found[2])
 
 
-def _read(body: dict[str, object], url: str) -> Resource | Outcome:
-    identifier, servers = body.get("resource"), names(body, "authorization_servers")
+def _read(found: dict[str, object], url: str) -> Resource | Outcome:
+    identifier, servers = found.get("resource"), names(found, "authorization_servers")
     if not isinstance(identifier, str) or _plain(identifier) != _plain(url):
         named = reason(str(identifier))
         return Misconfigured(
@@ -87,7 +87,7 @@ def _read(body: dict[str, object], url: str) -> Resource | Outcome:
         if not is_safe(url, server) or urlsplit(server).query:
             words = f'expected the https:// URL of an issuer, found "{reason(server)}"'
             return Misconfigured(f"resource: authorization_servers: {words}")
-    return Resource(identifier, servers, names(body, "scopes_supported"))
+    return Resource(identifier, servers, names(found, "scopes_supported"))
 
 
 def _plain(url: str) -> str:

@@ -1,0 +1,98 @@
+# Reading the body of a provider's answer, as generously as is safe (law 3): JSON with small damage, forms, and JSON in
+# a wrapping. Two ways for two uses: `plain` is what a provider may refuse in, `wrapped` is good for tokens only.
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl
+
+from brokerd.core.exchange import Response
+
+Members = Mapping[str, object]
+
+BLANKS = "\ufeff\0 \t\r\n"  # stand before or after the value in real answers
+FORM_FIELDS = 64
+CANDIDATES = 32  # places in a text where an object may begin
+DEEPEST = 2  # JSON in JSON's text
+
+
+def json_object(response: Response) -> dict[str, object] | None:
+    """The body, if it is one JSON object; None for anything else (law 12: that is not the provider's). A BOM, NULs and
+    blanks around it, Latin-1, control characters in its texts and NaN are no reason to lose what is in it."""
+    value = _json(_text(response.body))
+    return value if isinstance(value, dict) else None
+
+
+def plain(response: Response) -> Members | None:
+    """The body as the protocol knows it: one JSON object, or a form, which older servers answer with."""
+    found = json_object(response)
+    return _form(_text(response.body)) if found is None and response.cut is None else found
+
+
+def wrapped(response: Response) -> Members | None:
+    """One object that something stands around: an array, a JSON text, a notice of the server's PHP. Never believed for
+    a refusal: a page with an object in it is not the provider's."""
+    text = _text(response.body)
+    value = _json(text)
+    for _ in range(DEEPEST):
+        if isinstance(value, str):
+            value = _json(value)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+    return value if isinstance(value, dict) else _within(text)
+
+
+def _text(body: bytes) -> str:
+    try:
+        text = body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError:
+        text = body.decode("latin-1")
+    return text.strip(BLANKS)
+
+
+def _json(text: str) -> object:
+    try:
+        return DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _form(text: str) -> dict[str, object] | None:
+    """A form (application/x-www-form-urlencoded), whatever its Content-Type says."""
+    if "=" not in text or not text.isascii() or not text.isprintable() or set(text) & set(' <>{}"'):
+        return None
+    try:
+        return _members(parse_qsl(text, strict_parsing=True, max_num_fields=FORM_FIELDS))
+    except ValueError:
+        return None
+
+
+def _within(text: str) -> dict[str, object] | None:
+    """The one object in a text. Where another begins after it, nobody knows which of them counts."""
+    start = -1
+    for _ in range(CANDIDATES):
+        start = text.find("{", start + 1)
+        if start < 0:
+            return None
+        try:
+            value, end = DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        return value if isinstance(value, dict) and "{" not in text[end:] else None
+    return None
+
+
+def _members(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Of a name that comes twice the last counts, unless it says nothing."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name not in found or value not in (None, ""):
+            found[name] = value
+    return found
+
+
+def _nothing(_constant: str) -> None:
+    """NaN and Infinity say nothing."""
+
+
+DECODER = json.JSONDecoder(strict=False, parse_constant=_nothing, object_pairs_hook=_members)

@@ -112,9 +112,9 @@ def check_configuration(path: str) -> str:
         except TransportError as error:
             raise ConfigError(error.reason, key=f"providers.{provider.name}", file=path) from None
     for grant in configuration.grants.values():
-        for name, source in grant.credentials.items():
+        for key, source in grant.sources:
             if _can_be_checked(source):
-                with as_config_error(path, f"grants.{grant.name}.credentials.{name}"):
+                with as_config_error(path, f"grants.{grant.name}.{key}"):
                     read_secret(source)
     for source in key_sources(configuration)[:1]:
         if _can_be_checked(source):

@@ -11,9 +11,10 @@ from brokerd.config.settings import GrantSettings, ProviderSettings
 from brokerd.core.duration import Duration
 from brokerd.core.renewal import Pace
 from brokerd.core.secret import SecretSource
-from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.core.typed import ConfigError, convert, expected, unknown_key
 from brokerd.dialects.oauth2 import OAuth2
 from brokerd.dialects.oauth2 import settings as oauth2
+from brokerd.dialects.oauth2.added import STEPS, Added, Kept
 from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
 from brokerd.dialects.recipe import IDENTIFYING
 
@@ -29,6 +30,7 @@ OAUTH2_KEYS = (
     "authorization_params",
     "pushed_request",
     "variants",
+    "request",
 )
 DEFAULT_AUTH = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt"}
 
@@ -49,6 +51,7 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
     authorization_params: dict[str, str] = {}
     pushed_request: bool = False
     variants: oauth2.VariantsFile | None = None
+    request: dict[str, dict[str, Any]] = {}
     on_demand: bool = False
     lifetime: Duration = Duration(3_600.0)
     settings: dict[str, Any] = {}
@@ -77,6 +80,7 @@ def read_grant(
             if getattr(table, key):
                 raise ConfigError("only oauth2 has this; a recipe says itself what is sent", key=key)
     provider.dialect.check(frozenset(credentials), settings)
+    credentials |= _kept(table.request)
     pace = Pace(float(table.lifetime), table.on_demand, provider.reuse_grace)
     return GrantSettings(name, provider, credentials, settings, pace)
 
@@ -106,7 +110,36 @@ def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> d
         settings["subject"] = oauth2.subject(table.subject or oauth2.SubjectFile())
     if table.variants:
         settings["variants"] = oauth2.variants(table.variants)
+    if table.request:
+        settings["request"] = _added(table.request)
     return settings
+
+
+def _added(request: Mapping[str, Mapping[str, Any]]) -> Added:
+    for step, fields in request.items():
+        if step not in STEPS:
+            raise unknown_key(step, list(STEPS), "request")
+        for name, value in fields.items():
+            if not name or not name.isprintable():
+                raise expected("the name of a form field", name, key=f"request.{step}")
+            if not isinstance(value, str | dict):
+                wanted = "text, or a table with one of file, credential, env, command"
+                raise expected(wanted, value, key=f"request.{step}.{name}", show=False)
+    return Added(
+        {
+            step: {
+                name: value if isinstance(value, str) else Kept(f"request.{step}.{name}")
+                for name, value in each.items()
+            }
+            for step, each in request.items()
+        }
+    )
+
+
+def _kept(request: Mapping[str, Mapping[str, Any]]) -> dict[str, SecretSource]:
+    """The values that are secrets: they are read, looked after and masked as credentials are."""
+    tables = ((f"request.{step}.{name}", value) for step, each in request.items() for name, value in each.items())
+    return {key: secret_of(value, key) for key, value in tables if isinstance(value, dict)}
 
 
 def check_subjects(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:

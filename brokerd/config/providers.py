@@ -75,7 +75,8 @@ def _dialect(table: ProviderFile, recipes: Recipes) -> Dialect:
             raise ConfigError("oauth2 has no further settings", key="settings")
         if table.issuer is None and table.token_url is None:
             raise ConfigError("this key is required and missing; or name an issuer, to have it found", key="token_url")
-        urls = {key: _url(value, key) for key in OAUTH2_URLS if (value := getattr(table, key)) is not None}
+        given = {key: value for key in OAUTH2_URLS if (value := getattr(table, key)) is not None}
+        urls = {key: _url(value, key, query=key != "issuer") for key, value in given.items()}
         return OAuth2(**urls, has_certificate=table.cert_file is not None)
     recipe = recipes.get(table.dialect)
     for key in OAUTH2_URLS:
@@ -88,7 +89,8 @@ def _dialect(table: ProviderFile, recipes: Recipes) -> Dialect:
     return RecipeDialect(recipe, _url(table.base_url, "base_url").rstrip("/"), table.settings)
 
 
-def _url(value: str | None, key: str) -> str:
+def _url(value: str | None, key: str, *, query: bool = False) -> str:
+    """`query`: it may have one, as the endpoints of Azure AD B2C do."""
     if value is None:
         raise ConfigError('this key is required and missing, for example "https://idp.example/…"', key=key)
     try:
@@ -96,8 +98,8 @@ def _url(value: str | None, key: str) -> str:
         valid = parts.scheme in ("http", "https") and bool(HOST.fullmatch(parts.hostname or "")) and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or parts.query or parts.fragment or parts.username or parts.password or not VISIBLE.fullmatch(value):
-        raise expected(
-            "an https:// URL without user, query and fragment", value, key=key, show=not set(value) & set("@?")
-        )
+    strange = not valid or parts.fragment or parts.username or parts.password or not VISIBLE.fullmatch(value)
+    if strange or (parts.query and not query):
+        wanted = f"an https:// URL without user{'' if query else ', query'} and fragment"
+        raise expected(wanted, value, key=key, show=not set(value) & set("@?"))
     return value

@@ -1,7 +1,7 @@
 # The configuration as checked values, which all of brokerd works with.
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from brokerd.core.admission import Limits
@@ -51,6 +51,12 @@ class GrantSettings:
     settings: Mapping[str, object]
     pace: Pace
     asked: str = field(init=False, repr=False)  # as text to compare: where it changes, a new token is got (law 14)
+
+    @property
+    def sources(self) -> Iterator[tuple[str, SecretSource]]:
+        """Each secret with the key that it stands at, within the grant."""
+        for name, source in self.credentials.items():
+            yield name if name.startswith("request.") else f"credentials.{name}", source
 
     def __post_init__(self) -> None:
         asked = sorted((key, value) for key, value in self.settings.items() if key not in NOT_ASKED)

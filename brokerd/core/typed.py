@@ -142,7 +142,12 @@ def _fields(wanted: Any) -> list[str]:
 
 PLACED = re.compile(r"(.*?)(?: - at `\$([^`]*)`)?", re.DOTALL)  # an error of msgspec's, and its path if it has one
 STEPS = re.compile(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])")
-SECRETIVE = ("credentials", "proxy", "key")  # keys whose values are not quoted in errors, however they are mistaken
+SECRETIVE = (
+    "credentials",
+    "proxy",
+    "key",
+    "request",
+)  # keys whose values are not quoted in errors, however they are mistaken
 KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "a boolean"),
     (str, "text"),

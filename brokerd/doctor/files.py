@@ -63,10 +63,10 @@ def secrets(scene: Scene) -> Iterator[Finding]:
         return
     name, read = "secrets", 0
     for grant in scene.configuration.grants.values():
-        for credential, source in grant.credentials.items():
+        for key, source in grant.sources:
             if source.file is None and source.credential is None:
                 continue
-            found = _secret(scene, f"grants.{grant.name}.credentials.{credential}", source)
+            found = _secret(scene, f"grants.{grant.name}.{key}", source)
             read += found is None
             if found is not None:
                 yield found

@@ -37,6 +37,16 @@ def test_a_person_is_shown_the_code_and_the_server_is_asked_until_it_answers() -
     assert isinstance(login.outcome, Issued)
 
 
+def test_a_client_with_a_secret_names_itself_where_a_device_login_begins() -> None:
+    seen = replace(
+        grant("device_code"), settings={**grant("device_code").settings, "client_auth": "client_secret_basic"}
+    )
+    seen = replace(seen, credentials={**seen.credentials, "client_secret": Secret("secret-1")})
+    begin = Driven(SERVER.login(seen), answer(200, BEGUN)).requests[0]
+    assert form(begin) == {"client_id": "client-1", "scope": "openid"}
+    assert dict(begin.headers)["Authorization"].startswith("Basic ")
+
+
 def test_without_an_interval_it_is_five_seconds_and_without_a_complete_address_there_is_none() -> None:
     short = {name: value for name, value in BEGUN.items() if name not in ("interval", "verification_uri_complete")}
     login = device(PENDING, answer(200, TOKENS), begun=short)

@@ -26,7 +26,7 @@ from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError, expected
 from brokerd.dialects import answer
 from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView, Needs, unsafe
-from brokerd.dialects.oauth2 import browser, client_auth, device, discovery, grant_types, login
+from brokerd.dialects.oauth2 import added, browser, client_auth, device, discovery, grant_types, login, proofs
 from brokerd.dialects.oauth2.answers import (
     ISSUE_ERRORS,
     RENEW_ERRORS,
@@ -39,10 +39,10 @@ from brokerd.dialects.oauth2.answers import (
 )
 from brokerd.dialects.oauth2.client_auth import ClientAssertion
 from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
+from brokerd.dialects.oauth2.proofs import Proof
 
 Read = Callable[[Response, Request], Outcome]
 DPOP_PRESENT = "Authorization: DPoP {access_token}"
-PROOF_SKEW = 3.0  # seconds between two clocks for which a proof may have been refused; Date has whole ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,9 @@ class OAuth2(Dialect):
             raise ConfigError(words, key=f"credentials.{each}")
         grant_types.check(name, credentials, settings)
         browser.check(settings)
+        if isinstance(more := settings.get("request"), added.Added):
+            by_code = name in ("device_code", "authorization_code")
+            added.check(more, name, issues=not by_code and name != "refresh_token", by_code=by_code)
         said = _client_assertion(settings).audience
         if said in ("issuer", "token_url") and getattr(self, said) is None:
             words = f'the provider has no {said}; write it there, or take another audience, such as "endpoint"'
@@ -134,16 +137,17 @@ class OAuth2(Dialect):
                 fields, secrets = yield from grant_types.fields(str(view.settings["grant_type"]), view)
         except UnusableKey as error:
             return Misconfigured(f"private_key: {error}")
-        return (yield from self._ask(view, {**fields, **wanted(view)}, ISSUE_ERRORS, secrets=secrets))
+        asked = added.fields(view, "issue") | fields | wanted(view)
+        return (yield from self._ask(view, asked, ISSUE_ERRORS, secrets=secrets))
 
     def login(self, view: GrantView) -> Exchange:
         return LOGINS[str(view.settings["grant_type"])](self, view, wanted(view))
 
     def renew(self, view: GrantView) -> Exchange:
         assert view.refresh_token is not None
-        fields = {"grant_type": "refresh_token", "refresh_token": view.refresh_token.value.reveal()}
-        if named := view.wanted or view.refresh_token.restore:
-            fields |= named.named()
+        named = view.wanted or view.refresh_token.restore
+        fields = (named.named() if named else {}) | added.fields(view, "renew")
+        fields |= {"grant_type": "refresh_token", "refresh_token": view.refresh_token.value.reveal()}
         return self._ask(view, fields, RENEW_ERRORS, spends=True)
 
     def revoke(self, view: GrantView, token: Doomed) -> Exchange | None:
@@ -163,6 +167,7 @@ class OAuth2(Dialect):
     def _about(self, view: GrantView, token: Secret, hint: str, what: str, read: Read) -> Exchange:
         """A request about one token: RFC 7009 §2.1 and RFC 7662 §2.1 send the same fields."""
         endpoint, fields = f"{what}_endpoint", {"token": token.reveal(), "token_type_hint": hint}
+        fields = added.fields(view, "revoke") | fields if what == "revocation" else fields
         place = yield from self._place(endpoint, view)
         if isinstance(place, Misconfigured):
             return Unsupported(f"{what}: {place.reason}")
@@ -219,7 +224,7 @@ class OAuth2(Dialect):
         place = yield from self._place(endpoint, view)
         if isinstance(place, Misconfigured):
             return place
-        proof = _Proof(view.nonce)
+        proof = Proof(view.nonce)
         while True:
             try:
                 request = self._request(place, view, dict(fields), proof=proof, secrets=secrets, spends=spends)
@@ -227,7 +232,7 @@ class OAuth2(Dialect):
                 return Misconfigured(f"client_auth: {error}")
             response = yield replace(request, patient=patient)
             assert isinstance(response, Response | Unanswered)
-            better = _better(proof, response) if view.proof_key is not None else None
+            better = proofs.better(proof, response) if view.proof_key is not None else None
             if better is None:
                 break
             proof = better
@@ -269,14 +274,14 @@ class OAuth2(Dialect):
         view: GrantView,
         fields: dict[str, str],
         *,
-        proof: _Proof | None = None,
+        proof: Proof | None = None,
         secrets: tuple[Secret, ...] = (),
         spends: bool = False,
     ) -> Request:
         """Raises UnusableKey."""
         headers = []
         if view.proof_key is not None:
-            how = proof or _Proof(None)
+            how = proof or Proof(None)
             signed = view.sign.proof(view.proof_key, "POST", place.url, nonce=how.nonce, at=how.at)
             headers.append(("DPoP", signed.reveal()))
         return client_auth.authenticated(
@@ -305,32 +310,6 @@ class _Place:
     url: str
     method: str
     guarded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """What a DPoP proof says besides its request. `at`: the server's time in Unix seconds, where ours was refused."""
-
-    nonce: str | None
-    at: float | None = None
-    is_second: bool = False  # its nonce was asked for
-
-
-def _better(proof: _Proof, response: Response | Unanswered) -> _Proof | None:
-    """The proof that the server takes after it refused this one; None where it asks for no other. Nothing but the proof
-    was looked at then: the same tokens are sent again. That the time is wrong, no code says: the answer's Date does."""
-    if isinstance(response, Unanswered):
-        return None
-    match code(response):
-        case "use_dpop_nonce" if not proof.is_second and (nonce := response.header("dpop-nonce")):
-            return replace(proof, nonce=nonce, is_second=True)
-        case "invalid_dpop_proof" | "invalid_request" if proof.at is None and (date := answer.dated(response)):
-            if code(response) == "invalid_request" and b"dpop" not in response.body.lower():  # Keycloak's code for it
-                return None
-            nonce = response.header("dpop-nonce") or proof.nonce
-            differs = abs(date - response.at.wall) > PROOF_SKEW
-            return replace(proof, nonce=nonce, at=date) if differs else None
-    return None
 
 
 def _client_assertion(settings: Mapping[str, object]) -> ClientAssertion:

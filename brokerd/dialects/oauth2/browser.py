@@ -17,6 +17,7 @@ from brokerd.core.signing import thumbprint
 from brokerd.core.typed import ConfigError, expected
 from brokerd.dialects import answer, body
 from brokerd.dialects.dialect import GrantView
+from brokerd.dialects.oauth2 import added
 from brokerd.dialects.oauth2.answers import LOGIN_ERRORS, refusal
 from brokerd.dialects.oauth2.login import Server, finished
 
@@ -75,7 +76,7 @@ def browser(server: Server, view: GrantView, wanted: Mapping[str, str]) -> Excha
     refused = _refused(came, state, server.issuer, metadata)
     if refused:
         return refused
-    fields = {
+    fields = added.fields(view, "exchange") | {
         "grant_type": "authorization_code",
         "code": came["code"].reveal(),
         "redirect_uri": uri,

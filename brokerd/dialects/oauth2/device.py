@@ -10,6 +10,7 @@ from brokerd.core.outcome import Cause, Misconfigured, Outcome, RetryLater
 from brokerd.core.secret import Secret
 from brokerd.dialects import answer, body
 from brokerd.dialects.dialect import GrantView
+from brokerd.dialects.oauth2 import added
 from brokerd.dialects.oauth2.answers import LOGIN_ERRORS, Heard, code, refusal
 from brokerd.dialects.oauth2.discovery import is_safe
 from brokerd.dialects.oauth2.login import Server, finished
@@ -33,14 +34,17 @@ class Begun:
 
 
 def device(server: Server, view: GrantView, wanted: Mapping[str, str]) -> Exchange:
-    heard = yield from server.post("device_authorization_endpoint", view, wanted)
+    # RFC 8628 §3.1 wants the client_id where the client does not authenticate. Some servers want it beside that too.
+    client_id = view.credentials["client_id"].reveal()
+    begin = added.fields(view, "login") | {"client_id": client_id, **wanted}
+    heard = yield from server.post("device_authorization_endpoint", view, begin)
     if isinstance(heard, Misconfigured):
         return heard
     begun = _read(heard)
     if not isinstance(begun, Begun):
         return begun
     yield Ask("device", begun.shown, waits=False)
-    fields = {"grant_type": GRANT_TYPE, "device_code": begun.code.reveal()}
+    fields = added.fields(view, "exchange") | {"grant_type": GRANT_TYPE, "device_code": begun.code.reveal()}
     left, interval = begun.lifetime, begun.interval
     while left > 0:
         yield Wait(interval)

@@ -12,7 +12,7 @@ from brokerd.core.outcome import Cause, Issued, Misconfigured, Outcome, Rejected
 from brokerd.core.secret import Secret
 from brokerd.dialects import body
 from brokerd.dialects.dialect import GrantView
-from brokerd.dialects.oauth2 import id_token
+from brokerd.dialects.oauth2 import added, id_token
 from brokerd.dialects.oauth2.answers import LOGIN_ERRORS, Heard, tokens
 
 
@@ -45,6 +45,7 @@ def password(server: Server, view: GrantView, wanted: Mapping[str, str]) -> Exch
     if not secret:
         return Rejected("login: no password was given")
     fields = {"grant_type": "password", "username": username, "password": secret.reveal(), **wanted}
+    fields = added.fields(view, "issue") | fields
     heard = yield from server.post("token_endpoint", view, fields, secrets=(secret,), spends=True)
     return finished(server, view, heard, "password")
 

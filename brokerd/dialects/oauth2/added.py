@@ -1,0 +1,60 @@
+# Form fields that an operator adds to the requests of a grant (`[grants.NAME] request`), by the step that sends them.
+# What brokerd says by itself cannot be said there.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from brokerd.core.typed import ConfigError
+from brokerd.dialects.dialect import GrantView
+
+STEPS = ("issue", "login", "exchange", "renew", "revoke")
+TARGETS = ("scope", "audience", "resource")
+OURS = (
+    *("grant_type", "client_secret", "client_assertion", "client_assertion_type", "username", "password", "assertion"),
+    *("subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type"),
+    *("code", "code_verifier", "device_code", "refresh_token", "token", "token_type_hint"),
+)
+REFUSED: Mapping[str, tuple[str, ...]] = {  # names by step, besides OURS; at a renewal brokerd says none of these
+    "issue": TARGETS,
+    "login": TARGETS,
+    "exchange": ("redirect_uri",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A value that is a secret: the credential that it is read as."""
+
+    credential: str
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Fields by step and name."""
+
+    fields: Mapping[str, Mapping[str, str | Kept]] = field(default_factory=dict)
+
+
+def check(added: Added, grant_type: str, *, issues: bool, by_code: bool) -> None:
+    """`issues`: tokens come from credentials or a password; `by_code`: from a login with a code. Raises ConfigError."""
+    sent = {"issue": issues, "login": by_code and grant_type != "authorization_code", "exchange": by_code}
+    for step, fields in added.fields.items():
+        if not sent.get(step, True):
+            more = "; write authorization_params" if grant_type == "authorization_code" and step == "login" else ""
+            raise ConfigError(f"{grant_type} has no such request{more}", key=f"request.{step}")
+        for name in fields:
+            if name in OURS:
+                raise ConfigError("brokerd sends this field by itself", key=f"request.{step}.{name}")
+            if name in REFUSED.get(step, ()):
+                words = f"the grant's own {name} is sent here" if name in TARGETS else "the login's own is sent here"
+                raise ConfigError(words, key=f"request.{step}.{name}")
+
+
+def fields(view: GrantView, step: str) -> dict[str, str]:
+    """What is added to a request of that step. A downscoped token is asked for with what its caller named, and with
+    nothing wider."""
+    added = view.settings.get("request")
+    found = added.fields.get(step, {}) if isinstance(added, Added) else {}
+    kept = {n: each for n, each in found.items() if view.wanted is None or n not in TARGETS}
+    return {n: view.credentials[e.credential].reveal() if isinstance(e, Kept) else e for n, e in kept.items()}

@@ -13,6 +13,7 @@ import structlog
 
 from brokerd.core.chain import LONGEST
 from brokerd.core.failure import Failure
+from brokerd.core.kind import exchange_event
 from brokerd.core.policy import Caller
 from brokerd.core.record import AccessToken
 from brokerd.core.tally import Counted
@@ -91,7 +92,7 @@ class Audit:
     ) -> None:
         """`told`: what was said of this connection's fetches already; `ground`: by what this caller may get it."""
         log = self._log if wanted is None else self._log.bind(variant=str(wanted))
-        log.debug("token fetched", grant=grant, pid=caller.pid, uid=caller.uid, user=caller.user)
+        log.debug("token fetched", grant=grant, **who(caller))
         if self._trail is None:
             return
         known = told.get(grant)
@@ -107,7 +108,7 @@ class Audit:
 
     @contextlib.contextmanager
     def asked(self, method: str, grant: str | None, caller: Caller) -> Iterator[None]:
-        """Somebody asked for something that he may have: where that fails it is told."""
+        """Somebody asked for something that they may have: where that fails it is told."""
         try:
             yield
         except Failure as failure:
@@ -115,20 +116,17 @@ class Audit:
             raise
 
     def _failed(self, method: str, grant: str | None, caller: Caller, outcome: str, reason: str) -> None:
-        self._log.debug("request failed", method=method, grant=grant, uid=caller.uid, outcome=outcome, reason=reason)
-        about = None if grant is None else grant[:LONGEST]  # while it is locked, whatever he calls one
+        self._log.debug("request failed", method=method, grant=grant, outcome=outcome, reason=reason, **who(caller))
+        about = None if grant is None else grant[:LONGEST]  # while it is locked, whatever the caller names
         self._note("audit", {"event": method, "outcome": outcome, "grant": about, "reason": reason}, caller)
 
     def denied(self, method: str, grant: str, caller: Caller, reason: str) -> None:
-        self._log.warning(
-            "denied", method=method, grant=grant, reason=reason, pid=caller.pid, uid=caller.uid, user=caller.user
-        )
+        self._log.warning("denied", method=method, grant=grant, reason=reason, **who(caller))
         self._note("denied", {"event": method, "outcome": "denied", "grant": grant, "reason": reason}, caller)
 
     def rejected(self, what: str, caller: Caller | None = None, **details: object) -> None:
         """What is not even a request: apart, like denials, so that a flood of it pushes nothing else out."""
-        who = {} if caller is None else {"pid": caller.pid, "uid": caller.uid}
-        self._log.warning(what, **details, **who)
+        self._log.warning(what, **details, **({} if caller is None else who(caller)))
         self._note("denied", {"event": what, "outcome": "rejected", **details}, caller)
 
     def exchanged(
@@ -143,11 +141,12 @@ class Audit:
     ) -> None:
         """`token`: the one that it brought."""
         say = self._log.info if outcome in ("issued", "done") else self._log.warning
-        say("exchange ended", grant=grant, provider=provider, operation=operation, outcome=outcome, **details)
+        event = exchange_event(operation, outcome)
+        say(event, grant=grant, provider=provider, operation=operation, outcome=outcome, **details)
         if token is not None and self._trail is not None:
             details["token"] = self._trail.mark(token, token.value.reveal())
         about = {"grant": grant, "provider": provider, "operation": operation}
-        self._note("audit", {"event": "exchange ended", "outcome": outcome, **about, **details}, acting.get())
+        self._note("audit", {"event": event, "outcome": outcome, **about, **details}, acting.get())
 
     def said(self, what: str, **details: object) -> None:
         self._log.info(what, **details)
@@ -176,8 +175,16 @@ class Audit:
             self._trail.note(series, {**entry, "who": evidence(caller)}, caller.uid, at_once=at_once)
 
 
+def who(caller: Caller) -> dict[str, object]:
+    """A caller in a line of the log: who it is and, as far as that was looked at, what runs there."""
+    read = caller.evidence
+    said = {"user": caller.user, "uid": caller.uid, "pid": caller.pid, "unit": read.unit or read.user_unit}
+    said |= {"container": read.container, "exe": read.exe}
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def evidence(caller: Any) -> dict[str, object]:
-    """Everything that the kernel said of a caller: each of his fields that says something."""
+    """Everything that the kernel said of a caller: each of its fields that says something."""
     found = {field.name: getattr(caller, field.name) for field in fields(caller)}
     said = {name: evidence(value) if is_dataclass(value) else value for name, value in found.items()}
     return {name: value for name, value in said.items() if value or type(value) is int}

@@ -193,7 +193,7 @@ class Broker:
         if held.blocked:
             return Failure(Code.MISCONFIGURED, f"{name}: {held.blocked}", name)
         if held.stopped or record.state is State.REVOKED:
-            words = f"{name} was revoked; what ends that: {held.login_command}"
+            words = f"{name} was revoked; to use it again: {held.login_command}"
             return Failure(Code.REVOKED, words, name)
         if self.flights.stopping:
             return Failure(Code.UNAVAILABLE, STOPPED, name, 1.0)
@@ -208,10 +208,10 @@ class Broker:
             return _declined(held, wanted, refusal, now)
         match record.state:
             case State.NEEDS_LOGIN:
-                words = f"{name} needs a login{why}; what mends it: {held.remedy}"
+                words = f"{name} needs a login{why}; to fix: {held.remedy}"
                 return Failure(Code.NEEDS_LOGIN, words, name)
             case State.MISCONFIGURED:
-                words = f"{name} is misconfigured{why}; mend it, then: brokerctl reload, or brokerctl refresh {name}"
+                words = f"{name} is misconfigured{why}; fix it, then: brokerctl reload, or brokerctl refresh {name}"
                 return Failure(Code.MISCONFIGURED, words, name)
             case _:
                 if record.interrupted and plan and plan.delay > 0:
@@ -414,10 +414,17 @@ class Broker:
             "interrupted": wall_time(record.interrupted, now) if record.interrupted else None,
             "unstored": held.unstored,
             "last_error": held.blocked or record.last_error,
+            "failing_since": _failing_since(held, now),
             "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
             "variants": sum(held.serves_variant(each.wanted, now) is not None for each in record.variants),
         }
+
+
+def _failing_since(held: HeldGrant, now: Moment) -> float | None:
+    record = held.record
+    since = record.failing_since if record.last_error and not held.blocked else None
+    return wall_time(since, now) if since else None
 
 
 def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
@@ -231,7 +232,7 @@ class Exchanger:
         asked first whether it still speaks of the newest (law 4): if not, it is not believed. Without `sent` nothing
         was, and what was refused before stays so."""
         if isinstance(outcome, Rejected) and not await held.confirm(self.store, generation):
-            self._audit.said("somebody else renewed the grant meanwhile; his result is used", **held.about)
+            self._audit.said("the grant was renewed from elsewhere meanwhile; that result is used", **held.about)
             return False
         interrupted = held.record.interrupted
         if isinstance(outcome, Rejected) and plan.operation is Operation.RENEW and interrupted is not None:
@@ -295,7 +296,7 @@ class Exchanger:
 
         if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
             held.provider.refused.add(sent.digest)
-        await held.change(self.store, step, concludes=True)
+        await held.change(self.store, functools.partial(_dated, step, now), concludes=True)
         held.note(plan.wanted, outcome, now, password=sent is not None and sent.until_changed)
         self.report(held, plan.operation, outcome, plan.wanted)
         return True
@@ -353,6 +354,12 @@ class Exchanger:
             return await self.read_credentials(held, again=True) != used
         except SecretsUnreadable:
             return False
+
+
+def _dated(step: Callable[[Record], Record | None], now: Moment, record: Record) -> Record | None:
+    """What the step makes of the record, with the time since when the grant fails."""
+    changed = step(record)
+    return None if changed is None else records.dated(record, changed, now)
 
 
 def _stands(plan: Plan, held: HeldGrant, generation: int, now: Moment) -> bool:

@@ -343,7 +343,7 @@ class Flights:
         if record.state not in (State.READY, State.RETRYING) or held.plan(now, for_caller=True) is not None:
             return
         words = "its refresh token has expired" if record.refresh_token else "it has no refresh token yet"
-        held.record = records.lacks_login(record, words)
+        held.record = records.dated(record, records.lacks_login(record, words), now)
         self._changed(held.name)
 
     async def _mend(self) -> None:

@@ -1,5 +1,5 @@
 # What kind of event a line of the log tells: the ids by which a journal is searched (docs/journal.md), which never
-# change. Pure; what a kind's line says is its author's matter, beside `audit`.
+# change. Pure; audit.py and its callers word each line.
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -38,32 +38,34 @@ class Kind(StrEnum):
 def kind_of(fields: Mapping[str, object]) -> Kind | None:
     """Of an event with its fields, `level` among them; None where nobody has a reason to look for it."""
     match fields:
-        case {"event": "exchange ended"}:
-            return _kind_of_exchange(fields)
         case {"level": "error"}:
             return Kind.BUG
+        case {"event": "renewal failed", "state": "needs_login"}:
+            return Kind.NEEDS_LOGIN
         case {"event": str(words)}:
             return KINDS.get(words)
     return None
 
 
-def _kind_of_exchange(fields: Mapping[str, object]) -> Kind | None:
-    match fields:
-        case {"operation": "verify"}:  # nothing comes of it
-            return None
-        case {"operation": "revoke", "outcome": "done"}:
-            return Kind.TOLD
-        case {"operation": "revoke"}:
-            return Kind.NOT_TOLD
-        case {"outcome": "issued"}:
-            return Kind.RENEWED
-        case {"state": "needs_login"}:
-            return Kind.NEEDS_LOGIN
-    return Kind.NOT_RENEWED
+def exchange_event(operation: str, outcome: str) -> str:
+    """What happened, in words for people: the event of an exchange that ended so."""
+    succeeded, failed = EXCHANGES.get(operation, EXCHANGES["renew"])
+    return succeeded if outcome in ("issued", "done") else failed
 
 
+# By operation: how an exchange is named that succeeded, and one that failed.
+EXCHANGES = {
+    "renew": ("renewed", "renewal failed"),
+    "issue": ("renewed", "renewal failed"),
+    "revoke": ("provider told of the revocation", "provider not told of the revocation"),
+    "verify": ("verified", "verification failed"),  # nothing follows from it
+}
 # What is said of each, word for word.
 KINDS = {
+    "renewed": Kind.RENEWED,
+    "renewal failed": Kind.NOT_RENEWED,
+    "provider told of the revocation": Kind.TOLD,
+    "provider not told of the revocation": Kind.NOT_TOLD,
     "a login is needed": Kind.NEEDS_LOGIN,
     "an exchange was interrupted": Kind.INTERRUPTED,
     "login ended": Kind.LOGIN_DONE,

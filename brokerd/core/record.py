@@ -102,7 +102,7 @@ class Record:
     `refused` is a digest of what the provider refused: it is not sent again before `refused_until`, and where that is
     None, a password's, not until its bytes change (law 7). `asked` is what the tokens were asked for: where the
     configuration asks for something else, they are replaced (law 14). `proof_key` is what they are bound to (RFC 9449).
-    `subject` is who logged in, as the provider names him.
+    `subject` is who logged in, as the provider names them. `failing_since`: the first failure since it last worked.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Record:
     renewals: int = 0
     failures: int = 0
     last_error: str | None = None
+    failing_since: Moment | None = None
     changed: Moment | None = None
     subject: str | None = None
 
@@ -393,3 +394,13 @@ def _extended_in_vain(old: AccessToken | None, new: Token, at: Moment) -> bool:
 
 def new_refresh(token: Token | None, at: Moment, jitter: float) -> RefreshToken | None:
     return None if token is None else RefreshToken(token.value, at, token.lifetime, jitter, token.id)
+
+
+# -- since when
+
+
+def dated(before: Record, after: Record, now: Moment) -> Record:
+    """The record after an event, with the time of the first failure since the grant last worked."""
+    since = now if before.last_error is None else before.failing_since
+    since = None if after.last_error is None else since
+    return after if after.failing_since == since else replace(after, failing_since=since)

@@ -252,7 +252,7 @@ def _word(value: object) -> str:
     """In quotes where it could look like anything else in the line: names and paths are the callers' own."""
     from json import dumps
 
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return (
         text
         if text and all("!" <= each <= "~" and each not in '"=\\' for each in text)

@@ -6,7 +6,7 @@ import time
 
 from brokerd_client import BrokerError
 
-from brokerd.ctl.terminal import away, called, complain, plain, span, write
+from brokerd.ctl.terminal import away, called, complain, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def _picture(found: dict[str, Any], now: float) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from brokerd.edge.clock import lasting
+
     daemon = found["daemon"]
     parts: list[Any] = []
     if found["grants"]:
@@ -125,12 +127,12 @@ def _picture(found: dict[str, Any], now: float) -> Any:
     if daemon["locked"]:
         parts.append(Text("the keys are locked", style="red"))
     if (since := daemon.get("resealing_since")) is not None:
-        words = f"key rotate --full has not come to its end for {span(now - since)}; it goes on by itself"
+        words = f"key rotate --full has not come to its end {lasting(since, now)}; it goes on by itself"
         parts.append(Text(words, style="yellow"))
     for name, words in (("store", "store"), ("audit", "audit log")):
         if daemon.get(name):
             since = daemon.get(f"{name}_since")
-            when = f" (failing since {span(now - since)})" if since is not None else ""
+            when = f" (failing {lasting(since, now)})" if since is not None else ""
             parts.append(Text(f"{words}: {plain(daemon[name])}{when}", style="red"))
     return Group(*parts)
 
@@ -145,6 +147,15 @@ def _row(grant: dict[str, Any], now: float) -> list[Any]:
     return cells
 
 
+def _failing(grant: dict[str, Any], now: float) -> str:
+    """Since when, and how often."""
+    from brokerd.edge.clock import lasting
+
+    since, number = grant.get("failing_since"), grant["failures"]  # an older brokerd does not say since when
+    times = f"{number} failures, the last: " if number > 1 else ""
+    return f"failing {lasting(since, now)}: {times}" if since is not None else times
+
+
 def _moment(at: float | None, now: float) -> str:
     return "–" if at is None else away(at - now)
 
@@ -157,7 +168,9 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
     if grant["unstored"]:
         notes.append("the newest tokens are in memory only")
     if grant["interrupted"] is not None:
-        notes.append(f"an exchange is unanswered since {span(now - grant['interrupted'])}")
+        from brokerd.edge.clock import lasting
+
+        notes.append(f"an exchange is unanswered {lasting(grant['interrupted'], now)}")
     if number := grant.get("pending_revocations"):
         notes.append(f"{number} still to be revoked at the provider")
     if dropped := grant.get("scope_dropped"):
@@ -165,8 +178,7 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
     if (ends := grant["refresh_expires_at"]) is not None:
         notes.append(f"refresh token expires {away(ends - now)}")
     if grant["last_error"]:
-        failures = f"{grant['failures']} failures, the last: " if grant["failures"] > 1 else ""
-        notes.append(plain(f"{failures}{grant['last_error']}"))
+        notes.append(plain(f"{_failing(grant, now)}{grant['last_error']}"))
     if remedy := grant.get("remedy"):
         notes.append(f"to fix: {called(plain(remedy))}")
     return notes

@@ -5,6 +5,7 @@ import errno
 import os
 import socket as sockets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from brokerd.doctor.finding import Finding, ok, problem, told, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import place
 from brokerd.edge.accounts import group_name, members, numbered, ourselves
+from brokerd.edge.clock import lasting
 
-NAME, BARRED, BEHIND = "socket", "access", "daemon"
+NAME, BARRED, BEHIND, GRANTS = "socket", "access", "daemon", "grants"
+GRANTS_SHOWN = 20
 SETTING = "--socket PATH, or [daemon] socket"
 OWN_GROUP = "socket_group in [daemon], or SocketGroup= in brokerd.socket"
 ANSWERS_WITHIN = 5.0  # seconds; it waits for no provider before it says how it is
@@ -67,8 +70,9 @@ def _behind(scene: Scene) -> Iterator[Finding]:
     try:
         with Broker(scene.socket, timeout=ANSWERS_WITHIN - WAIT) as broker:
             version = broker.call("hello")["server"]
-            daemon = broker.call("status", grants=[])["daemon"]
-        found = list(of_daemon(version, daemon, scene))
+            said = broker.call("status")
+        found = list(of_daemon(version, said["daemon"], scene))
+        grants = list(of_grants(said["grants"], time.time()))
     except BrokerError as error:
         yield problem(BEHIND, f"it does not answer: {error.message}", scene.journal)
         return
@@ -76,6 +80,7 @@ def _behind(scene: Scene) -> Iterator[Finding]:
         yield problem(BEHIND, "it answers, but not as brokerd does", f"ss -xlp src {scene.socket}")
         return
     yield from found or [ok(BEHIND, f"brokerd {version} answers")]
+    yield from grants
 
 
 def of_daemon(version: str, daemon: dict[str, Any], scene: Scene) -> Iterator[Finding]:
@@ -89,6 +94,31 @@ def of_daemon(version: str, daemon: dict[str, Any], scene: Scene) -> Iterator[Fi
         yield told(BEHIND, daemon["store"].replace(" until: ", "; "), f"df -h {scene.state}; dmesg | tail")
     if audit := daemon.get("audit"):  # an older brokerd has none
         yield told(BEHIND, f"the audit log cannot be written: {audit}", f"df -h {scene.state}; dmesg | tail")
+
+
+def of_grants(grants: list[dict[str, Any]], now: float) -> Iterator[Finding]:
+    """Pure: those that fail, since when, and what to do. A grant that was revoked is as somebody wanted it."""
+    troubled = [each for each in grants if each["last_error"] or each["state"] in ("needs_login", "misconfigured")]
+    troubled = [each for each in troubled if each["state"] != "revoked"]
+    for each in troubled[:GRANTS_SHOWN]:
+        yield _of_grant(each, now)
+    if (more := len(troubled) - GRANTS_SHOWN) > 0:
+        yield warning(GRANTS, f"{more} more fail", "brokerctl status")
+    if grants and not troubled:
+        yield ok(GRANTS, f"none of the {len(grants)} that you may see fails" if len(grants) > 1 else "it does not fail")
+
+
+def _of_grant(grant: dict[str, Any], now: float) -> Finding:
+    name, since, error = grant["name"], grant.get("failing_since"), grant["last_error"] or "it has no token"
+    when = "" if since is None else f" {lasting(since, now)}"
+    match grant["state"]:
+        case "needs_login":
+            words = f"{name} needs a login{when}: {error}"
+            return problem(GRANTS, words, grant.get("remedy") or f"brokerctl login {name}")
+        case "misconfigured":
+            again = f"change that, then: brokerctl refresh {name}"
+            return told(GRANTS, f"{name} is misconfigured{when}: {error}", again)
+    return warning(GRANTS, f"{name} fails{when}: {error}", f"it is tried again by itself; brokerctl status {name}")
 
 
 def _refused(path: Path, *, knock: bool) -> int:

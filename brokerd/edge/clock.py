@@ -10,6 +10,7 @@ from brokerd.core.moment import Moment
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TIMESYNC = Path("/run/systemd/timesync")
 STA_UNSYNC = 0x0040  # adjtimex(2): the clock is unsynchronised
+UNITS = ((86_400, 2, "days"), (3_600, 2, "h"), (60, 1, "min"), (1, 0, "s"))  # seconds, and from how many of it on
 LOOK_AGAIN = 10.0  # seconds for which an answer about synchronisation is believed
 
 
@@ -27,6 +28,15 @@ class SystemClock:
         if boot - self._looked > LOOK_AGAIN:
             self._looked, self._synchronised = boot, synchronised()
         return Moment(wall, boot, self._boot_id, self._synchronised and wall >= self.floor)
+
+
+def lasting(since: float, now: float) -> str:
+    """How long something lasts, relative and absolute: "for 4 min, since 19:11:40"."""
+    seconds = max(0.0, now - since)
+    size, unit = next((size, unit) for size, least, unit in UNITS if seconds >= least * size)
+    day, today = (time.strftime("%Y-%m-%d ", time.localtime(each)) for each in (since, now))
+    at = time.strftime("%H:%M:%S", time.localtime(since))
+    return f"for {seconds // size:.0f} {unit}, since {'' if day == today else day}{at}"
 
 
 def synchronised() -> bool:

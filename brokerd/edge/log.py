@@ -1,5 +1,5 @@
 # The log: events with fields, one line each, on stderr; where that is the journal, as the journal's own messages.
-# What may be in an event is the callers' matter: never a secret.
+# The callers decide what is in an event: never a secret.
 from __future__ import annotations
 
 import logging
@@ -64,8 +64,15 @@ def in_journal() -> bool:
 
 
 def _printable(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Callers and providers choose some of the words: none of them may steer the terminal of who reads the log."""
-    return {name: _escaped(each) if isinstance(each, str) else each for name, each in event.items()}
+    """Callers and providers choose some of the words: none of them may steer the terminal of who reads the log. An
+    empty list says nothing and is left out."""
+    return {name: _words(each) for name, each in event.items() if each not in ([], ())}
+
+
+def _words(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return ", ".join(_escaped(str(each)) for each in value)
+    return _escaped(value) if isinstance(value, str) else value
 
 
 def _escaped(text: str) -> str:

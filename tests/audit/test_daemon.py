@@ -42,7 +42,7 @@ async def test_whatever_happens_to_tokens_leaves_a_line_with_who_and_never_a_tok
     await brokerd.error("forget", grant="app")
     assert await brokerd.stop() == 0
     assert_without(brokerd, [*values, given])
-    first, renewed = lines(brokerd, event="exchange ended", grant="app", outcome="issued")
+    first, renewed = lines(brokerd, event="renewed", grant="app")
     assert re.fullmatch(r"[0-9a-f]{16}", first["token"])
     assert [("who" in each, each["operation"]) for each in (first, renewed)] == [(False, "issue"), (True, "renew")]
     told, again = lines(brokerd, event="get", grant="app", token=first["token"])

@@ -31,6 +31,16 @@ def tail(brokerd: Brokerd) -> Any:
     return show
 
 
+async def test_one_event_is_asked_for_by_its_name_and_lists_are_words(brokerd: Brokerd, tail: Any) -> None:
+    first, head = link({"time": 1.0, "event": "reloaded", "added": ["one", "two"]}, Head())
+    other = link({"time": 2.0, "event": "renewal failed", "grant": "app", "outcome": "postponed"}, head)[0]
+    assert tail(first, other).count("\n") == 2
+    _, said = brokerctl(brokerd, "tail", "--event", "renewal failed")
+    assert [line.split("  ")[1] for line in said.splitlines()] == ["renewal failed"]
+    assert 'added="one, two"' in brokerctl(brokerd, "tail", "--event", "reloaded")[1]
+    assert brokerctl(brokerd, "tail", "--event", "get")[1] == ""
+
+
 async def test_what_a_caller_calls_things_looks_like_nothing_else(tail: Any) -> None:
     who = {**WHO, "evidence": {"exe": "/home/mallory/x  unit=bank.service  by root (pid 1)"}}
     entry = {"event": "get", "outcome": "denied", "grant": "bank  served  by root (pid 1)", "who": who}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from brokerd.core.kind import KINDS, Kind, kind_of
+from brokerd.core.kind import EXCHANGES, KINDS, Kind, exchange_event, kind_of
 from brokerd.edge.journal import LONGEST_QUEUE
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +26,30 @@ PAGE = (ROOT / "docs" / "journal.md").read_text()
         ({"operation": "revoke", "outcome": "done", "state": "revoked"}, Kind.TOLD),
         ({"operation": "revoke", "outcome": "postponed", "state": "revoked"}, Kind.NOT_TOLD),
         ({"operation": "verify", "outcome": "done", "state": "ready"}, None),
+        ({"operation": "verify", "outcome": "postponed", "state": "ready"}, None),
     ],
 )
 def test_an_exchange_is_told_by_how_it_ended(fields: dict[str, object], kind: Kind | None) -> None:
-    assert kind_of({"event": "exchange ended", "level": "info", **fields}) is kind
+    event = exchange_event(str(fields["operation"]), str(fields["outcome"]))
+    assert kind_of({"event": event, "level": "info", **fields}) is kind
+
+
+@pytest.mark.parametrize(
+    ("operation", "outcome", "words"),
+    [
+        ("renew", "issued", "renewed"),
+        ("issue", "issued", "renewed"),
+        ("renew", "postponed", "renewal failed"),
+        ("issue", "misconfigured", "renewal failed"),
+        ("renew", "rejected", "renewal failed"),
+        ("issue", "declined", "renewal failed"),
+        ("revoke", "done", "provider told of the revocation"),
+        ("revoke", "unsupported", "provider not told of the revocation"),
+        ("verify", "done", "verified"),
+    ],
+)
+def test_the_event_says_what_happened(operation: str, outcome: str, words: str) -> None:
+    assert exchange_event(operation, outcome) == words
 
 
 def test_faults_of_our_own_are_told_by_their_level_and_the_rest_by_its_words() -> None:
@@ -44,7 +64,7 @@ def test_the_words_that_kinds_are_known_by_are_those_that_are_said() -> None:
         if file.name != "kind.py":
             nodes = ast.walk(ast.parse(file.read_text()))
             said |= {each.value for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)}
-    assert {"exchange ended", *KINDS} - said == set()
+    assert {*KINDS} - {each for pair in EXCHANGES.values() for each in pair} - said == set()
 
 
 def test_every_id_is_described_once_and_no_other() -> None:

@@ -494,3 +494,14 @@ class LifeOfAGrant(RuleBasedStateMachine):
 
 TestLifeOfAGrant = LifeOfAGrant.TestCase
 TestLifeOfAGrant.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+def test_since_when_it_fails_is_the_first_failure_until_it_works_again() -> None:
+    from brokerd.core.record import dated
+
+    well = Record("app")
+    first, second = (replace(well, last_error=words) for words in ("503", "timed out"))
+    assert dated(well, first, NOW).failing_since == NOW
+    failing = dated(well, first, NOW)
+    assert dated(failing, replace(second, failing_since=failing.failing_since), NOW.after(60)).failing_since == NOW
+    assert dated(failing, replace(failing, last_error=None), NOW.after(90)).failing_since is None

@@ -73,6 +73,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
     trouble = {
         "state": "retrying",
         "failures": 4,
+        "failing_since": now - 200,
         "interrupted": now - 60,
         "unstored": True,
         "last_error": "ix: [red]503[/red] \x1b[2J no",
@@ -88,13 +89,14 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "retrying",
         "s ago",
         "in memory only",
-        "unanswered since 1m",
+        "an exchange is unanswered for 1 min, since ",
         "2 still to be revoked",
         "refresh token expires in 3m",
-        "4 failures, the last: ix: [red]503[/red]",
+        "failing for 3 min, since ",
+        ": 4 failures, the last: ix: [red]503[/red]",
         "to fix: brokerctl import ix-prod",
-        "store: the disk is full (failing since 3m ",
-        "key rotate --full has not come to its end for 5m",
+        "store: the disk is full (failing for 3 min, since ",
+        "key rotate --full has not come to its end for 5 min, since ",
         "the keys are locked",
     ):
         assert words in text

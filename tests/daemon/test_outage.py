@@ -29,7 +29,7 @@ async def test_an_outage_costs_its_own_grants_only_and_those_not_before_their_to
         assert known.expires_at is not None
         assert known.expires_at - 0.2 < token["expires_at"] <= known.expires_at + 0.01
         broken.fail_with(503, times=None)
-        unavailable = 0
+        unavailable, began = 0, time.time()
         while broken.count() < 1 + 3:  # the first issue, and three in vain
             error, found = await caller.answer(await caller.send("get", grant="app", wait=0))
             if error is None:
@@ -51,10 +51,12 @@ async def test_an_outage_costs_its_own_grants_only_and_those_not_before_their_to
         found = await brokerd.until("app", lambda status: status["failures"] == 3)
         assert found["state"] == "retrying"
         assert "503" in found["last_error"]
+        assert began < found["failing_since"] < time.time() - 1, "the first failure, not the last"
         broken.clear_faults()
         await brokerd.call("refresh", grant="app")
         assert (await api.me(broken, (await caller.call("get", grant="app", wait=0))["value"]))[0] == 200
-        assert (await brokerd.status("app"))["failures"] == 0
+        well = await brokerd.status("app")
+        assert (well["failures"], well["failing_since"]) == (0, None)
     assert sound.counts.refused == 0
     assert (await brokerd.status("other"))["failures"] == 0
 

@@ -35,7 +35,7 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
             nobody = {"dialect": "oauth2", "token_url": "http://127.0.0.1:1/token"}
             brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": nobody})
             await brokerd.start()
-            await brokerd.said("exchange ended")
+            await brokerd.said("operation=issue")
             assert await brokerd.stop() == 0
 
     trio.run(leave)

@@ -181,6 +181,50 @@ def test_the_brokerd_of_one_user_is_managed_by_the_systemd_of_that_user() -> Non
     assert "systemctl" not in replace(scene, unit=None).edit("X=y") + replace(scene, unit=None).restart
 
 
+GRANT = {"name": "app", "state": "ready", "last_error": None, "failing_since": None, "remedy": None}
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "found", "remedy"),
+    [
+        ({}, "ok", "it does not fail", None),
+        ({"state": "revoked", "last_error": "x"}, "ok", "it does not fail", None),
+        (
+            {"state": "needs_login", "last_error": "invalid_grant", "remedy": "brokerctl import app"},
+            "problem",
+            "app needs a login for 4 min, since ",
+            "brokerctl import app",
+        ),
+        ({"state": "misconfigured", "last_error": "refused; check client_id"}, "problem", "refused", "check client_id"),
+        (
+            {"state": "retrying", "last_error": "503"},
+            "warning",
+            "app fails for 4 min, since ",
+            "tried again by itself",
+        ),
+        (
+            {"state": "retrying", "last_error": "503", "failing_since": None},
+            "warning",
+            "app fails: 503",
+            "brokerctl status",
+        ),
+    ],
+)
+def test_a_grant_as_the_daemon_says_it(said: dict[str, object], level: str, found: str, remedy: str | None) -> None:
+    since = 1e9 - 240
+    (seen,) = listening.of_grants([{**GRANT, **({"failing_since": since} if said else {}), **said}], 1e9)
+    assert (seen.check, str(seen.level)) == ("grants", level)
+    assert found in seen.found
+    assert (remedy or "") in (seen.remedy or "")
+
+
+def test_of_many_grants_that_fail_the_first_are_shown_and_the_others_counted() -> None:
+    fails = {**GRANT, "state": "retrying", "last_error": "503"}
+    seen = list(listening.of_grants([fails] * 10_000, 1e9))
+    assert len(seen) == listening.GRANTS_SHOWN + 1
+    assert "9980 more fail" in seen[-1].found
+
+
 def test_root_is_told_which_configuration_is_meant() -> None:
     hidden = finding.unseen("key", "/x")
     assert SCENE.addressed(hidden).remedy == "sudo brokerctl doctor"
@@ -229,7 +273,7 @@ def test_every_check_and_exit_code_is_described() -> None:
     text = page("docs/doctor.md")
     rows = table("| check" + text.split("\n\n| check")[1])
     assert {name for row in rows for name in unquoted(row["check"])} == {
-        *(*CHECKS, *NETWORK, listening.BARRED, listening.BEHIND)
+        *(*CHECKS, *NETWORK, listening.BARRED, listening.BEHIND, listening.GRANTS)
     }
     codes = {int(row["exit code"]) for row in table("| exit code" + text.split("\n\n| exit code")[1])}
     assert codes == {0, TO_MEND, UNREACHABLE, NO_DAEMON}

@@ -138,7 +138,7 @@ def test_what_the_daemon_says_is_said_with_its_kind_and_what_it_is_about(
         said.cannot_start("the key is another")
         structlog.configure(**before)
         details = (
-            'event="exchange ended" grant=reports provider=corp operation=renew outcome=rejected state=needs_login'
+            'event="renewal failed" grant=reports provider=corp operation=renew outcome=rejected state=needs_login'
         )
         about = {"GRANT": "reports", "PROVIDER": "corp", "MESSAGE_ID": Kind.NEEDS_LOGIN}
         assert journald.read() == message(f"{details} reason=no\\nmore", PRIORITY="4", **about, **ours)

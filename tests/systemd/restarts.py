@@ -58,7 +58,8 @@ def run(box: Box, goes_on: Callable[[int], bool], every: float) -> Restarts:
 
 def exchanges(box: Box) -> int:
     """How many brokerd had with the provider."""
-    return box.journal().count("exchange ended")
+    journal = box.journal()
+    return journal.count("event=renewed") + journal.count('event="renewal failed"')
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def test_messages_are_found_by_grant_provider_and_kind(box: Box) -> None:
     for message in renewed:
         assert (message["PROVIDER"], message["PRIORITY"]) == ("oauth2", "6")
         assert (message["SYSLOG_IDENTIFIER"], message["_TRANSPORT"]) == ("brokerd", "journal")
-        assert message["MESSAGE"].startswith('event="exchange ended" grant=app')
+        assert message["MESSAGE"].startswith("event=renewed grant=app")
     assert found(box, f"MESSAGE_ID={Kind.READY}")
     assert found(box, "GRANT=nobody") == []
 

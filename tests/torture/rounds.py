@@ -23,7 +23,7 @@ DIES_WITHIN = 30.0  # seconds until a failpoint is met: each grant is renewed ev
 LANDS_WITHIN = ANSWER + 15.0  # seconds from SIGTERM, where a provider keeps its answer for so long
 WORKS_WITHIN = 40.0  # seconds from a start; 30 are the longest backoff after a few failures
 PAUSE = 0.05  # seconds between a caller's tries
-EXCHANGED = re.compile(r'event="exchange ended" grant=(\S+) provider=\S+ operation=(\w+) outcome=(\w+)(.*)')
+EXCHANGED = re.compile(r"event=\S+(?: \w+)* ?\S* grant=(\S+) provider=\S+ operation=(\w+) outcome=(\w+)(.*)")
 LOSES_NOTHING = ("at before-journal", "at before-send", "at after-commit")
 MODULE = "tests.torture.daemon"
 

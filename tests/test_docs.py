@@ -119,10 +119,8 @@ def test_each_of_the_fifteen_laws_names_code_and_tests_that_are_there() -> None:
 def methods_in_code() -> dict[str, dict[str, bool]]:
     """Method → parameter → whether it is required."""
     nothing = cast(Any, None)
-    found = methods.Methods(*[nothing] * 7)._handlers
-    return {
-        method: {name: name in required for name in parameters} for method, (_, parameters, required) in found.items()
-    }
+    found = methods.Methods(*[nothing] * 7)._methods
+    return {method: {name: name in row.required for name in row.checks} for method, row in found.items()}
 
 
 def methods_on_page() -> dict[str, dict[str, bool]]:

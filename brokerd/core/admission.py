@@ -9,7 +9,8 @@ from brokerd.core.failure import Code, Failure
 
 BURST = 1_000  # requests that a user may send at once before his rate counts: some 30 ms of ours
 DENIAL = 20.0  # requests as which one counts that the rules refuse: it is logged, and nobody honest sends many
-LOOK = 0.2  # requests as which each grant of a status counts
+LOOK = 0.2  # requests as which each grant of a status counts, and each name that is looked up
+RULE = 0.05  # and each rule that is compared with a caller
 RETRY_AFTER = 1.0  # seconds
 WARN_AGAIN = 60.0  # seconds between two lines in the log about the same user
 KNOWN = 1_000  # users who are remembered whether or not they have or owe anything

@@ -83,6 +83,10 @@ class Selector:
         """The evidence that it names."""
         return frozenset(name for name in EVIDENCE if getattr(self, name) is not None)
 
+    def asks_nothing(self, _caller: Caller) -> bool:
+        """Whether it decides without evidence."""
+        return not self.asks()
+
     def objections(self, caller: Caller) -> Iterator[tuple[str, str]]:
         """Everything that keeps it from matching: the selector, and why in words. Nothing: it matches."""
         if caller.uid == OVERFLOW_ID:
@@ -143,6 +147,9 @@ class Rule:
     def covers(self, grant: str) -> bool:
         return _matches(grant, self.grants)
 
+    def fits(self, caller: Caller) -> bool:
+        return any(each.matches(caller) for each in self.callers)
+
     @property
     def is_of_variants(self) -> bool:
         return bool(self.scope or self.audience or self.resource)
@@ -166,9 +173,29 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     owner: int = 0
     _trusted: frozenset[int] = field(init=False, repr=False, default=frozenset())
+    _named: Mapping[str, list[int]] = field(init=False, repr=False, compare=False)  # rules by a grant's whole name
+    _patterned: tuple[int, ...] = field(init=False, repr=False, compare=False)  # rules whose grants have wildcards
 
     def __post_init__(self) -> None:
+        named: dict[str, list[int]] = {}
+        for number, rule in enumerate(self.rules):
+            for name in dict.fromkeys(rule.grants):
+                named.setdefault(name, []).append(number)
+        patterned = [number for number, rule in enumerate(self.rules) if any(map(_is_pattern, rule.grants))]
         object.__setattr__(self, "_trusted", frozenset({0, self.owner}))
+        object.__setattr__(self, "_named", named)
+        object.__setattr__(self, "_patterned", tuple(patterned))
+
+    def about(self, grant: str) -> list[Rule]:
+        """The rules that cover the grant, in their order. A name that no rule has costs a look at the patterns."""
+        named = self._named.get(grant, [])
+        found = [number for number in self._patterned if self.rules[number].covers(grant)]
+        return [self.rules[number] for number in (sorted({*named, *found}) if found else named)]
+
+    def of(self, caller: Caller, fits: Callable[[Selector, Caller], bool]) -> Policy:
+        """The rules, and of these the selectors, that fit the caller."""
+        found = ((rule, tuple(each for each in rule.callers if fits(each, caller))) for rule in self.rules)
+        return replace(self, rules=tuple(replace(rule, callers=callers) for rule, callers in found if callers))
 
     def trusts(self, caller: Caller) -> bool:
         """Whether the caller may do everything without a rule: root here, or the daemon's own user."""
@@ -187,40 +214,61 @@ class Policy:
 
     def _any(self, caller: Caller, action: Action, grant: str, allows: Callable[[Rule], bool]) -> bool:
         return self.trusts(caller) or any(
-            _covers(rule.actions, action)
-            and rule.covers(grant)
-            and allows(rule)
-            and any(selector.matches(caller) for selector in rule.callers)
-            for rule in self.rules
+            _covers(rule.actions, action) and allows(rule) and rule.fits(caller) for rule in self.about(grant)
         )
 
     def allows_administration(self, caller: Caller) -> bool:
         """Whether the caller may do what concerns the whole daemon."""
         return self.trusts(caller) or any(
-            Action.ADMIN in rule.actions
-            and "*" in rule.grants
-            and any(selector.matches(caller) for selector in rule.callers)
-            for rule in self.rules
+            Action.ADMIN in rule.actions and "*" in rule.grants and rule.fits(caller) for rule in self.about("*")
         )
 
     def ground(self, caller: Caller, grant: str, wanted: Wanted | None = None) -> str:
         """By what the caller may get the grant's token, or that variant of it: the place of the first rule that says
-        so, or that he is trusted. Empty: he may not."""
+        so, or that it is trusted. Empty: it may not."""
         if self.trusts(caller):
             return "root" if caller.uid == 0 else "the daemon's own user"
-        for rule in self.rules:
-            alone = replace(self, rules=(rule,))
-            if alone.allows_variant(caller, grant, wanted) if wanted else alone.allows(caller, Action.GET, grant):
+        for rule in self.about(grant):
+            describes = rule.admits(wanted, None) if wanted else not rule.is_of_variants
+            if _covers(rule.actions, Action.GET) and describes and rule.fits(caller):
                 return rule.place
         return ""
 
-    def needs(self, caller: Caller, grant: str | None) -> frozenset[str]:
-        """The evidence on which a rule about this grant (None: about any) could depend for this caller."""
-        if self.trusts(caller):
-            return frozenset()
-        rules = (rule for rule in self.rules if grant is None or rule.covers(grant))
-        hopeful = (each for rule in rules for each in rule.callers if each.may_match(caller))
-        return frozenset().union(*(each.asks() for each in hopeful))
+
+class Standing:
+    """What the rules can say to one caller, whatever evidence it shows: looked up once, so that a request costs a look
+    at the caller's own rules and not at everybody's."""
+
+    def __init__(self, policy: Policy, caller: Caller) -> None:
+        trusted = policy.trusts(caller)
+        self._possible = replace(policy, rules=()) if trusted else policy.of(caller, Selector.may_match)
+        self._certain = self._possible.of(caller, Selector.asks_nothing)
+        self._asked = _asked(self._possible.rules)
+
+    @property
+    def size(self) -> int:
+        """How many rules can be about the caller."""
+        return len(self._possible.rules)
+
+    def needs(self, grant: str | None) -> frozenset[str]:
+        """The evidence to look at before the rules are asked about this grant (None: about more than one). Where no
+        rule about the grant holds without any, that is the same for every name: what is looked at, and how long that
+        takes, tells nobody which names there are rules about."""
+        if not self._asked or grant is None or not self._certain.about(grant):
+            return self._asked
+        return _asked(self._possible.about(grant))
+
+    def policy(self, caller: Caller) -> Policy:
+        """The rules that the caller matches, with the evidence that it shows."""
+        return self._possible.of(caller, Selector.matches)
+
+
+def _asked(rules: Iterable[Rule]) -> frozenset[str]:
+    return frozenset().union(*(each.asks() for rule in rules for each in rule.callers))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

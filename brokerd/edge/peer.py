@@ -136,7 +136,7 @@ class SystemProcesses:
         def look_up() -> tuple[int, frozenset[int]] | None:
             try:
                 found = pwd.getpwnam(name)
-            except (KeyError, OSError):
+            except (KeyError, OSError, ValueError):  # ValueError: no user's name has a NUL
                 return None
             return found.pw_uid, frozenset(os.getgrouplist(name, found.pw_gid))
 

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
 from brokerd.audit import Audit, acting
 from brokerd.broker import Broker
+from brokerd.core.admission import LOOK
 from brokerd.core.failure import Code, Failure
-from brokerd.core.policy import Policy
+from brokerd.core.policy import Action, Policy
 from brokerd.core.ports import Processes
 from brokerd.custody import Custody
 from brokerd.methods.changing import Changing
@@ -45,6 +46,9 @@ CHANGING = frozenset({
     "refresh", "revoke", "import", "forget", "adopt", "trust", "reload", "login", "unlock", "rotate_key", "backup",
 })  # fmt: skip
 SETTLED = CHANGING - {"refresh", "login"} | {"lock"}  # answered only when what the audit log has of it is durable
+SIGNING = 5.0  # requests as which a proof counts,
+EXPLAINING = 10.0  # an explanation, for which a process is looked at,
+CHANGE = 20.0  # and what the store or a provider has to do with
 Handler = Callable[[Session, dict[str, Any]], object]
 __all__ = [
     "LARGE",
@@ -59,6 +63,19 @@ __all__ = [
     "Session",
     "waits",
 ]
+
+
+class Method(NamedTuple):
+    """A method: who answers it, which parameters it takes and must have; as how many requests it counts beyond one, by
+    its parameters where these decide; what must still be allowed of its grant when an answer that took time is
+    written, where the handler does not ask that itself; and whether rules are asked at all."""
+
+    handler: Handler
+    checks: Mapping[str, Check]
+    required: tuple[str, ...] = ()
+    cost: float | Callable[[dict[str, Any]], float] = 0.0
+    again: Action | None = None
+    asks_rules: bool = True
 
 
 class Methods:
@@ -87,31 +104,54 @@ class Methods:
         explain = {"grant": text, "pid": pid, **dict.fromkeys(SAID, text)}
         get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
         proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
-        self._handlers: dict[str, tuple[Handler, Mapping[str, Check], tuple[str, ...]]] = {
-            "hello": (looking.hello, {}, ()),
-            "get": (fetching.get, get, ("grant",)),
-            "get_many": (fetching.get_many, {"grants": names, "min_ttl": seconds, "wait": wait}, ("grants",)),
-            "proof": (fetching.proof, proof, ("grant", "http_method", "url")),
-            "watch": (watching.watch, {"grants": names}, ("grants",)),
-            "unwatch": (watching.unwatch, {"grants": names}, ("grants",)),
-            "status": (looking.status, {"grants": names_of_any_number}, ()),
-            "verify": (looking.verify, {"grant": text, "wait": wait}, ("grant",)),
-            "explain": (explaining.explain, explain, ("grant",)),
-            "refresh": (changing.refresh, {"grant": text, "wait": wait}, ("grant",)),
-            "revoke": (changing.revoke, {"grant": text, "local": boolean, "wait": wait}, ("grant",)),
-            "forget": (changing.forget, {"grant": text}, ("grant",)),
-            "adopt": (changing.adopt, {}, ()),
-            "trust": (changing.trust, {"provider": text}, ("provider",)),
-            "import": (changing.import_token, {"grant": text, "refresh_token": text}, ("grant", "refresh_token")),
-            "login": (logging_in.login, {"grant": text, "account": boolean, "wait": wait}, ("grant",)),
-            "login_answer": (logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer")),
-            "login_wait": (logging_in.wait, step, ("login", "step")),
-            "reload": (changing.read_again, {}, ()),
-            "lock": (keeping.lock, {}, ()),
-            "unlock": (keeping.unlock, {"passphrase": text, "new": boolean}, ()),
-            "rotate_key": (keeping.rotate_key, {"passphrase": text, "full": boolean}, ()),
-            "seal_audit": (keeping.seal, {}, ()),
-            "backup": (keeping.backup, {"offset": count}, ()),
+        self._methods = {
+            "hello": Method(looking.hello, {}, asks_rules=False),
+            "get": Method(fetching.get, get, ("grant",)),
+            "get_many": Method(
+                fetching.get_many,
+                {"grants": names, "min_ttl": seconds, "wait": wait},
+                ("grants",),
+                lambda params: len(params["grants"]),
+            ),
+            "proof": Method(fetching.proof, proof, ("grant", "http_method", "url"), SIGNING),
+            "watch": Method(watching.watch, {"grants": names}, ("grants",), lambda params: len(params["grants"])),
+            "unwatch": Method(
+                watching.unwatch,
+                {"grants": names},
+                ("grants",),
+                lambda params: LOOK * len(params["grants"]),
+                asks_rules=False,
+            ),
+            "status": Method(
+                looking.status, {"grants": names_of_any_number}, (), lambda params: LOOK * looking.number(params)
+            ),
+            "verify": Method(looking.verify, {"grant": text, "wait": wait}, ("grant",), CHANGE, Action.REFRESH),
+            "explain": Method(explaining.explain, explain, ("grant",), EXPLAINING),
+            "refresh": Method(changing.refresh, {"grant": text, "wait": wait}, ("grant",), CHANGE, Action.REFRESH),
+            "revoke": Method(
+                changing.revoke, {"grant": text, "local": boolean, "wait": wait}, ("grant",), CHANGE, Action.REVOKE
+            ),
+            "forget": Method(changing.forget, {"grant": text}, ("grant",), CHANGE),
+            "adopt": Method(changing.adopt, {}, (), CHANGE),
+            "trust": Method(changing.trust, {"provider": text}, ("provider",), CHANGE),
+            "import": Method(
+                changing.import_token,
+                {"grant": text, "refresh_token": text},
+                ("grant", "refresh_token"),
+                CHANGE,
+                Action.LOGIN,
+            ),
+            "login": Method(
+                logging_in.login, {"grant": text, "account": boolean, "wait": wait}, ("grant",), CHANGE, Action.LOGIN
+            ),
+            "login_answer": Method(logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer"), CHANGE),
+            "login_wait": Method(logging_in.wait, step, ("login", "step")),
+            "reload": Method(changing.read_again, {}, (), CHANGE),
+            "lock": Method(keeping.lock, {}, (), CHANGE),
+            "unlock": Method(keeping.unlock, {"passphrase": text, "new": boolean}, (), CHANGE),
+            "rotate_key": Method(keeping.rotate_key, {"passphrase": text, "full": boolean}, (), CHANGE),
+            "seal_audit": Method(keeping.seal, {}, (), CHANGE),
+            "backup": Method(keeping.backup, {"offset": count}, (), CHANGE),
         }
 
     @property
@@ -138,46 +178,63 @@ class Methods:
 
     def _answer(self, session: Session, method: str, params: dict[str, Any]) -> object:
         try:
-            handler, checks, required = self._handlers[method]
+            row = self._methods[method]
         except KeyError:
-            known = ", ".join(self._handlers)
+            known = ", ".join(self._methods)
             raise Failure(Code.BAD_REQUEST, f"unknown method {method[:40]!r}; known: {known}") from None
         for name, value in params.items():
-            if name not in checks:
-                known = ", ".join(checks) or "none"
+            if name not in row.checks:
+                known = ", ".join(row.checks) or "none"
                 raise Failure(Code.BAD_REQUEST, f"{method}: unknown parameter {name[:40]!r}; known: {known}")
-            checks[name](f"{method}: {name}", value)
-        for name in required:
+            row.checks[name](f"{method}: {name}", value)
+        for name in row.required:
             if name not in params:
                 raise Failure(Code.BAD_REQUEST, f"{method}: the parameter {name} is required and missing")
+        if row.cost:
+            cost = row.cost if isinstance(row.cost, float) else row.cost(params)
+            session.account.charge(cost, trio.current_time())
         if self._broker.locked and method not in WHILE_LOCKED:
             with self.audit.asked(method, params.get("grant"), session.caller):
                 raise self._broker.locked_failure()
         grants = _grants(params)
-        if self._rights.up_to_date(session, grants):
-            return self._told(session, method, params, handler(session, params))
+        if not row.asks_rules or self._rights.up_to_date(session, grants):
+            return self._told(session, method, params, row.handler(session, params))
 
         async def later() -> object:
             try:
                 await self._rights.look(session, grants)
             except OSError:
                 self._rights.refuse_the_gone(session, method, grants[0] or "*")
-            answer = self._told(session, method, params, handler(session, params))
+            answer = self._told(session, method, params, row.handler(session, params))
             return await answer() if callable(answer) else answer
 
         return later
 
     def _told(self, session: Session, method: str, params: dict[str, Any], answer: object) -> object:
-        """The audit log learns on whose word something is done later, and of what was asked for in vain."""
+        """The audit log learns on whose word something is done later, and of what was asked for in vain. A caller that
+        may not do it any more when it is done is not told how it went."""
         if not callable(answer):
             return answer
+        again = self._methods[method].again
 
         async def later() -> object:
             acting.set(session.caller)
-            if method not in CHANGING:
-                return await answer()
-            with self.audit.asked(method, params.get("grant"), session.caller):
-                return await answer()
+            failure = found = None
+            try:
+                if method not in CHANGING:
+                    found = await answer()
+                else:
+                    with self.audit.asked(method, params.get("grant"), session.caller):
+                        found = await answer()
+            except Failure as caught:
+                if again is None:
+                    raise
+                failure = caught
+            if again is not None:
+                await self._rights.require_again(session, again, params["grant"], method)
+            if failure is not None:
+                raise failure
+            return found
 
         return later
 

@@ -27,7 +27,7 @@ class Explaining:
             self._rights.require_administration(session, "explain")
         if described and "pid" in params:
             raise Failure(Code.BAD_REQUEST, "explain: expected a pid or a description, found both")
-        administrator = self._rights.policy.allows_administration(session.caller)
+        administrator = self._rights.own(session).allows_administration(session.caller)
         if administrator and grant not in self._broker.grants:
             raise unknown(grant)
 
@@ -44,7 +44,7 @@ class Explaining:
                 raise Failure(
                     Code.BAD_REQUEST, f"explain: that process cannot be looked at: {error.strerror}; name one that runs"
                 ) from None
-            policy = self._rights.policy
+            policy = self._rights.policy if administrator else self._rights.own_of(session, caller)
             allowed = [str(action) for action in Action if policy.allows(caller, action, grant)]
             if grant not in self._broker.grants:
                 allowed = []

@@ -43,7 +43,7 @@ class Fetching:
         """A token of the grant for something else than its own. What the provider granted is looked at again by the
         rules: it may be more than was asked for."""
         grant, min_ttl, refused = params["grant"], params.get("min_ttl", 0.0), params.get("refused")
-        self._rights.require_variant(session, grant, wanted)
+        self._rights.require(session, Action.GET, grant, "get", wanted)
 
         def served(token: AccessToken) -> dict[str, object]:
             self._rights.require_granted(session, grant, wanted, token.scope)
@@ -52,9 +52,7 @@ class Fetching:
 
         async def later() -> dict[str, object]:
             wait = params.get("wait", WAIT)
-            with self._audit.asked("get", grant, session.caller):
-                token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted)
-            return served(token)
+            return served(await self._awaited(session, "get", grant, min_ttl, wait, refused, wanted))
 
         token = self._broker.cached(grant, min_ttl, refused, wanted)
         if token is None:
@@ -71,9 +69,33 @@ class Fetching:
         refused: str | None = None,
         method: str = "get",
     ) -> dict[str, object]:
+        token = await self._awaited(session, method, grant, min_ttl, wait, refused)
         with self._audit.asked(method, grant, session.caller):
-            token = await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused)
             return self.as_map(session, grant, token, method)
+
+    async def _awaited(
+        self,
+        session: Session,
+        method: str,
+        grant: str,
+        min_ttl: float,
+        wait: float,
+        refused: str | None = None,
+        wanted: Wanted | None = None,
+    ) -> AccessToken:
+        """The token once it is there, if the caller may still have it then; to be answered at once (law 9). Whoever may
+        not have it any more does not hear either why there is none."""
+        failure = None
+        try:
+            with self._audit.asked(method, grant, session.caller):
+                await self._broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted)
+        except Failure as caught:
+            failure = caught
+        await self._rights.require_again(session, Action.GET, grant, method, wanted)
+        token = self._broker.cached(grant, min_ttl, refused, wanted)
+        if token is None:
+            raise failure or self._broker.failure(self._broker.held(grant), wanted)
+        return token
 
     def forbidden(self) -> Failure | None:
         """Why no token may be served now, though there may be one: nobody would know of it."""
@@ -101,22 +123,41 @@ class Fetching:
         return found
 
     def get_many(self, session: Session, params: dict[str, Any]) -> Later:
-        grants = params["grants"]
+        """All are waited for together; then the rules are asked again, and all are given out in one step (law 9)."""
+        grants: list[str] = params["grants"]
         min_ttl, wait = params.get("min_ttl", 0.0), params.get("wait", WAIT)
-        found: list[dict[str, object]] = [{} for _ in grants]
+        failures: dict[int, Failure] = {}
 
-        async def one(index: int, grant: str) -> None:
+        async def wait_for(number: int, grant: str) -> None:
+            try:
+                with self._audit.asked("get_many", grant, session.caller):
+                    await self._broker.get(grant, min_ttl=min_ttl, wait=wait)
+            except Failure as failure:
+                failures[number] = failure
+
+        def entry(number: int, grant: str) -> dict[str, object]:
             try:
                 self._rights.require(session, Action.GET, grant, "get_many")
-                found[index] = {"token": await self._fetch(session, grant, min_ttl, wait, method="get_many")}
+                token = self._broker.cached(grant, min_ttl)
+                if token is None:
+                    raise failures.get(number) or self._broker.failure(self._broker.held(grant))
+                with self._audit.asked("get_many", grant, session.caller):
+                    return {"token": self.as_map(session, grant, token, "get_many")}
             except Failure as failure:
-                found[index] = {"error": failure.as_map()}
+                return {"error": failure.as_map()}
 
         async def all_of_them() -> object:
+            denied: dict[int, dict[str, object]] = {}
             async with trio.open_nursery() as nursery:
-                for index, grant in enumerate(grants):
-                    nursery.start_soon(one, index, grant)
-            return found
+                for number, grant in enumerate(grants):
+                    try:
+                        self._rights.require(session, Action.GET, grant, "get_many")
+                        nursery.start_soon(wait_for, number, grant)
+                    except Failure as failure:
+                        denied[number] = {"error": failure.as_map()}
+                        await trio.lowlevel.checkpoint()  # each is logged: others have their turn in between
+            await self._rights.see_again(session, grants or [None], "get_many")
+            return [denied.get(number) or entry(number, grant) for number, grant in enumerate(grants)]
 
         return all_of_them
 
@@ -127,9 +168,10 @@ class Fetching:
 
         async def later() -> object:
             nonce, wait = params.get("nonce"), params.get("wait", WAIT)
+            await self._awaited(session, "proof", grant, 0.0, wait)
             with self._audit.asked("proof", grant, session.caller):
                 token, proof = await self._broker.proof(
-                    grant, params["http_method"], params["url"], nonce=nonce, wait=wait
+                    grant, params["http_method"], params["url"], nonce=nonce, wait=0.0
                 )
                 return {**self.as_map(session, grant, token, "proof"), "proof": proof.reveal()}
 

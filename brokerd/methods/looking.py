@@ -11,7 +11,6 @@ import trio
 from brokerd import __version__
 from brokerd.audit import Audit
 from brokerd.broker import Broker
-from brokerd.core.admission import LOOK
 from brokerd.core.policy import Action
 from brokerd.methods.parameters import WAIT
 from brokerd.methods.session import Later, Rights, Session
@@ -38,16 +37,20 @@ class Looking:
             "max_in_flight": MAX_IN_FLIGHT,
         }
 
+    def number(self, params: dict[str, Any]) -> int:
+        """How many grants a status looks at."""
+        return len(params["grants"]) if "grants" in params else len(list(self._broker.names))
+
     def status(self, session: Session, params: dict[str, Any]) -> Later:
         for name in params.get("grants", ()):
             self._rights.require(session, Action.STATUS, name, "status")
         names = params["grants"] if "grants" in params else sorted(self._broker.names)
-        session.account.charge(LOOK * len(names), trio.current_time())
 
         async def later() -> object:
+            await self._rights.see_again(session, names or [None], "status")
             shown = []
             for number, name in enumerate(names, 1):
-                if name in self._broker.names and self._rights.policy.allows(session.caller, Action.STATUS, name):
+                if self._rights.allows(session, Action.STATUS, name) and name in self._broker.names:
                     shown.append(self._broker.status(name))
                 if number % TURN == 0:
                     await trio.lowlevel.checkpoint()

@@ -73,7 +73,7 @@ class Watching:
         if self._broker.locked:
             return "gone", {"grant": grant, **_without_grant(self._broker.locked_failure())}
         held = self._broker.grants.get(grant)
-        if held is None or not self._rights.policy.allows(session.caller, Action.GET, grant):
+        if not self._rights.allows(session, Action.GET, grant) or held is None:
             return "gone", {"grant": grant, **_without_grant(unknown(grant))}
         token = self._broker.cached(grant)
         failure = self._fetching.forbidden()

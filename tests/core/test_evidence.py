@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from brokerd.core.policy import Action, Caller, Evidence, Policy, Rule, Selector
+from brokerd.core.policy import Action, Caller, Evidence, Policy, Rule, Selector, Standing
 
 APP, DYNAMIC = 1_001, 61_500
 CALLER = Caller(7, APP, frozenset({APP}), "portal")
@@ -26,10 +26,17 @@ def policy(**selector: object) -> Policy:
     ],
 )
 def test_only_evidence_that_could_decide_is_asked_for(selector: dict[str, object], needs: set[str]) -> None:
-    assert policy(**selector).needs(CALLER, "reports") == needs
-    assert policy(**selector).needs(CALLER, "ledger") == set()
-    assert policy(**selector).needs(CALLER, None) == needs
-    assert policy(**selector).needs(replace(CALLER, uid=0), "reports") == set()
+    assert Standing(policy(**selector), CALLER).needs("reports") == needs
+    assert Standing(policy(**selector), CALLER).needs(None) == needs
+    assert Standing(policy(**selector), replace(CALLER, uid=0)).needs("reports") == set()
+
+
+def test_what_is_looked_at_does_not_tell_for_which_names_there_are_rules() -> None:
+    others = Rule(("ledger",), (Selector(uid=APP, unit="ledger.service"),))
+    plain = Rule(("mine*",), (Selector(uid=APP),))
+    standing = Standing(Policy((*policy(uid=APP, exe="/opt/portal").rules, others, plain), owner=990), CALLER)
+    assert standing.needs("reports") == standing.needs("ledger") == standing.needs("made-up") == {"exe", "unit"}
+    assert standing.needs("mine-too") == set()  # what it may have anyway is not held up by a look
 
 
 def test_evidence_that_could_not_be_read_matches_nothing_and_says_why() -> None:

@@ -2,6 +2,8 @@
 # says whether anybody changed it, tail shows it to people.
 from __future__ import annotations
 
+import contextlib
+
 from brokerd.ctl.terminal import Failed, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
@@ -23,37 +25,59 @@ CHAIN = {"seq", "prev", "first", "last"}  # are shown with --json alone
 
 
 def audit(arguments: Namespace) -> int:
-    """Verify or tail."""
+    """Verify or tail. Root does it as the user whose configuration it is, and then as the one whose log it is."""
+    from pathlib import Path
+
+    from brokerd.ctl.acting import as_owner_of
+    from brokerd.installing import in_use
+
+    path, _ = in_use(arguments.config)
+    return as_owner_of(Path(path), lambda: _look_into(arguments))
+
+
+def _look_into(arguments: Namespace) -> int:
+    from brokerd.ctl.acting import as_owner_of
+
+    with _explained():
+        configuration, folder = _place(arguments)
+        keys = _keys(configuration) if arguments.action == "verify" else []
+
+    def look() -> int:
+        with _explained():
+            if arguments.action == "tail":
+                return tail(folder, arguments)
+            return verify(folder, keys, arguments.socket or configuration.daemon.socket)
+
+    return as_owner_of(folder, look, is_state=True)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raises Failed."""
     from brokerd.core.typed import ConfigError
 
     try:
-        code: int = {"verify": verify, "tail": tail}[arguments.action](arguments)
+        yield
     except ConfigError as error:
         raise Failed(plain(str(error))) from None
     except PermissionError as error:
         words = f"{plain(str(error.filename))} is not yours to read; be root or the user that brokerd runs as"
         raise Failed(words) from None
-    return code
 
 
-def verify(arguments: Namespace) -> int:
-    """Print everything that is wrong with the log; 1 where there is anything."""
+def verify(folder: Path, keys: list[bytes | str], socket: str | None) -> int:
+    """Print everything that is wrong with the log; 1 where there is anything. `keys`: see _keys."""
     from time import sleep
 
-    from brokerd.edge.place import as_owner_of
-
-    configuration, folder = _place(arguments)
     kek = b""
-    why = _not_sealed(arguments.socket or configuration.daemon.socket, folder)
+    why = _not_sealed(socket, folder)
     for _ in range(ATTEMPTS):
-        with as_owner_of(folder):
-            before = _sizes(folder)
-        kek = kek or _key(configuration, folder)
-        with as_owner_of(folder):
-            found = _verified(folder, kek, awaited=why is not None)
-            findings = [finding for each in found.values() for finding in each.findings]
-            if not findings or _sizes(folder) == before:
-                break
+        before = _sizes(folder)
+        kek = kek or _key(folder, keys)
+        found = _verified(folder, kek, awaited=why is not None)
+        findings = [finding for each in found.values() for finding in each.findings]
+        if not findings or _sizes(folder) == before:
+            break
         sleep(PAUSE)
     for finding in findings:
         write(plain(str(finding)))
@@ -70,11 +94,9 @@ def _not_sealed(socket: str | None, folder: Path) -> str | None:
     from brokerd_client import Broker, BrokerError
 
     from brokerd.edge.lock import is_held
-    from brokerd.edge.place import as_owner_of
 
-    with as_owner_of(folder):
-        if not is_held(folder):
-            return None
+    if not is_held(folder):
+        return None
     try:
         with Broker(socket) as broker:
             answer = broker.call("seal_audit")
@@ -83,16 +105,8 @@ def _not_sealed(socket: str | None, folder: Path) -> str | None:
     return None if answer["sealed"] else str(answer["reason"])
 
 
-def tail(arguments: Namespace) -> int:
+def tail(folder: Path, arguments: Namespace) -> int:
     """Print the newest entries, and with --follow those that come."""
-    from brokerd.edge.place import as_owner_of
-
-    _, folder = _place(arguments)
-    with as_owner_of(folder):
-        return _tail(folder, arguments)
-
-
-def _tail(folder: Path, arguments: Namespace) -> int:
     from heapq import nlargest
     from time import sleep
 
@@ -117,18 +131,31 @@ def _place(arguments: Namespace) -> tuple[Any, Path]:
     return configuration, state_in_use(arguments.state_dir, arguments.config)
 
 
-def _key(configuration: Any, folder: Path) -> bytes:
-    """The key that opens the store: the first of those configured, or what is derived of the passphrase. Raises
-    Failed, ConfigError."""
+def _keys(configuration: Any) -> list[bytes | str]:
+    """The keys that are configured, or why one could not be read; none: it is a passphrase."""
+    from brokerd.core.typed import ConfigError
+    from brokerd.installation import key_sources, read_key
+
+    found: list[bytes | str] = []
+    for source in key_sources(configuration):
+        try:
+            found.append(read_key(configuration.path, source))
+        except ConfigError as error:
+            found.append(plain(str(error)))
+    return found
+
+
+def _key(folder: Path, keys: list[bytes | str]) -> bytes:
+    """The key that opens the store: the first of those, or what is derived of the passphrase. Raises Failed."""
     from brokerd.core.ports import StoreError
-    from brokerd.edge.place import as_owner_of
     from brokerd.edge.sealed import look
 
     wrong = ""
-    for kek in _keys(configuration, folder):
+    for kek in keys or [_derived(folder)]:
+        if isinstance(kek, str):
+            raise Failed(kek)
         try:
-            with as_owner_of(folder):
-                look(folder, kek)
+            look(folder, kek)
         except StoreError as error:
             wrong = wrong or plain(str(error))
         else:
@@ -136,24 +163,18 @@ def _key(configuration: Any, folder: Path) -> bytes:
     raise Failed(f"{wrong}; without it nothing can be verified")
 
 
-def _keys(configuration: Any, folder: Path) -> Iterator[bytes]:
+def _derived(folder: Path) -> bytes:
+    """Raises Failed."""
     from brokerd.core.ports import StoreError
     from brokerd.core.secret import Secret
     from brokerd.ctl.keys import read_passphrase
     from brokerd.edge.passphrase import derive
-    from brokerd.edge.place import as_owner_of
     from brokerd.edge.sealed import passphrase_of
-    from brokerd.installation import key_sources, read_key
 
-    sources = key_sources(configuration)
-    yield from (read_key(configuration.path, source) for source in sources)
-    if not sources:
-        try:
-            with as_owner_of(folder):
-                how = passphrase_of(folder)
-            yield derive(Secret(read_passphrase(twice=False)), how)
-        except StoreError as error:
-            raise Failed(f"{plain(str(error))}; without its key nothing can be verified") from None
+    try:
+        return derive(Secret(read_passphrase(twice=False)), passphrase_of(folder))
+    except StoreError as error:
+        raise Failed(f"{plain(str(error))}; without its key nothing can be verified") from None
 
 
 def _sizes(folder: Path) -> list[tuple[str, int]]:

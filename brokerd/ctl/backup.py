@@ -1,6 +1,7 @@
 # The commands backup and restore. The daemon hands a copy of its store over, and writes no file for anybody.
 from __future__ import annotations
 
+import contextlib
 import os
 
 from brokerd.ctl.terminal import Failed, called, plain, write
@@ -8,6 +9,8 @@ from brokerd.ctl.terminal import Failed, called, plain, write
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
     from brokerd_client import Broker
@@ -61,23 +64,53 @@ def _copy(broker: Broker, file: BinaryIO) -> int:
 
 
 def restore(arguments: Namespace) -> int:
-    """Put a backup into a state directory that no daemon uses."""
+    """Put a backup into a state directory that no daemon uses. Root does it as the user whose directory it is, and
+    reads the configuration that says where that is as its owner."""
     from pathlib import Path
 
-    from brokerd.core.typed import ConfigError
-    from brokerd.edge.backup import NotRestored
-    from brokerd.edge.backup import restore as put_back
+    from brokerd.ctl.acting import as_owner_of
+    from brokerd.edge.backup import content
+    from brokerd.installing import in_use
+
+    with _explained():
+        data = content(Path(arguments.file))
+    if arguments.state_dir is not None:
+        return _put_back(data, arguments)
+    return as_owner_of(Path(in_use(arguments.config)[0]), lambda: _put_back(data, arguments))
+
+
+def _put_back(data: bytes, arguments: Namespace) -> int:
+    from brokerd.ctl.acting import as_owner_of
     from brokerd.installing import state_in_use
 
+    with _explained():
+        folder = state_in_use(arguments.state_dir, arguments.config)
+        return as_owner_of(folder, lambda: _restored(data, folder, force=arguments.force), is_state=True, make=True)
+
+
+def _restored(data: bytes, folder: Path, *, force: bool) -> int:
+    from pathlib import Path
+
+    from brokerd.edge.backup import put_back
+
+    with _explained():
+        kept = put_back(data, folder, force=force)
+    if kept is not None:
+        write(f"the store that was there is kept: {plain(str(kept))}")
+    own = "--user " if folder.is_relative_to(Path.home()) and os.geteuid() else ""
+    write(called(f"restored to {plain(str(folder))}; systemctl {own}{NEXT}"))
+    return 0
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raises Failed."""
+    from brokerd.core.typed import ConfigError
+    from brokerd.edge.backup import NotRestored
+
     try:
-        state = state_in_use(arguments.state_dir, arguments.config)
-        kept = put_back(Path(arguments.file), state, force=arguments.force)
+        yield
     except (ConfigError, NotRestored) as error:
         raise Failed(plain(str(error))) from None
     except OSError as error:
         raise Failed(f"{plain(str(error.filename))}: {error.strerror}; nothing was restored") from None
-    if kept is not None:
-        write(f"the store that was there is kept: {plain(str(kept))}")
-    own = "--user " if state.is_relative_to(Path.home()) and os.geteuid() else ""
-    write(called(f"restored to {plain(str(state))}; systemctl {own}{NEXT}"))
-    return 0

@@ -13,7 +13,17 @@ WIDTHS = (7, 13)  # columns of the longest level and the longest check
 
 
 def doctor(arguments: Namespace) -> int:
-    """Look, and say it. Ends with 0 where there is no problem."""
+    """Look, and say it. Ends with 0 where there is no problem. Root looks at a user's configuration as that user: it
+    names commands, and files to read."""
+    from pathlib import Path
+
+    from brokerd.ctl.acting import as_owner_of
+    from brokerd.installing import in_use
+
+    return as_owner_of(Path(in_use(arguments.config)[0]), lambda: _look(arguments))
+
+
+def _look(arguments: Namespace) -> int:
     import functools
     import json
 

@@ -15,7 +15,15 @@ LATER, OVER, MISCONFIGURED = 4, 5, 2
 
 
 def recipe(arguments: Namespace) -> int:
-    """Run one of them."""
+    """Run one of them. A file of credentials names commands and other files: for root those are its owner's."""
+    from brokerd.ctl.acting import as_owner_of
+
+    if arguments.action == "try" and arguments.credentials:
+        return as_owner_of(Path(arguments.credentials), lambda: _run(arguments))
+    return _run(arguments)
+
+
+def _run(arguments: Namespace) -> int:
     from brokerd.core.typed import ConfigError
 
     try:

@@ -14,7 +14,6 @@ from brokerd.core.ports import StoreError
 from brokerd.edge import schema
 from brokerd.edge.database import FILE
 from brokerd.edge.lock import Lock
-from brokerd.edge.place import as_owner_of
 from brokerd.edge.store import OLDER
 
 HEADER = re.compile(rb"brokerd-backup-1 (\d{1,15}) ([0-9a-f]{64})\n")
@@ -30,16 +29,10 @@ def header(size: int, digest: str) -> bytes:
     return f"brokerd-backup-1 {size} {digest}\n".encode()
 
 
-def restore(file: Path, folder: Path, *, force: bool) -> Path | None:
-    """Put a backup into the state directory, where it spends nothing until it was adopted. A store that is there is
-    kept under another name, which is returned, and only touched with `force`. Raises NotRestored, OSError."""
-    content = _content(file)
+def put_back(content: bytes, folder: Path, *, force: bool) -> Path | None:
+    """Put what a backup holds into the state directory, where it spends nothing until it was adopted. A store that is
+    there is kept under another name, which is returned, and only touched with `force`. Raises NotRestored, OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with as_owner_of(folder):  # where root restores it for brokerd's user
-        return _put(content, folder, force=force)
-
-
-def _put(content: bytes, folder: Path, *, force: bool) -> Path | None:
     try:
         lock = Lock(folder)
     except StoreError as error:
@@ -61,15 +54,16 @@ def _put(content: bytes, folder: Path, *, force: bool) -> Path | None:
         lock.release()
 
 
-def _content(file: Path) -> bytes:
+def content(file: Path) -> bytes:
+    """The store that a backup holds. Raises NotRestored, OSError."""
     with file.open("rb") as opened:
         found = HEADER.fullmatch(opened.readline(HEADER_LONGEST))
         if not found:
             raise NotRestored(f"{file} is no backup of brokerd's, or was made by a newer one")
-        content = opened.read()
-    if len(content) != int(found[1]) or hashlib.sha256(content).hexdigest() != found[2].decode():
+        data = opened.read()
+    if len(data) != int(found[1]) or hashlib.sha256(data).hexdigest() != found[2].decode():
         raise NotRestored(f"{file} is damaged or cut off; take another backup")
-    return content
+    return data
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -53,25 +53,6 @@ def faults_of_socket(folder: Path, uid: int | None = None) -> list[str]:
     return faults
 
 
-@contextlib.contextmanager
-def as_owner_of(folder: Path) -> Iterator[None]:
-    """As root: act as the user whose folder it is, if it is there. He could have put a link into it, or do so any
-    moment, and what root opens, writes or gives away by its path would then be another file. The whole process."""
-    before = os.geteuid(), os.getegid(), os.getgroups()
-    if before[0] != 0 or not folder.exists() or (owner := folder.stat()).st_uid == 0:
-        yield
-        return
-    os.setgroups([])
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(before[0])
-        os.setegid(before[1])
-        os.setgroups(before[2])
-
-
 def _files(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in STORE)
     with contextlib.suppress(OSError):  # there is none, or it is not ours: then that is said

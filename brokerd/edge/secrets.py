@@ -78,7 +78,7 @@ def _run(command: tuple[str, ...]) -> bytes:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={"PATH": PATH},
-            process_group=0,
+            start_new_session=True,  # it cannot type into our terminal, which may be root's
         )
     except OSError as error:
         raise SecretUnreadable(f"command {command[0]}: {error.strerror}") from None

@@ -86,12 +86,12 @@ async def test_only_administrators_take_backups(brokerd: Brokerd, other_user: Us
     assert (await other_user.call(brokerd, "backup"))["code"] == "denied"
 
 
-async def test_root_that_restores_into_a_users_directory_follows_none_of_his_links(
+async def test_root_that_restores_into_a_users_directory_follows_none_of_their_links(
     brokerd: Brokerd, as_root: None, folder: Path
 ) -> None:
     brokerd.configure({}, {})
     await brokerd.start()
-    file, state, roots = folder / "backup", folder / "his", folder / "roots"
+    file, state, roots = folder / "backup", folder / "theirs", folder / "roots"
     await brokerctl(brokerd, "backup", file)
     roots.write_text("test-only-precious")
     roots.chmod(0o600)
@@ -105,4 +105,11 @@ async def test_root_that_restores_into_a_users_directory_follows_none_of_his_lin
     assert (roots.read_text(), found.st_uid) == ("test-only-precious", 0), "neither written nor given away"
     (state / "lock").unlink()
     assert (await brokerctl(brokerd, *restore))[0] == 0
-    assert {path.stat().st_uid for path in state.iterdir()} == {OTHER}, "it is all his"
+    assert {path.stat().st_uid for path in state.iterdir()} == {OTHER}, "it is all theirs"
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (state / "link").symlink_to(elsewhere)
+    os.chown(state / "link", OTHER, OTHER, follow_symlinks=False)
+    status, said = await brokerctl(brokerd, "restore", file, "--state-dir", state / "link/new/state")
+    assert (status, "Permission denied" in said) == (REFUSED, True)
+    assert not list(elsewhere.iterdir()), "nothing is made where a link of theirs leads"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from brokerd.edge.backup import NotRestored, header, restore
+from brokerd.edge.backup import NotRestored, content, header, put_back
 from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.store import Store
 
@@ -23,12 +23,15 @@ def made(folder: Path) -> bytes:
     """The bytes of a backup of a new store in that folder."""
     folder.mkdir(mode=0o700)
     with closing(opened(folder)) as store:
-        content = store._database.snapshot()
-    return whole(content)
+        return whole(store._database.snapshot())
 
 
-def whole(content: bytes) -> bytes:
-    return header(len(content), hashlib.sha256(content).hexdigest()) + content
+def whole(data: bytes) -> bytes:
+    return header(len(data), hashlib.sha256(data).hexdigest()) + data
+
+
+def restore(file: Path, folder: Path, *, force: bool) -> Path | None:
+    return put_back(content(file), folder, force=force)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

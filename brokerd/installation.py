@@ -152,7 +152,8 @@ def http_settings(provider: ProviderSettings) -> HttpSettings:
     ca_file, cert_file, key_file = (
         None if file is None else Path(file) for file in (provider.ca_file, provider.cert_file, provider.key_file)
     )
-    return HttpSettings(ca_file, cert_file, key_file, provider.proxy, provider.insecure_http)
+    timeout = provider.answer_timeout
+    return HttpSettings(ca_file, cert_file, key_file, provider.proxy, provider.insecure_http, answer_timeout=timeout)
 
 
 @contextlib.contextmanager

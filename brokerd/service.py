@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import trio
 
 from brokerd.broker import EVERY, Broker
+from brokerd.core.exchange import ANSWER_TIMEOUT
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.held import HeldGrant
@@ -18,7 +18,7 @@ READY_WITHIN = 20.0  # seconds; what needs longer than that is said, and does no
 SAID_AGAIN = 1.0  # seconds between two status lines at least
 STUCK = 2 * LOOK_AGAIN  # seconds without a look of the refresher, which looks every LOOK_AGAIN
 NAMED = 3  # grants that a status line names
-LONGER = 70.0  # seconds that an exchange which spends may still need at the stop (law 3), and some for the store
+LONGER = 60.0  # seconds to connect and to send, and some for the store, besides those for an answer
 
 Notify = Callable[..., None]
 
@@ -76,12 +76,13 @@ class Service:
 
     def stopping(self) -> None:
         """What spends a refresh token is seen to its end, which may take longer than the manager would wait."""
-        under_way = Counter(held.flight is not None for held in self._broker.grants.values())[True]
-        if under_way:
+        flying = [held for held in self._broker.grants.values() if held.flight is not None]
+        if under_way := len(flying):
+            answers = max(held.provider.settings.answer_timeout or ANSWER_TIMEOUT for held in flying)
             self._notify(
                 "STOPPING=1",
                 f"STATUS={under_way} exchange{'' if under_way == 1 else 's'} under way",
-                f"EXTEND_TIMEOUT_USEC={int(LONGER * 1e6)}",
+                f"EXTEND_TIMEOUT_USEC={int((answers + LONGER) * 1e6)}",
             )
         else:
             self._notify("STOPPING=1", "STATUS=stopping")

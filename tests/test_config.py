@@ -18,6 +18,7 @@ from brokerd.daemon import check_configuration
 from brokerd.dialects.oauth2 import GRANT_TYPES, OAuth2
 from brokerd.dialects.recipe import RecipeDialect
 from brokerd.edge import keys
+from brokerd.installation import http_settings
 
 A_NAME = "a name of up to 128 letters, digits, dots, dashes and underscores"
 A_DURATION = 'a duration: seconds, or text such as "90s", "5m", "2h"'
@@ -154,6 +155,13 @@ def test_a_duration_is_seconds_or_text_with_a_unit(main: Path, written: str, sec
     assert found.grants["g"].pace == Pace(lifetime=seconds, on_demand=True)
     graced = loaded(main, GRANT.replace("[grants", f"reuse_grace = {written}\n[grants"))
     assert graced.grants["g"].pace.reuse_grace == seconds
+
+
+def test_how_long_an_answer_is_waited_for_is_a_providers_setting(main: Path) -> None:
+    assert loaded(main, GRANT).grants["g"].provider.answer_timeout is None
+    slow = loaded(main, GRANT.replace("[grants", 'answer_timeout = "10m"\n[grants')).grants["g"].provider
+    assert http_settings(slow).patience(spends=True).answer == 600
+    assert http_settings(slow).patience(spends=False).answer == 600
 
 
 @pytest.mark.parametrize(
@@ -324,6 +332,10 @@ def test_what_is_asked_for_changes_with_the_scope_and_not_with_the_secret(main: 
         (IX + "settings = { a = 1 }", "CONFIG: providers.ix.settings.a: ix-api knows no such setting; known: none"),
         (IX + "concurrency = 0", "CONFIG: providers.ix.concurrency: expected a whole number of 1 or more, found 0"),
         (IX + 'concurrency = "8"', 'CONFIG: providers.ix.concurrency: expected a whole number, found "8"'),
+        (
+            IX + 'answer_timeout = "2h"',
+            "CONFIG: providers.ix.answer_timeout: expected a duration from one second to one hour, found 7200.0",
+        ),
         (
             IX + 'reuse_grace = "soon"',
             f'CONFIG: providers.ix.reuse_grace: expected {A_DURATION}, found '

@@ -17,6 +17,7 @@ from brokerd.dialects.dialect import Dialect
 from brokerd.dialects.oauth2 import OAuth2
 from brokerd.dialects.recipe import RecipeDialect
 
+LONGEST_ANSWER = 3_600.0  # seconds; a stop of brokerd waits for an answer that may bring a new refresh token
 HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}")
 VISIBLE = re.compile(r"[!-\[\]-~]+")  # RFC 3986: nothing but ASCII, without blanks and backslashes
 OAUTH2_URLS = (
@@ -40,6 +41,7 @@ class ProviderFile(msgspec.Struct, forbid_unknown_fields=True):
     insecure_http: bool = False
     reuse_grace: Duration = Duration(0.0)
     concurrency: int = 8
+    answer_timeout: Duration | None = None
     settings: dict[str, Any] = {}
 
 
@@ -47,6 +49,8 @@ def read_provider(name: str, raw: Any, recipes: Recipes, exposed: ConfigError | 
     table = convert(raw, ProviderFile)
     if table.concurrency < 1:
         raise expected("a whole number of 1 or more", table.concurrency, key="concurrency")
+    if table.answer_timeout is not None and not 1 <= table.answer_timeout <= LONGEST_ANSWER:
+        raise expected("a duration from one second to one hour", float(table.answer_timeout), key="answer_timeout")
     if table.key_file and not table.cert_file:
         raise ConfigError("a key_file needs its cert_file", key="key_file")
     if exposed and table.proxy and "@" in table.proxy:
@@ -64,6 +68,7 @@ def read_provider(name: str, raw: Any, recipes: Recipes, exposed: ConfigError | 
         insecure_http=table.insecure_http,
         reuse_grace=float(table.reuse_grace),
         concurrency=table.concurrency,
+        answer_timeout=None if table.answer_timeout is None else float(table.answer_timeout),
     )
 
 

@@ -30,7 +30,8 @@ class DaemonSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """Where requests go and how. `concurrency`: requests in flight at once; times in seconds."""
+    """Where requests go and how. `concurrency`: requests in flight at once; times in seconds. `answer_timeout` of None:
+    minutes where a stored token is sent, less elsewhere."""
 
     name: str
     dialect: Dialect
@@ -41,6 +42,7 @@ class ProviderSettings:
     insecure_http: bool = False
     reuse_grace: float = 0.0
     concurrency: int = 8
+    answer_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,10 @@ from brokerd.core.moment import Moment
 from brokerd.core.outcome import Outcome
 from brokerd.core.secret import Secret
 
+# Seconds that the answer to a request that spends is waited for, unless the configuration says otherwise: who gives up
+# sooner may lose a login (law 3).
+ANSWER_TIMEOUT = 300.0
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

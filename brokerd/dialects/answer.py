@@ -175,7 +175,9 @@ def strange(
     if response.cut is not None:
         return RetryLater(response.cut, Cause.UNANSWERED, after, refresh_token)
     kind = reason((response.header("content-type") or "no content type").split(";")[0], secrets)[:60]
-    detail = f"{what}: answered {status} with {kind}, {len(response.body)} bytes, not in the provider's form"
+    coding = response.header("content-encoding")
+    size = f"{len(response.body)} bytes" + (f" in {reason(coding, secrets)[:20]}" if coding else "")
+    detail = f"{what}: answered {status} with {kind}, {size}, not in the provider's form"
     if 300 <= status < 400 and (place := response.header("location")):
         detail += f", a redirect to {reason(place, secrets)}, which is not followed"
     elif said := words.said(response, secrets):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
+from brokerd.core.exchange import ANSWER_TIMEOUT
 from brokerd.core.ports import AddressRefused, Clock, TransportError
 from brokerd.core.secret import Secret
 from brokerd.edge import tls
@@ -28,13 +29,22 @@ PLAIN_HTTP = "plain http:// goes to loopback addresses only; use https://, or se
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: for each read, for the whole answer, and for everything from the first look-up on."""
+
+    read: float
+    answer: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """One provider's way out. Times in seconds, sizes in bytes, files in PEM form.
 
     `ca_file`: trusted instead of the system's roots. `key_file` may be left out where `cert_file` holds the key too.
     `proxy`: a URL, which may hold a password; None takes HTTPS_PROXY, HTTP_PROXY and NO_PROXY from the environment,
     empty text means none. `connect_timeout` covers DNS, TCP, proxy and TLS together, `read_timeout` each read,
-    `total_timeout` everything (law 3).
+    `total_timeout` everything. `answer_timeout`: how long an answer is waited for in all; None: as `patience` has it.
     """
 
     ca_file: Path | None = None
@@ -45,6 +55,7 @@ class HttpSettings:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     total_timeout: float = 60.0
+    answer_timeout: float | None = None
     max_answer: int = 1 << 20
     max_headers: int = 64 << 10
     max_idle: int = 4  # connections kept per origin
@@ -54,9 +65,15 @@ class HttpSettings:
     def tls_files(self) -> tls.TlsFiles:
         return tls.TlsFiles(self.ca_file, self.cert_file, self.key_file)
 
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.max_headers, self.max_answer, self.read_timeout)
+    def limits(self, spends: bool = False) -> Limits:
+        return Limits(self.max_headers, self.max_answer, self.patience(spends).read)
+
+    def patience(self, spends: bool) -> Patience:
+        """How long an answer is waited for: minutes where giving up may lose a login (law 3)."""
+        answer = ANSWER_TIMEOUT if self.answer_timeout is None and spends else self.answer_timeout
+        if answer is None:
+            return Patience(self.read_timeout, self.total_timeout, self.total_timeout)
+        return Patience(answer, answer, self.connect_timeout + self.read_timeout + answer)
 
     def proxies(self, environ: Mapping[str, str]) -> Proxies:
         return from_environment(environ) if self.proxy is None else always(self.proxy)
@@ -221,7 +238,7 @@ class Opener:
                 return wire, wire
             if way:
                 attempt.begins(Stage.TUNNEL, f"waiting for {near}")
-                await tunnel(wire, way, origin.endpoint, self._settings.limits)
+                await tunnel(wire, way, origin.endpoint, self._settings.limits())
             attempt.begins(Stage.HANDSHAKE, "in the TLS handshake")
             return wire, await tls.handshake(wire, context, origin.endpoint)
         except BaseException:

@@ -1,5 +1,5 @@
 # The HTTP/1.1 client for all dialects, core's Http port: h11 on trio streams, and the connections it keeps.
-# It repeats nothing, follows nothing, decompresses nothing, and knows no dialect; concurrency is the broker's.
+# It repeats nothing, follows nothing, and knows no dialect; concurrency is the broker's.
 from __future__ import annotations
 
 import os
@@ -14,6 +14,7 @@ from brokerd.core.ports import Clock, TransportError
 from brokerd.edge.answer import AnswerReader, BadAnswer
 from brokerd.edge.connection import Attempt, Connection, HttpSettings, Opener, Origin, Stage, check, split_url
 from brokerd.edge.dial import Lookup, system_lookup
+from brokerd.edge.mending import decompressed
 from brokerd.edge.proxy import Proxy, refused
 from brokerd.edge.tls import broken_reason
 
@@ -69,9 +70,10 @@ class HttpClient:
     async def _within_deadline(self, request: Request) -> Response:
         origin, target = split_url(request.url)
         attempt = Attempt(origin.endpoint)
-        with trio.move_on_after(self._settings.total_timeout):
+        limit = self._settings.patience(request.spends).total
+        with trio.move_on_after(limit):
             return await self._exchange(request, origin, target, attempt)
-        raise attempt.failed(f"timed out after {self._settings.total_timeout:g} s {attempt.doing}")
+        raise attempt.failed(f"timed out after {limit:g} s {attempt.doing}")
 
     async def _exchange(self, request: Request, origin: Origin, target: str, attempt: Attempt) -> Response:
         # With https the proxy sees a tunnel; with plain http it is the one who is asked (RFC 9112 section 3.2.2).
@@ -82,21 +84,26 @@ class HttpClient:
             connection = await self._opener.open(origin, attempt, guarded=request.guarded)
         keep = False
         try:
-            response = await self._converse(connection, message, request.body, attempt)
+            response, keep = await self._converse(connection, message, request, attempt)
             if asked and response.status == 407:
                 raise TransportError(str(refused(407, asked, origin.endpoint)), sent=True)
-            keep = not request.spends and connection.may_be_kept()
             return response
+        except BaseException:
+            keep = False
+            raise
         finally:
             if keep:
                 self._keep(origin, connection)
             else:
                 connection.wire.close()
 
-    async def _converse(self, connection: Connection, message: h11.Request, body: bytes, attempt: Attempt) -> Response:
-        protocol = connection.protocol
+    async def _converse(
+        self, connection: Connection, message: h11.Request, request: Request, attempt: Attempt
+    ) -> tuple[Response, bool]:
+        """The answer, and whether the connection is good for another request."""
+        protocol, limits = connection.protocol, self._settings.limits(request.spends)
         try:
-            events = (message, h11.Data(data=body), h11.EndOfMessage())
+            events = (message, h11.Data(data=request.body), h11.EndOfMessage())
             data = b"".join(protocol.send(event) or b"" for event in events)
         except h11.LocalProtocolError:  # its text quotes the request
             raise attempt.failed("the request breaks HTTP's rules: is its Content-Length right?") from None
@@ -105,14 +112,36 @@ class HttpClient:
         sent_at = self._clock.now()
         await self._send_all(connection.stream, data, attempt)
         attempt.begins(Stage.REQUEST, "waiting for an answer")
+        reader = AnswerReader(protocol, connection.stream, limits)
+        head, cut = await self._answer(reader, request, attempt)
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
+        content, coding = reader.came, next((value for name, value in headers if name == "content-encoding"), "")
+        if (plain := decompressed(content, coding, limits.body)) is not None:
+            content, headers = plain, [each for each in headers if each[0] != "content-encoding"]
+        now, public = self._clock.now(), connection.is_public
+        response = Response(head.status_code, tuple(headers), content, sent_at, now, public, cut)
+        return response, not (request.spends or reader.mended) and connection.may_be_kept()
+
+    async def _answer(
+        self, reader: AnswerReader, request: Request, attempt: Attempt
+    ) -> tuple[h11.Response, str | None]:
+        """The answer's head, its body being read; and why that is not whole, where tokens may be in it (law 3)."""
+        head: h11.Response | None = None
         try:
-            reader = AnswerReader(protocol, connection.stream, self._settings.limits)
-            head = await reader.head()
-            content = await reader.body()
+            limit = self._settings.patience(request.spends).answer
+            with trio.move_on_after(limit):
+                head = await reader.head()
+                await reader.body()
+                return head, None
+            words = f"timed out after {limit:g} s waiting for an answer"
         except BadAnswer as error:
-            raise attempt.failed(str(error)) from None
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
-        return Response(head.status_code, headers, content, sent_at, self._clock.now(), connection.is_public)
+            words = str(error)
+        if reader.tls or (reader.hung_up and not request.url.startswith("https:")):
+            words += "; does it speak https?"
+        failure = attempt.failed(words)
+        if head is None or not request.spends or not 200 <= head.status_code < 300:
+            raise failure
+        return head, failure.reason
 
     async def _send_all(self, stream: trio.abc.SendStream, data: bytes, attempt: Attempt) -> None:
         with trio.move_on_after(self._settings.read_timeout):

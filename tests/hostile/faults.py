@@ -196,7 +196,8 @@ def answers() -> list[Row]:
         Row("header-in-token", say(http(200, b'{"access_token": "a\\r\\nX-Admin: 1"}')), STRANGE),
         Row("long-token", say(http(200, b'{"access_token": "' + b"x" * 300_000 + b'"}')), STRANGE),
         Row("odd-refresh-token", say(http(200, TOKENS[:-1] + b', "refresh_token": {"v": 1}}')), STRANGE),
-        Row("gzip", say(http(200, gzip.compress(TOKENS), "Content-Encoding: gzip")), STRANGE),
+        Row("broken-gzip", say(http(200, gzip.compress(TOKENS)[:20], "Content-Encoding: gzip")), STRANGE),
+        Row("brotli", say(http(200, b"\x1b" + TOKENS[9:40], "Content-Encoding: br")), "in br, " + STRANGE),
     ]
 
 

@@ -42,8 +42,8 @@ LIFETIMES = {
     "text 10**400": (f'"{10**400}"', NONE),
     "text nan": ('"nan"', NONE),
     "text Infinity": ('"Infinity"', NONE),
-    "NaN": ("NaN", "strange"),  # RFC 8259 has no such number
-    "Infinity": ("Infinity", "strange"),
+    "NaN": ("NaN", NONE),  # RFC 8259 has no such number, and some servers write it
+    "Infinity": ("Infinity", NONE),
     "zero": ("0", DEAD),
     "negative": ("-60", DEAD),
     "text negative": ('"-1"', DEAD),

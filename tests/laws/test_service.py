@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from brokerd.core.exchange import ANSWER_TIMEOUT
 from brokerd.service import LONGER, READY_WITHIN, STUCK, Service, summary
 from tests.laws.world import ISSUING, REFRESHING, ModelProvider, TestClock, World, world
 
@@ -134,7 +135,7 @@ async def test_a_stop_asks_for_more_time_while_an_exchange_is_under_way(
     async with world(tmp_path, ISSUING, provider=provider) as made, served(made) as (service, manager):
         await trio.sleep(1)
         service.stopping()
-        assert f"EXTEND_TIMEOUT_USEC={int(LONGER * 1e6)}" in manager.heard[-1][1]
+        assert f"EXTEND_TIMEOUT_USEC={int((ANSWER_TIMEOUT + LONGER) * 1e6)}" in manager.heard[-1][1]
         await trio.sleep(10)
         service.stopping()
         assert manager.heard[-1][1] == ("STOPPING=1", "STATUS=stopping")

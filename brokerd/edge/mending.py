@@ -1,0 +1,53 @@
+# What real servers do to HTTP that h11 refuses and that is safe to read all the same (law 3): heads with stray lines,
+# and bodies that are compressed although nobody asked for it. Bytes in, bytes out.
+from __future__ import annotations
+
+import re
+import zlib
+
+NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+FRAMING = (b"content-length", b"transfer-encoding")  # where the body ends is never guessed
+CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's wbits
+RAW_DEFLATE = -15
+GZIP = b"\x1f\x8b"
+
+
+def mended(head: bytes) -> bytes:
+    """A whole head without what only breaks the rules: blanks before a colon, `Transfer-Encoding: identity` (gone since
+    RFC 7230), lines that are no field. The status line stays as it came."""
+    first, *lines = head.rstrip(b"\r\n").split(b"\n")
+    kept, follows = [first.rstrip(b"\r")], False
+    for line in (each.rstrip(b"\r") for each in lines):
+        if line[:1] in (b" ", b"\t"):  # it continues the line before it
+            kept += [line] if follows else []
+            continue
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t")
+        frames = name.lower().startswith(FRAMING)
+        identity = name.lower() == b"transfer-encoding" and value.strip().lower() == b"identity"
+        follows = not identity and (frames or bool(colon and NAME.fullmatch(name) and VALUE.fullmatch(value)))
+        if follows:
+            kept.append(name + colon + value)
+    return b"\r\n".join(kept) + b"\r\n\r\n"
+
+
+def decompressed(body: bytes, coding: str, limit: int) -> bytes | None:
+    """The body without its coding; None where it has none that we know, is broken, or would be longer than `limit`: a
+    bomb costs no more memory than that."""
+    coding = coding.strip().lower()
+    if body.startswith(GZIP):  # whatever the header says of it
+        coding = "gzip"
+    if coding not in CODINGS:
+        return None
+    found = _inflated(body, CODINGS[coding], limit)
+    return _inflated(body, RAW_DEFLATE, limit) if found is None and coding == "deflate" else found
+
+
+def _inflated(body: bytes, wbits: int, limit: int) -> bytes | None:
+    stream = zlib.decompressobj(wbits)
+    try:
+        found = stream.decompress(body, limit + 1)
+    except zlib.error:
+        return None
+    return found if found and len(found) <= limit else None

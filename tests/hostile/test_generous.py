@@ -1,0 +1,85 @@
+# A strict server with single-use refresh tokens renews, and says so in a form that no document has: the login goes on
+# with the new refresh token, and the old one is never sent again (law 3).
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+
+import trio
+
+from tests.daemon.harness import Brokerd
+from tests.edge.http_servers import Peer
+from tests.hostile.conftest import Listening
+from tests.hostile.servers import Endpoint, Fault, http
+
+Form = Callable[[bytes], bytes]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def as_form(body: bytes) -> bytes:
+    return http(200, "&".join(f"{name}={value}" for name, value in json.loads(body).items()).encode(), kind="text/html")
+
+
+def with_fields(**fields: object) -> Form:
+    return lambda body: http(200, json.dumps({**json.loads(body), **fields}).encode())
+
+
+FORMS: dict[str, Form] = {
+    "form": as_form,
+    "gzip": lambda body: http(200, gzip.compress(body), "Content-Encoding: gzip"),
+    "notice": lambda body: http(200, b"<br />\n<b>Notice</b>: Undefined index: x in <b>t.php</b> on line 3" + body),
+    "nul": lambda body: http(200, body + b"\0"),
+    "latin-1": lambda body: http(200, body[:-1] + b', "name": "M\xfcller"}'),
+    "tab": lambda body: http(200, body[:-1] + b', "name": "a\tb"}'),
+    "nan": lambda body: http(200, body[:-1] + b', "score": NaN}'),
+    "array": lambda body: http(200, b"[" + body + b"]"),
+    "text": lambda body: http(200, json.dumps(body.decode()).encode()),
+    "bom": lambda body: http(200, b"\xef\xbb\xbf" + body),
+    "identity": lambda body: HEAD + b"Transfer-Encoding: identity\r\n\r\n" + body,
+    "blank-before-colon": lambda body: HEAD + b"Content-Length : %d\r\n\r\n" % len(body) + body,
+    "long-length": lambda body: HEAD + b"Content-Length: 9999\r\n\r\n" + body,
+    "no-last-chunk": lambda body: HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n",
+    "256-kib": with_fields(access_token="t" * (256 << 10)),
+}
+
+
+def renewing(endpoint: Endpoint, form: Form) -> Fault:
+    """It renews as always, answers in that form, and is gone."""
+
+    async def fault(peer: Peer) -> None:
+        endpoint.fault = None
+        if (request := await peer.request()) and endpoint.answer(request):
+            await peer.say(form(endpoint.body()))
+
+    return fault
+
+
+async def met(brokerd: Brokerd, listening: Listening, forms: dict[str, Form]) -> dict[str, Endpoint]:
+    """Every form by a grant of its own, whose server answers in it once."""
+    endpoints = {}
+    for name, form in forms.items():
+        endpoint = endpoints[name] = await listening(Endpoint(name))
+        endpoint.fault = renewing(endpoint, form)
+    grants = {name: endpoint.grant() for name, endpoint in endpoints.items()}
+    brokerd.configure(grants, {name: endpoint.table() for name, endpoint in endpoints.items()})
+    await brokerd.start()
+    for name, endpoint in endpoints.items():
+        await brokerd.call("import", grant=name, refresh_token=endpoint.secret("refresh", 0))
+    return endpoints
+
+
+async def test_a_login_goes_on_through_every_form_that_is_safe_to_read(brokerd: Brokerd, listening: Listening) -> None:
+    endpoints = await met(brokerd, listening, FORMS)
+
+    async def check(name: str, endpoint: Endpoint) -> None:
+        status = await brokerd.until(name, lambda status: status["state"] == "ready")
+        assert (status["interrupted"], status["last_error"]) == (None, None), name
+        expected = "t" * (256 << 10) if name == "256-kib" else endpoint.access_token
+        assert (await brokerd.get(name, wait=0) == expected) is True, name
+        await brokerd.call("refresh", grant=name)
+        assert (endpoint.renewed, endpoint.reused) == (2, 0), name
+
+    async with trio.open_nursery() as nursery:
+        for name, endpoint in endpoints.items():
+            nursery.start_soon(check, name, endpoint)

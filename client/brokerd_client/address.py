@@ -44,21 +44,24 @@ def connect(path: str, kind: type[Kind]) -> Kind | None:
     None: the daemon's queue is full; try again in BUSY_PAUSE. Connecting to a Unix socket never takes time, so this
     serves the asynchronous clients too (trio and asyncio take the full queue for a connection in progress).
     """
-    sock = kind(AF_UNIX, SOCK_STREAM)
+    sock = None
     try:
+        sock = kind(AF_UNIX, SOCK_STREAM)
         sock.setblocking(False)
         sock.connect(path)
-    except BlockingIOError:
-        sock.close()
-        return None
-    except OSError as error:
-        sock.close()
+        return sock
+    except BaseException as error:  # Ctrl-C too
+        if sock is not None:
+            sock.close()
+        if isinstance(error, BlockingIOError):
+            return None
+        if not isinstance(error, OSError):
+            raise
         if error.errno == errno.EACCES:
             raise NotPermitted(f"no permission to connect at {path}: {_way_in(path)}") from None
         found = _WORDS.get(error.errno or 0, str(error))
         words = f"is brokerd running? ({manager(path)} status brokerd; BROKERD_SOCKET names another socket)"
         raise NoDaemon(f"{found} at {path}: {words}") from None
-    return sock
 
 
 def manager(path: str) -> str:

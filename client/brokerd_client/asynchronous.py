@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from brokerd_client.address import find_socket
-from brokerd_client.messages import Gone, Token, read_proof, read_token, read_tokens
+from brokerd_client.messages import Gone, Token, of_watched, read_proof, read_token, read_tokens
 from brokerd_client.session import REPEATABLE, TIMEOUT, WAIT, Lost, get_params, lost, patience, read_result
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ class AsyncBroker:
         living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
         `scope`, `audience`, `resource`: a token of the grant for these, in the place of its own.
         """
-        return read_token(
-            await self.call("get", **get_params(grant, min_ttl, wait, refused, scope, audience, resource))
-        )
+        params = get_params(grant, min_ttl, wait, refused, scope, audience, resource)
+        return read_token(await self.call("get", **params), grant)
 
     async def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
         """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.
@@ -79,7 +78,7 @@ class AsyncBroker:
         `method` and `url` are the request's, `nonce` the DPoP-Nonce that the API demanded last (RFC 9449 §9).
         """
         more = {} if nonce is None else {"nonce": nonce}
-        return read_proof(await self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more))
+        return read_proof(await self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more), grant)
 
     async def get_many(
         self, grants: Iterable[str], *, min_ttl: float = 0, wait: float = WAIT
@@ -139,13 +138,13 @@ class Watch:
     async def __anext__(self) -> Token | Gone:
         if self._connection:
             try:
-                return await self._connection.event()
+                return of_watched(await self._connection.event(), self._grants)
             except Lost:
                 self.close()
         try:
             seconds = patience({}, self._broker._timeout)
             self._connection = await self._broker._within(seconds, self._open())
-            return await self._connection.event()
+            return of_watched(await self._connection.event(), self._grants)
         except Lost:
             self.close()
             raise lost("watch") from None

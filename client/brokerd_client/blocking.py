@@ -8,7 +8,7 @@ import sys
 from time import monotonic, sleep
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
-from brokerd_client.messages import read_proof, read_token, read_tokens
+from brokerd_client.messages import of_watched, read_proof, read_token, read_tokens
 from brokerd_client.session import (
     READ_SIZE,
     REPEATABLE,
@@ -75,7 +75,8 @@ class Broker:
         living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
         `scope`, `audience`, `resource`: a token of the grant for these, in the place of its own.
         """
-        return read_token(self.call("get", **get_params(grant, min_ttl, wait, refused, scope, audience, resource)))
+        params = get_params(grant, min_ttl, wait, refused, scope, audience, resource)
+        return read_token(self.call("get", **params), grant)
 
     def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
         """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.
@@ -83,7 +84,7 @@ class Broker:
         `method` and `url` are the request's, `nonce` the DPoP-Nonce that the API demanded last (RFC 9449 §9).
         """
         more = {} if nonce is None else {"nonce": nonce}
-        return read_proof(self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more))
+        return read_proof(self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more), grant)
 
     def get_many(
         self, grants: Iterable[str], *, min_ttl: float = 0, wait: float = WAIT
@@ -155,11 +156,18 @@ class Broker:
         # The module `socket` brings enums and selectors along, which take as long as all the rest. Where the program
         # has it anyway, its class is the one to use: gevent and the like put their own there.
         kind = sys.modules.get("socket", _socket).socket
-        while (sock := connect(path, kind)) is None:
+        while True:
+            sock = None
+            try:
+                if sock := connect(path, kind):
+                    return _Connection(sock)
+            except BaseException:  # Ctrl-C too
+                if sock:
+                    sock.close()
+                raise
             if monotonic() > deadline:
                 raise unanswered(seconds)
             sleep(BUSY_PAUSE)
-        return _Connection(sock)
 
     def _forget_idle(self) -> None:
         while connection := self._take():
@@ -184,12 +192,12 @@ class Watch:
     def __next__(self) -> Token | Gone:
         if self._connection and self._connection.pid == os.getpid():
             try:
-                return self._connection.event()
+                return of_watched(self._connection.event(), self._grants)
             except Lost:
                 self.close()
         try:
             self._connection = self._open()
-            return self._connection.event()
+            return of_watched(self._connection.event(), self._grants)
         except Lost:
             self.close()
             raise lost("watch") from None
@@ -261,4 +269,5 @@ class _Connection:
             raise Lost from None
 
     def __del__(self) -> None:  # of a Broker that nobody closed; a socket would warn
-        self._sock.close()
+        if hasattr(self, "_sock"):  # an interrupt may come before it is there
+            self._sock.close()

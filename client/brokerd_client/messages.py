@@ -77,14 +77,16 @@ class Gone:
         return f"Gone(grant={self.grant!r}, error={self.error!r})"
 
 
-def read_token(found: object) -> Token:
-    """The token that a map of the protocol describes. Raises ProtocolError."""
+def read_token(found: object, asked: str | None = None) -> Token:
+    """The token that a map of the protocol describes, of the grant that was asked for. Raises ProtocolError."""
     if not isinstance(found, dict):
         raise ProtocolError("expected a token to be a map")
     value, token_type, grant = found.get("value"), found.get("token_type"), found.get("grant")
     expires_at, present = found.get("expires_at"), found.get("present", PRESENT)
     if not (isinstance(value, str) and isinstance(token_type, str) and isinstance(grant, str)):
         raise ProtocolError("expected a token to have the texts value, token_type and grant")
+    if asked is not None and grant != asked:
+        raise ProtocolError(f"expected a token of the grant {asked!r}, found one of {grant!r}")
     if expires_at is not None and not is_number(expires_at):
         raise ProtocolError("expected the expires_at of a token to be a number or nil")
     if not isinstance(present, str):
@@ -95,9 +97,9 @@ def read_token(found: object) -> Token:
     return Token(value, token_type, expires_at, grant, present, None if scope is None else tuple(scope))
 
 
-def read_proof(found: object) -> Token:
+def read_proof(found: object, asked: str | None = None) -> Token:
     """The result of `proof`: a token whose header has the proof beside it. Raises ProtocolError."""
-    token = read_token(found)
+    token = read_token(found, asked)
     proof = found.get("proof") if isinstance(found, dict) else None
     if not (isinstance(proof, str) and proof and proof.isascii() and proof.isprintable()):
         raise ProtocolError("expected the proof beside a token to be one line of text")
@@ -113,8 +115,15 @@ def read_tokens(grants: list[str], found: object) -> dict[str, Token | BrokerErr
     for grant, entry in zip(grants, found, strict=True):
         if not isinstance(entry, dict):
             raise ProtocolError("expected each answer to be a map with token or error")
-        tokens[grant] = read_token(entry["token"]) if "token" in entry else from_map(entry.get("error"))
+        tokens[grant] = read_token(entry["token"], grant) if "token" in entry else from_map(entry.get("error"))
     return tokens
+
+
+def of_watched(event: Token | Gone, grants: list[str]) -> Token | Gone:
+    """The event, if it is of a grant that is watched. Raises ProtocolError."""
+    if event.grant not in grants:
+        raise ProtocolError(f"expected an event of a watched grant, found one of {event.grant!r}")
+    return event
 
 
 def read_event(method: str, params: dict[str, object]) -> Token | Gone | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -55,6 +57,62 @@ def test_a_get_names_the_variant_that_is_wanted(daemon: Daemon) -> None:
         broker.get("ix", scope="a b")
     variant = {"grant": "ix", "scope": ["a"], "audience": "x", "resource": "urn:r"}
     assert daemon.calls == [("get", variant), ("get", {"grant": "ix", "scope": ["a", "b"]})]
+
+
+def test_a_token_of_another_grant_than_the_one_that_was_asked_for_is_not_taken(daemon: Daemon) -> None:
+    daemon.answers["get"] = lambda params: daemon.token({"grant": "other"})
+    daemon.answers["get_many"] = lambda params: [{"token": daemon.token({"grant": "other"})}]
+    daemon.answers["proof"] = lambda params: {**daemon.token({"grant": "other"}), "proof": "p"}
+    with Broker(daemon.path) as broker:
+        for ask in (
+            lambda: broker.get("ix"),
+            lambda: broker.get_many(["ix"]),
+            lambda: broker.proof("ix", "GET", "https://api.example/"),
+        ):
+            with pytest.raises(ProtocolError, match="grant 'ix', found one of 'other'"):
+                ask()
+        with broker.watch("ix") as watch:
+            in_thread(lambda: (daemon.wait_for_calls(4), daemon.notify("token", daemon.token({"grant": "other"}))))
+            with pytest.raises(ProtocolError, match="watched grant, found one of 'other'"):
+                next(watch)
+
+
+def test_an_interrupt_at_any_line_leaves_no_socket_and_no_ignored_error(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, at each line of the client's code in turn, until a get comes to its end."""
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: ignored.append((found.exc_value, found.object)))
+    package = str(Path(errors.__file__).parent)
+    at = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal at
+        if not frame.f_code.co_filename.startswith(package) or frame.f_code.co_name == "__del__":
+            return None
+        if event == "line":
+            at -= 1
+            if at == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    def interrupted(line: int) -> bool:
+        nonlocal at
+        broker, at = Broker(daemon.path), line
+        sys.settrace(trace)
+        try:
+            broker.get("ix")
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+            broker.close()
+        return False
+
+    lines = next(line for line in range(1, 1_000) if not interrupted(line))
+    gc.collect()
+    assert lines > 50
+    assert ignored == []
 
 
 def test_an_answer_of_an_error_is_raised_as_its_class(daemon: Daemon) -> None:

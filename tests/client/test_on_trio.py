@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
-from brokerd_client import Denied, Gone, NoDaemon, Token, Unavailable, UnknownGrant
+from brokerd_client import Denied, Gone, NoDaemon, ProtocolError, Token, Unavailable, UnknownGrant
 from brokerd_client.on_trio import Broker
 from brokerd_client.session import MAX_MESSAGE
 
@@ -31,6 +31,13 @@ async def test_a_get_brings_a_token(daemon: Daemon) -> None:
         token = await broker.get("ix", min_ttl=60, scope=["a"])
     assert token.header == {"Authorization": "Bearer token-of-ix"}
     assert daemon.calls == [("get", {"grant": "ix", "min_ttl": 60, "scope": ["a"]})]
+
+
+async def test_a_token_of_another_grant_is_not_taken(daemon: Daemon) -> None:
+    daemon.answers["get"] = lambda params: daemon.token({"grant": "other"})
+    with pytest.raises(ProtocolError, match="grant 'ix', found one of 'other'"):
+        async with Broker() as broker:
+            await broker.get("ix")
 
 
 async def test_an_error_leaves_the_broker_as_itself_and_not_in_a_group(daemon: Daemon) -> None:

@@ -189,7 +189,7 @@ class Broker:
     def failure(self, held: HeldGrant, wanted: Wanted | None = None) -> Failure:
         """Why the grant has no token to serve, or not the wanted variant, and what mends it."""
         name, record = held.name, held.record
-        why = f": {record.last_error}" if record.last_error else ""
+        why = f": {record.error}" if record.error else ""
         if held.blocked:
             return Failure(Code.MISCONFIGURED, f"{name}: {held.blocked}", name)
         if held.stopped or record.state is State.REVOKED:
@@ -214,7 +214,9 @@ class Broker:
                 words = f"{name} is misconfigured{why}; fix it, then: brokerctl reload, or brokerctl refresh {name}"
                 return Failure(Code.MISCONFIGURED, words, name)
             case _:
-                if record.interrupted and plan and plan.delay > 0:
+                if held.remedy:
+                    why += f"; to log in at once: {held.remedy}"
+                elif record.uncertain and plan and plan.delay > 0:
                     why += "; an interrupted exchange may have used up its refresh token, which is not risked yet"
                 after = max(1.0, plan.delay if plan else 0.0, self.flights.haste_left(held, now, wanted))
                 return Failure(Code.UNAVAILABLE, f"{name} has no such token now{why}", name, after)
@@ -411,9 +413,9 @@ class Broker:
             "generation": record.generation,
             "renewals": record.renewals,
             "failures": record.failures,
-            "interrupted": wall_time(record.interrupted, now) if record.interrupted else None,
+            "interrupted": wall_time(record.uncertain, now) if record.uncertain else None,
             "unstored": held.unstored,
-            "last_error": held.blocked or record.last_error,
+            "last_error": held.blocked or record.error,
             "failing_since": _failing_since(held, now),
             "remedy": held.remedy,
             "pending_revocations": len(record.doomed),

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import inf
 from typing import Protocol
 
 import trio
 
 from brokerd.audit import Audit
-from brokerd.config import GrantSettings
+from brokerd.config import GrantSettings, ProviderSettings
 from brokerd.core import record as records
-from brokerd.core import revocation as revocations
-from brokerd.core import variants
-from brokerd.core.backoff import RECHECK, refused_delay, retry_delay
+from brokerd.core.backoff import LONGEST, RECHECK, SPREAD, doubted_delay, retry_delay
 from brokerd.core.breaker import Breaker
+from brokerd.core.conclusions import Ending, Sent, Terms, Verdict, concluded, verdict
 from brokerd.core.exchange import Exchange, Request
 from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
@@ -26,18 +25,16 @@ from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import (
     NAMES,
     Cause,
-    Declined,
     Done,
     Issued,
     Misconfigured,
     Outcome,
     Rejected,
     RetryLater,
-    Tokens,
     Unsupported,
 )
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
-from brokerd.core.record import AccessToken, Record, RefreshToken, alive, usable
+from brokerd.core.record import AccessToken, Record, RefreshToken, usable
 from brokerd.core.renewal import Operation, Plan, risked_after
 from brokerd.core.secret import Secret
 from brokerd.core.wanted import Wanted
@@ -45,6 +42,8 @@ from brokerd.held import GrantStore, HeldGrant
 from brokerd.metrics import Metrics
 from brokerd.provider import OVERTAKEN, Conversation, Journal, Person, Stands, Subjects
 
+REFUSED = "the provider refused this password before; it is not sent again until it changes"
+DOUBTED = "the provider may have refused this password before; it is sent again later"
 LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
 
 ReadSecrets = Callable[[GrantSettings], Awaitable[dict[str, Secret]]]
@@ -52,15 +51,6 @@ ReadSecrets = Callable[[GrantSettings], Awaitable[dict[str, Secret]]]
 
 class SecretsUnreadable(Exception):
     """The credentials of a grant could not be read; the text says which and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What an exchange sends, to be known again where it is refused. It lies in the record, sealed. `until_changed`:
-    then it is never sent again as it is; otherwise hourly, then daily (law 7)."""
-
-    digest: bytes
-    until_changed: bool
 
 
 class ExchangeStore(GrantStore, Protocol):
@@ -102,7 +92,7 @@ class Exchanger:
             used = await self.read_credentials(held, again=doubted)
         except SecretsUnreadable as error:
             held.record = _begun(held.record)
-            await self._conclude(held, plan, generation, Misconfigured(str(error)), self.clock.now(), spends=False)
+            await self._conclude(held, Ending(plan, generation, Misconfigured(str(error)), self.clock.now()))
             return None
         self._bind(held)
         if plan.operation is not Operation.ISSUE or LOCKABLE not in used:
@@ -113,39 +103,61 @@ class Exchanger:
     async def _attempt(
         self, held: HeldGrant, plan: Plan, generation: int, used: dict[str, Secret], subjects: Subjects | None
     ) -> Outcome | None:
-        """The exchange with these credentials, unless what it would send was refused before (law 7)."""
+        """The exchange with these credentials, unless what it would send is held back (law 7)."""
         now = self.clock.now()
         if held.credentials is not used or not _stands(plan, held, generation, now):
             return None  # while the credentials were read, the grant went another way
         sent = self._sent(held, plan, now)
-        if held.insisted:
-            held.insisted = False
-            held.provider.refused.discard(sent.digest)
-        elif sent.until_changed and sent.digest in held.provider.refused:
-            await held.change(self.store, lambda record: _still_refused(record, plan, sent.digest, now))
-            return None
-        elif (
-            (until := held.record.refused_until)
-            and sent.digest == held.record.refused
-            and seconds_until(until, now) > 0
-        ):
-            await held.change(self.store, lambda record: records.put_off(record, now, seconds_until(until, now)))
+        insisted, held.insisted = held.insisted, False
+        if insisted and sent.password is not None:
+            held.provider.passwords.trust(sent.password)
+        if not insisted and (wait := _held_back(held, sent, now)) > 0:
+            await held.change(self.store, lambda record: _not_sent(record, held, plan, sent, wait, now))
             return None
         spends = held.ability(now, plan.wanted).spends(plan.operation)
-        held.record = _begun(held.record)
-        if plan.wanted is None:
-            held.attempted = now
-        else:
-            held.variety.begin(now)
         with trio.CancelScope() as scope:
-            ended = await self._converse(held, plan, now, scope, subjects)
+            ended = await self._sending(held, plan, generation, sent, scope, subjects)
+            if ended is None:
+                return None
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
                 now = self.clock.now()
                 if _stands(plan, held, generation, now):
                     sent = self._sent(held, plan, now)
-                    ended = await self._converse(held, plan, now, scope, subjects)
-            believed = await self._conclude(held, plan, generation, ended.outcome, ended.at, sent, spends=spends)
-        return ended.outcome if believed else None
+                    again = await self._sending(held, plan, generation, sent, scope, subjects)
+                    ended = again or ended
+            ending = Ending(plan, generation, ended.outcome, ended.at, ended.status, spends, sent)
+            return ended.outcome if await self._conclude(held, ending) else None
+        return None
+
+    async def _sending(
+        self,
+        held: HeldGrant,
+        plan: Plan,
+        generation: int,
+        sent: Sent,
+        scope: trio.CancelScope,
+        subjects: Subjects | None,
+    ) -> Conversation | None:
+        """The conversation. A password that has not proved right is noted first: where nobody lives to hear the answer,
+        it is not sent again at once (law 7). None where the grant went another way meanwhile."""
+        now = self.clock.now()
+        if held.record.state is not State.RENEWING:
+            held.record = _begun(held.record)
+        if sent.password is not None and sent.password != held.record.proven:
+            doubt = sent.doubt(now, doubted_delay(sent.times, self.entropy.fraction()))
+            held.provider.passwords.doubt(held.name, doubt)
+            await held.change(self.store, lambda record: records.doubted(record, doubt))
+            now = self.clock.now()
+            if not _stands(plan, held, generation, now):
+                held.provider.passwords.trust(sent.password)  # it was not sent
+                return None
+            if held.unstored:
+                return Conversation(RetryLater("the store cannot be written", Cause.POSTPONED), now)
+        if plan.wanted is None:
+            held.attempted = now
+        else:
+            held.variety.begin(now)
+        return await self._converse(held, plan, now, scope, subjects)
 
     async def login(self, held: HeldGrant, person: Person, hold: Journal) -> Conversation:
         """A person's login, to its tokens; nothing of the grant changes yet. `hold` is awaited before a request leaves
@@ -158,23 +170,22 @@ class Exchanger:
     async def fail(self, held: HeldGrant, reason: str) -> None:
         """A fault of our own ended an exchange: it counts as a failure, and as an interruption if it may have spent."""
         if held.record.state is State.RENEWING:
-            outcome = RetryLater(reason, Cause.FAILED)
-            plan = Plan(Operation.RENEW, 0.0)
-            await self._conclude(held, plan, held.record.generation, outcome, self.clock.now(), spends=True)
+            plan, outcome = Plan(Operation.RENEW, 0.0), RetryLater(reason, Cause.FAILED)
+            await self._conclude(held, Ending(plan, held.record.generation, outcome, self.clock.now(), spends=True))
 
     def _sent(self, held: HeldGrant, plan: Plan, now: Moment) -> Sent:
-        """A password is known again by its bytes, whatever is asked for with it; other credentials with the settings
-        and the URL they went to, for these may be what a person mends. Not by the request: one that is signed never
-        comes twice."""
-        credentials = held.credentials or {}
-        if plan.operation is Operation.ISSUE and LOCKABLE in credentials:
-            return Sent(_digest(credentials), until_changed=True)
-        found, exchange = hashlib.sha256(_digest(credentials)), _exchange(held, plan, now)
-        found.update(repr((plan.operation, sorted(held.settings.settings.items()))).encode())
+        """What the exchange sends is known again by all that its request is made of: credentials, settings of grant and
+        provider, and the URL; not by the request, for one that is signed never comes twice. A password is known by the
+        credentials alone, whatever is asked for with it."""
+        credentials, settings = _digest(held.credentials or {}), held.settings
+        found, exchange = hashlib.sha256(credentials), _exchange(held, plan, now)
+        found.update(repr((plan.operation, sorted(settings.settings.items()), *_way(settings.provider))).encode())
         with contextlib.suppress(StopIteration), contextlib.closing(exchange):
             if isinstance(step := next(exchange), Request):
                 found.update(step.url.encode())
-        return Sent(found.digest(), until_changed=False)
+        if plan.operation is Operation.ISSUE and LOCKABLE in (held.credentials or {}):
+            return Sent(found.digest(), credentials, held.provider.passwords.times(credentials) + 1)
+        return Sent(found.digest())
 
     async def _converse(
         self, held: HeldGrant, plan: Plan, now: Moment, scope: trio.CancelScope, subjects: Subjects | None
@@ -217,87 +228,22 @@ class Exchanger:
 
     # -- what an outcome does to the record
 
-    async def _conclude(
-        self,
-        held: HeldGrant,
-        plan: Plan,
-        generation: int,
-        outcome: Outcome,
-        at: Moment,
-        sent: Sent | None = None,
-        *,
-        spends: bool,
-    ) -> bool:
-        """The outcome moves the grant, durably. Outcomes of an older generation move nothing, and of a rejection it is
-        asked first whether it still speaks of the newest (law 4): if not, it is not believed. Without `sent` nothing
-        was, and what was refused before stays so."""
-        if isinstance(outcome, Rejected) and not await held.confirm(self.store, generation):
+    async def _conclude(self, held: HeldGrant, ending: Ending) -> bool:
+        """The outcome moves the grant, durably (core/conclusions.py). Of a rejection it is asked first whether it still
+        speaks of the newest generation (law 4): if not, it is not believed."""
+        plan, outcome, settings = ending.plan, ending.outcome, held.settings
+        if isinstance(outcome, Rejected) and not await held.confirm(self.store, ending.generation):
             self._audit.said("the grant was renewed from elsewhere meanwhile; that result is used", **held.about)
             return False
-        interrupted = held.record.interrupted
-        if isinstance(outcome, Rejected) and plan.operation is Operation.RENEW and interrupted is not None:
-            outcome = Rejected(f"{outcome.reason} ({_interrupted(interrupted)})")  # status and log say it in one voice
+        terms = Terms(settings.asked, held.own(), held.can_issue(), settings.pace)
         now, jitter = self.clock.now(), self.entropy.fraction()
-
-        def step(record: Record) -> Record | None:
-            if record.generation != generation:
-                late = isinstance(outcome, Issued) and record.state is State.REVOKED
-                return (
-                    revocations.came_late(record, outcome.tokens, at) if late and isinstance(outcome, Issued) else None
-                )
-            match outcome:
-                case Issued(tokens) if plan.wanted is not None:
-                    renewed, asked = plan.operation is Operation.RENEW, held.settings.asked
-                    own = held.own()
-                    changed = variants.issued(record, plan.wanted, tokens, at, jitter, asked, own, renewed=renewed)
-                    return _unless_dead(changed, record, records.new_access(tokens, at, jitter), now, jitter)
-                case Declined():
-                    return variants.declined(record, at, spent=spends)
-                case Issued(tokens):
-                    # A renewal keeps the scope that the refresh token has: where it can be issued anew, it will be.
-                    keeps = plan.operation is Operation.RENEW and held.can_issue()
-                    changed = _issued(record, tokens, at, now, jitter, record.asked if keeps else held.settings.asked)
-                    # A password that was refused is none the better for a renewal.
-                    if plan.operation is Operation.RENEW and record.refused_until is None:
-                        changed = replace(changed, refused=record.refused)
-                    if plan.early and tokens.refresh_token is None:  # this is no way to a new refresh token
-                        return replace(changed, rotation_retry=now.after(refused_delay(1, jitter)))
-                    return changed
-                case RetryLater(reason, Cause.SILENT, _) if sent and sent.until_changed and not plan.early:
-                    # It may be the password, or an account that is locked for longer each time it is sent (law 7).
-                    delay = refused_delay(record.failures + 1, jitter)
-                    return records.refused(record, reason, now, delay, sent.digest, now.after(delay))
-                case RetryLater(reason, cause, after) if not plan.early:
-                    delay = retry_delay(record.failures + 1, after, jitter)
-                    return records.failed(record, reason, now, delay, interrupted=spends and cause.touched, since=at)
-                case RetryLater(reason, cause, after):
-                    failures = record.rotation_failures + 1
-                    silent = cause is Cause.SILENT and sent is not None and sent.until_changed
-                    delay = refused_delay(failures, jitter) if silent else retry_delay(failures, after, jitter)
-                    touched, waits = spends and cause.touched, after is not None
-                    return records.rotation_failed(
-                        record, reason, now, delay, interrupted=touched, since=at, asked_to_wait=waits
-                    )
-                case Rejected(reason) if plan.operation is Operation.RENEW:
-                    return records.rejected(record, reason, now, can_issue=held.can_issue())
-                case Rejected(reason) | Misconfigured(reason) if plan.early:
-                    delay = refused_delay(record.rotation_failures + 1, jitter)
-                    password = sent.digest if sent and sent.until_changed else None
-                    return records.rotation_failed(record, reason, now, delay, interrupted=False, password=password)
-                case Rejected(reason) | Misconfigured(reason):
-                    delay = refused_delay(record.failures + 1, jitter)
-                    if sent is None:
-                        return records.refused(record, reason, now, delay, record.refused, record.refused_until)
-                    if sent.until_changed:
-                        return records.refused(record, reason, now, RECHECK, sent.digest)
-                    return records.refused(record, reason, now, delay, sent.digest, now.after(delay))
-                case Done() | Unsupported():
-                    raise AssertionError("an exchange for a token is never merely done")
-
-        if sent and sent.until_changed and isinstance(outcome, Rejected | Misconfigured):
-            held.provider.refused.add(sent.digest)
-        await held.change(self.store, functools.partial(_dated, step, now), concludes=True)
-        held.note(plan.wanted, outcome, now, password=sent is not None and sent.until_changed)
+        said = verdict(ending)
+        _learn(held, ending, said, now, jitter)
+        step = functools.partial(concluded, ending=ending, terms=terms, now=now, jitter=jitter)
+        changed = await held.change(self.store, step, concludes=True)
+        held.note(plan.wanted, outcome, now, password=ending.sent is not None and ending.sent.password is not None)
+        if isinstance(outcome, Rejected) and changed is not None and changed.last_error:
+            outcome = Rejected(changed.last_error)  # status and log say it in one voice
         self.report(held, plan.operation, outcome, plan.wanted)
         return True
 
@@ -328,7 +274,7 @@ class Exchanger:
             state=str(record.state),
             generation=record.generation,
             token=record.access_token if isinstance(outcome, Issued) and not wanted else None,
-            **({"interrupted": True} if record.interrupted else {}),
+            **({"interrupted": True} if record.uncertain else {}),
             **({"unstored": True} if held.unstored else {}),
             **({"remedy": held.remedy} if held.remedy else {}),
             **({"variant": str(wanted)} if wanted else {}),
@@ -356,12 +302,6 @@ class Exchanger:
             return False
 
 
-def _dated(step: Callable[[Record], Record | None], now: Moment, record: Record) -> Record | None:
-    """What the step makes of the record, with the time since when the grant fails."""
-    changed = step(record)
-    return None if changed is None else records.dated(record, changed, now)
-
-
 def _stands(plan: Plan, held: HeldGrant, generation: int, now: Moment) -> bool:
     """Whether the plan can still be carried out: the grant was neither revoked nor given a new token since, and what
     would be sent lives (a machine may have been suspended)."""
@@ -380,27 +320,47 @@ def _begun(record: Record) -> Record:
     return records.begun(record)
 
 
-def _still_refused(record: Record, plan: Plan, password: bytes, now: Moment) -> Record:
-    """The password is the one that was refused: it is not sent again (law 7)."""
+def _held_back(held: HeldGrant, sent: Sent, now: Moment) -> float:
+    """Seconds for which this is not sent (law 7): 0 or less: it may go."""
+    if sent.password is not None:
+        return held.provider.passwords.wait(held.name, sent.password, sent.request, now)
+    record = held.record
+    if record.refused_until is None or record.refused != sent.request:
+        return 0.0
+    # Longer only by a Retry-After, which `retry` holds; and one of an earlier release was not made by these rules.
+    return min(seconds_until(record.refused_until, now), LONGEST * (1 + SPREAD))
+
+
+def _not_sent(record: Record, held: HeldGrant, plan: Plan, sent: Sent, wait: float, now: Moment) -> Record:
+    """The record after a try that was held back. A password is looked at again every few minutes: its bytes may change,
+    and another grant's try may show that it is right."""
+    if sent.password is None:
+        return replace(records.put_off(record, now, wait), refused_until=now.after(wait))
+    delay = min(wait, RECHECK)
+    if wait == inf:
+        record = replace(record, refused=sent.password, refused_until=None)
     if plan.early:  # what was to come ahead of need costs nothing
-        return replace(record, rotation_retry=now.after(RECHECK), refused=password, refused_until=None)
+        return replace(record, rotation_retry=now.after(delay))
+    if held.ability(now, plan.wanted).renew and usable(record.refresh_token, now):
+        return records.skipped(record, now, retry_delay(record.failures + 1, None, 0.0))
     if record.state is State.MISCONFIGURED:
-        return replace(records.put_off(record, now, RECHECK), refused=password, refused_until=None)
-    words = "the provider refused this password before; it is not sent again until it changes"
-    return records.refused(records.begun(record), words, now, RECHECK, password)
+        return records.put_off(record, now, delay)
+    words = REFUSED if wait == inf else DOUBTED
+    return records.refused(records.begun(record), words, now, delay, record.refused, record.refused_until)
 
 
-def _issued(record: Record, tokens: Tokens, at: Moment, now: Moment, jitter: float, asked: str) -> Record:
-    changed = records.issued(record, tokens, at, jitter, asked)
-    return _unless_dead(changed, record, changed.access_token if tokens.access_token else None, now, jitter)
-
-
-def _unless_dead(changed: Record, before: Record, token: AccessToken | None, now: Moment, jitter: float) -> Record:
-    """A token that came without any life left is a failure, so that nobody asks for the next one at once."""
-    if token is None or alive(token, now):
-        return changed
-    failures = before.failures + 1
-    return records.came_dead(changed, failures, now, retry_delay(failures, None, jitter))
+def _learn(held: HeldGrant, ending: Ending, said: Verdict, now: Moment, jitter: float) -> None:
+    """What the provider's other grants with the same password have to know."""
+    passwords, sent = held.provider.passwords, ending.sent
+    if sent is None or sent.password is None:
+        return
+    match said:
+        case Verdict.REFUSED:
+            passwords.refuse(sent.password)
+        case Verdict.DOUBTED:
+            passwords.doubt(held.name, sent.doubt(now, doubted_delay(sent.times, jitter)))
+        case _:
+            passwords.trust(sent.password)
 
 
 def _exchange(held: HeldGrant, plan: Plan, now: Moment) -> Exchange:
@@ -416,6 +376,6 @@ def _digest(credentials: dict[str, Secret]) -> bytes:
     return found.digest()
 
 
-def _interrupted(since: Moment) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(since.wall))
-    return f"an exchange was interrupted at {when} UTC and may have used it up"
+def _way(provider: ProviderSettings) -> tuple[object, ...]:
+    """What of a provider's settings a request is made of besides its URL."""
+    return provider.ca_file, provider.cert_file, provider.key_file, provider.proxy and provider.proxy.reveal()

@@ -135,9 +135,10 @@ class HeldGrant:
 
     @property
     def remedy(self) -> str | None:
-        """The command that mends the grant, where a person has to."""
-        needs_login = self.record.state is State.NEEDS_LOGIN and not self.blocked
-        return self.login_command if needs_login else None
+        """The command that mends the grant, where a person has to, or can before it is certain that they have to."""
+        refresh = self.record.refresh_token
+        is_rejected = self.record.state is State.NEEDS_LOGIN or (refresh is not None and refresh.rejected is not None)
+        return self.login_command if is_rejected and not self.blocked else None
 
     @property
     def is_changing(self) -> bool:

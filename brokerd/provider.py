@@ -29,6 +29,7 @@ from brokerd.core.exchange import (
 from brokerd.core.metadata import Metadata, to_agree
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Cause, Misconfigured, Outcome, RetryLater
+from brokerd.core.passwords import Passwords
 from brokerd.core.ports import AddressRefused, Clock, Entropy, Http, StoreUnavailable, TransportError
 from brokerd.core.secret import Secret
 from brokerd.core.signing import Signer
@@ -52,10 +53,12 @@ class Person(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """How an exchange ended, and when its last request left: what it brought was made then or later."""
+    """How an exchange ended, and when its last request left: what it brought was made then or later. `status`: of the
+    answer that ended it, None: it was no answer."""
 
     outcome: Outcome
     at: Moment
+    status: int | None = None
 
 
 class _Ended(Exception):
@@ -69,8 +72,7 @@ class _Ended(Exception):
 class Provider:
     """One configured provider at work. `busy`: flights under way; `queue`: grants that are due and wait for one to
     end, each once, so that ten thousand of a slow provider's are names in a queue and not tasks. `metadata` is what it
-    said of itself, `nonce` its newest for DPoP proofs. `refused`: digests of the passwords that it refused: an account
-    may have several grants, and their tries together lock it (law 7)."""
+    said of itself, `nonce` its newest for DPoP proofs."""
 
     def __init__(
         self,
@@ -95,12 +97,13 @@ class Provider:
         self._reopened = False
         self.busy = 0
         self.queue: OrderedDict[str, None] = OrderedDict()
-        self.refused: set[bytes] = set()
+        self.passwords = Passwords()
         self._turns: WeakValueDictionary[bytes, trio.Lock] = WeakValueDictionary()
         self._limiter = trio.CapacityLimiter(settings.concurrency)
 
     def reconfigured(self, settings: ProviderSettings, http: Http) -> None:
-        """New settings after a reload; what was learnt about the provider stays."""
+        """New settings after a reload; what was learnt about the provider stays, but for whether it can be reached."""
+        self.breaker = Breaker()
         self.settings = settings
         self.http = http
         self._limiter.total_tokens = settings.concurrency
@@ -129,6 +132,7 @@ class Provider:
         `subjects` has the tokens of other grants; `person` is there for logins."""
         at, answer = self._clock.now(), None
         outcome: Outcome | None = None
+        last: Response | None = None
         heard = False
         try:
             while outcome is None:
@@ -137,6 +141,7 @@ class Provider:
                 except StopIteration as stop:
                     outcome = stop.value
                     break
+                last = None
                 try:
                     answer = await self._take(step, journal, subjects, person, None if heard else stands)
                 except AddressRefused as error:
@@ -151,13 +156,13 @@ class Provider:
                 except _Ended as ended:
                     outcome = ended.outcome
                 if isinstance(answer, Response):
-                    at = answer.sent_at
+                    at, last = answer.sent_at, answer if outcome is None else None
                     heard = True
         finally:
             exchange.close()
         assert outcome is not None, "an exchange ended without an outcome"
         self._judge(outcome, heard)
-        return Conversation(outcome, at)
+        return Conversation(outcome, at, last.status if last else None)
 
     def turn(self, password: bytes) -> trio.Lock:
         """Held while a password is sent: what one grant learns of it, the next one knows before it sends the same."""
@@ -241,7 +246,7 @@ class Provider:
         """What the outcome says of the provider as a whole; `heard`: it answered something."""
         was_shut = self.breaker.shut_until is not None
         if isinstance(outcome, RetryLater) and outcome.cause.down:
-            self.breaker = failed(self.breaker, self._clock.now(), self._entropy.fraction())
+            self.breaker = failed(self.breaker, self._clock.now(), self._entropy.fraction(), outcome.after)
         elif heard:
             self.breaker = succeeded(self.breaker)
             self._reopened = self._reopened or was_shut

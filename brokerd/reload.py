@@ -143,8 +143,7 @@ def _hold(
     held = HeldGrant(settings, provider, printed, mine.record if mine else None)
     if mine is not None and mine.unstored:
         held.stored, held.unstored = mine.replaces, True
-    if held.record.state is State.MISCONFIGURED:
-        held.record = records.look_again(held.record, starting=True)
+    held.record = records.look_again(held.record, starting=True)
     _recall(held)
     if mine is None:
         if _was_revoked(rows):  # revocation is final: a change of the configuration does not end it (law 10)
@@ -161,19 +160,22 @@ def _hold(
 
 
 def _recall(held: HeldGrant) -> None:
-    """Its provider knows again which password it refused: other grants may have the same."""
-    if held.record.refused is not None and held.record.refused_until is None:
-        held.provider.refused.add(held.record.refused)
+    """Its provider knows again which password it refused, or may have: other grants may have the same."""
+    record, passwords = held.record, held.provider.passwords
+    if record.refused is not None and records.refuses_password(record):
+        passwords.refuse(record.refused)
+    if record.doubt is not None and record.doubt.times > passwords.times(record.doubt.password):
+        passwords.doubt(held.name, record.doubt)
 
 
 def _say_what_was_left(broker: Broker, held: HeldGrant, clock: Clock) -> None:
     """What the last run left behind, which it may have had no time to say."""
     record, about = held.record, held.about
-    if record.interrupted is not None:
-        broker.audit.warned("an exchange was interrupted", **about, since=wall_time(record.interrupted, clock.now()))
-    if held.remedy:
+    if record.uncertain is not None:
+        broker.audit.warned("an exchange was interrupted", **about, since=wall_time(record.uncertain, clock.now()))
+    if record.state is State.NEEDS_LOGIN and held.remedy:
         state = str(record.state)
-        broker.audit.warned("a login is needed", **about, state=state, remedy=held.remedy, reason=record.last_error)
+        broker.audit.warned("a login is needed", **about, state=state, remedy=held.remedy, reason=record.error)
 
 
 def _was_revoked(rows: Sequence[Stored]) -> bool:
@@ -191,9 +193,9 @@ def _renew_settings(
         changes.changed.append(held.name)
     held.settings, held.provider, held.credentials = settings, provider, None
     _recall(held)
-    if held.record.state is State.MISCONFIGURED and held.flight is None:
-        held.record = records.look_again(held.record, starting=False)
-        held.attempted = None
+    looked = records.look_again(held.record, starting=False)
+    if looked is not held.record and held.flight is None:
+        held.record, held.attempted = looked, None
         is_changed = True
     if is_changed:
         broker.flights.welcome(held, 0.0)

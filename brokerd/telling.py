@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brokerd.core import revocation as revocations
-from brokerd.core.backoff import refused_delay, retry_delay
+from brokerd.core.backoff import LONGEST_AHEAD, retry_delay
 from brokerd.core.exchange import Exchange
 from brokerd.core.moment import Moment
 from brokerd.core.outcome import Misconfigured, Outcome, Rejected, RetryLater, Unsupported
@@ -51,8 +51,10 @@ async def _tell(exchanger: Exchanger, held: HeldGrant, token: Doomed) -> bool:
     match outcome:
         case RetryLater(reason, _, after):
             delay = retry_delay(held.record.untold + 1, after, jitter)
-        case Misconfigured(reason) | Rejected(reason):
-            delay = refused_delay(held.record.untold + 1, jitter)
+        case Misconfigured(reason, _, after):
+            delay = retry_delay(held.record.untold + 1, after, jitter, LONGEST_AHEAD)
+        case Rejected(reason):
+            delay = retry_delay(held.record.untold + 1, None, jitter, LONGEST_AHEAD)
         case _:
             await held.change(exchanger.store, lambda record: _told(record, token, outcome, now))
             exchanger.report(held, Operation.REVOKE, outcome)

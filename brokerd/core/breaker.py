@@ -31,12 +31,13 @@ def succeeded(breaker: Breaker) -> Breaker:
     return breaker if breaker == Breaker() else Breaker()
 
 
-def failed(breaker: Breaker, now: Moment, jitter: float) -> Breaker:
-    """The provider could not be reached or is not available."""
+def failed(breaker: Breaker, now: Moment, jitter: float, asked: float | None = None) -> Breaker:
+    """The provider could not be reached or is not available. `asked`: its Retry-After in seconds."""
     failures = breaker.failures + 1
     if failures < THRESHOLD:
         return replace(breaker, failures=failures)
-    return Breaker(failures, now.after(retry_delay(failures - THRESHOLD + 3, None, jitter)))
+    delay = retry_delay(failures - THRESHOLD + 3, asked, jitter)
+    return Breaker(failures, now.after(min(LONGEST_WAIT, delay)))
 
 
 def probing(breaker: Breaker, now: Moment) -> Breaker:

@@ -15,6 +15,7 @@ AHEAD = 2 / 3  # of a lifetime: late enough to be worth the request, early enoug
 SPREAD = 0.08  # of a lifetime, by which jitter puts a renewal off: grants issued together part slowly
 NEAR_END = 0.1  # of a lifetime before its end ...
 NEAR_END_MOST = 60.0  # ... but at most so many seconds: when an interrupted refresh token is risked again (law 3)
+PERSISTENT = 3  # failures in a row after which renewing by refresh token is taken to keep failing (law 7)
 LEAST_INTERVAL = 1.0  # seconds between two exchanges that nobody asked for, whatever lifetimes a provider names
 
 
@@ -73,7 +74,8 @@ def next_for_caller(record: Record, ability: Ability, pace: Pace, now: Moment, a
     if record.state in (State.RENEWING, State.NEEDS_LOGIN, State.REVOKED):
         return None
     if ability.renew and usable(record.refresh_token, now):
-        operation = Operation.RENEW
+        instead = ability.issue and _renews_in_vain(record, now)
+        operation = Operation.ISSUE if instead else Operation.RENEW
     elif ability.issue:
         operation = Operation.ISSUE
     else:
@@ -124,6 +126,22 @@ def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, att
         if delay <= max(due, token.delay):
             return Plan(Operation.ISSUE if ability.issue else token.operation, delay, early=ability.issue)
     return None if due == NEVER else Plan(token.operation, max(due, token.delay))
+
+
+def _renews_in_vain(record: Record, now: Moment) -> bool:
+    """Whether it is the credentials' turn: renewing by refresh token keeps failing without a rejection, and nothing
+    lives that could be served (law 7). Where they fail as well, the two take turns."""
+    return record.failures >= PERSISTENT and not record.instead and not alive(record.access_token, now)
+
+
+def confirmed_in(token: AccessToken | None, pace: Pace, now: Moment) -> float | None:
+    """Seconds until a refresh token that was rejected is tried once more, near the end of the living access token; None
+    where less than a tenth of that one's life is left, so that the rejection counts at once (law 4)."""
+    if token is None or not alive(token, now):
+        return None
+    lifetime = pace.lifetime if token.lifetime is None else token.lifetime
+    left = seconds_until(token.issued.after(lifetime), now)
+    return None if left < NEAR_END * lifetime else left - min(NEAR_END_MOST, NEAR_END * lifetime)
 
 
 def near_end(token: AccessToken | None, now: Moment) -> float:

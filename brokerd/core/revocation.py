@@ -61,6 +61,8 @@ def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
     doomed = record.doomed + tuple(Doomed(access_token=each) for each in access)
     if refresh is not None:  # at some providers the access token is the same one
         doomed += (Doomed(refresh_token=refresh),)
+    if record.earlier is not None and usable(record.earlier.token, now):
+        doomed += (Doomed(refresh_token=record.earlier.token),)
     return replace(
         record,
         generation=record.generation + 1,
@@ -74,9 +76,12 @@ def revoked(record: Record, now: Moment, *, local: bool = False) -> Record:
         local=local,
         telling=None,
         interrupted=None,
+        earlier=None,
         retry=None,
+        asked_until=None,
         failures=0,
         last_error=None,
+        first_error=None,
         changed=now,
     )
 

@@ -55,8 +55,8 @@ def issued(
     token = new_access(tokens, at, jitter)
     refresh = record.refresh_token
     if renewed and refresh is not None:
-        new = new_refresh(tokens.refresh_token, at, jitter) or replace(refresh, kept=True)
-        refresh = replace(new, restore=_restore(refresh, wanted, own))
+        new = new_refresh(tokens.refresh_token, at, jitter) or replace(refresh, kept=True, rejected=None)
+        refresh = replace(new, restore=restored(refresh, wanted, own))
     place = {each.wanted: each for each in record.variants if each.asked == asked}
     if token is not None and alive(token, at):
         used = place[wanted].used if wanted in place else at  # a renewal ahead is no use of it
@@ -73,10 +73,13 @@ def issued(
         variants=variants,
         outlived=tuple(each for each in outlived if usable(each, at))[-OUTLIVED_MOST:],
         interrupted=None if renewed else record.interrupted,
+        earlier=None if renewed else record.earlier,
         retry=None,
+        asked_until=None,
         renewals=record.renewals + 1,
         failures=0,
         last_error=None,
+        first_error=None,
         changed=at,
     )
 
@@ -92,7 +95,7 @@ def declined(record: Record, since: Moment, *, spent: bool) -> Record:
     )
 
 
-def _restore(refresh: RefreshToken, wanted: Wanted, own: Wanted) -> Wanted:
+def restored(refresh: RefreshToken, wanted: Wanted, own: Wanted) -> Wanted:
     """What the grant's own next token names: of that which variants named since its last one, its own."""
     before = refresh.restore or Wanted()
     return Wanted(

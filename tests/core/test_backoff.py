@@ -4,7 +4,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brokerd.core.backoff import LONGEST, LONGEST_ASKED, SPREAD, refused_delay, retry_delay
+from brokerd.core.backoff import LONGEST, LONGEST_AHEAD, LONGEST_ASKED, SPREAD, doubted_delay, retry_delay
 from tests.core.values import DAY, HOUR
 
 failures = st.integers(1, 10**6)
@@ -17,10 +17,14 @@ def test_the_delay_doubles_from_a_second_to_five_minutes() -> None:
 
 
 @given(failures, asked, jitters)
-def test_a_delay_is_never_below_what_the_provider_asked_for(n: int, after: float | None, jitter: float) -> None:
+def test_a_delay_is_never_below_what_the_provider_asked_for_nor_a_tenth_above(
+    n: int, after: float | None, jitter: float
+) -> None:
     delay = retry_delay(n, after, jitter)
-    assert delay >= min(after or 0.0, LONGEST_ASKED)
-    assert 1.0 <= delay <= max(LONGEST, min(after or 0.0, LONGEST_ASKED)) * (1 + SPREAD)
+    if after is None or after < 1:
+        assert 1.0 <= delay <= LONGEST * (1 + SPREAD)
+    else:
+        assert min(after, LONGEST_ASKED) <= delay <= min(after, LONGEST_ASKED) * 1.1
 
 
 @given(failures, asked, jitters)
@@ -30,17 +34,25 @@ def test_one_more_failure_never_shortens_the_delay(n: int, after: float | None, 
 
 def test_jitter_parts_grants_that_failed_together() -> None:
     assert {retry_delay(10, None, jitter) for jitter in (0.0, 0.5, 0.9)} == {300, 337.5, 367.5}
-    assert retry_delay(1, 60.0, 0.5) == 67.5  # also those that were told the same Retry-After
+    assert retry_delay(1, 60.0, 0.5) == 63.0  # also those that were told the same Retry-After
+
+
+def test_a_day_that_was_asked_for_is_not_made_much_longer() -> None:
+    assert retry_delay(9, DAY, 0.99) < 1.1 * DAY
 
 
 def test_a_retry_after_of_a_century_is_taken_for_a_mistake() -> None:
     assert retry_delay(1, 100 * 365 * DAY, 0.0) == DAY
 
 
-def test_refused_credentials_are_tried_hourly_for_a_day_and_then_daily() -> None:
-    assert [refused_delay(n, 0.0) for n in (1, 24, 25, 10_000)] == [HOUR, HOUR, DAY, DAY]
+def test_where_nobody_waits_the_delay_grows_to_a_quarter_of_an_hour() -> None:
+    assert [retry_delay(n, None, 0.0, LONGEST_AHEAD) for n in (9, 10, 11, 10_000)] == [256, 512, 900, 900]
+
+
+def test_a_doubted_password_waits_a_quarter_of_an_hour_and_then_an_hour_each_time() -> None:
+    assert [doubted_delay(n, 0.0) for n in (1, 2, 3, 10_000)] == [HOUR / 4, HOUR, HOUR, HOUR]
 
 
 @given(failures, jitters)
-def test_refused_credentials_are_never_tried_sooner_than_in_an_hour(n: int, jitter: float) -> None:
-    assert HOUR <= refused_delay(n, jitter) <= DAY * (1 + SPREAD)
+def test_a_doubted_password_never_waits_for_less(n: int, jitter: float) -> None:
+    assert HOUR / 4 <= doubted_delay(n, jitter) <= HOUR * (1 + SPREAD)

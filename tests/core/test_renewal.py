@@ -2,6 +2,7 @@
 # then slept for days against providers that never get better, with every attempt counted.
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from brokerd.core import record as records
 from brokerd.core import revocation as revocations
-from brokerd.core.backoff import refused_delay, retry_delay
+from brokerd.core.backoff import LONGEST, LONGEST_AHEAD
+from brokerd.core.conclusions import Ending, Sent, Terms, concluded
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
-from brokerd.core.outcome import Token, Tokens
+from brokerd.core.outcome import Cause, Issued, Misconfigured, Outcome, Rejected, RetryLater, Token, Tokens
 from brokerd.core.record import Record, served
 from brokerd.core.renewal import (
     AHEAD,
@@ -26,12 +28,13 @@ from brokerd.core.renewal import (
     Operation,
     Pace,
     Plan,
+    confirmed_in,
     near_end,
     next_by_itself,
     next_for_caller,
 )
 from brokerd.core.secret import Secret
-from brokerd.exchanger import _issued
+from brokerd.core.wanted import Wanted
 from tests.core.values import BOOT, DAY, HOUR, MINUTE, NOW, access, record, refresh, tokens
 
 PACE = Pace()
@@ -356,6 +359,77 @@ def test_a_failed_issue_for_another_scope_waits_while_renewals_go_on() -> None:
     assert rounded(by_itself(late, replace(ROTATES, asked="write"))) == Plan(Operation.RENEW, 2_544.0)
 
 
+# Renewals that keep failing without a rejection (law 7)
+
+
+def test_where_renewals_keep_failing_and_no_token_lives_the_credentials_have_their_turn() -> None:
+    def operation(held: Record, ability: Ability = ROTATES) -> Operation:
+        plan = for_caller(held, ability, NOW.after(2 * HOUR))
+        assert plan is not None
+        return plan.operation
+
+    dead = record(access_token=access(HOUR), refresh_token=refresh(), state=State.RETRYING)
+    turns = [operation(replace(dead, failures=failures)) for failures in range(5)]
+    assert turns == [Operation.RENEW] * 3 + [Operation.ISSUE] * 2
+    assert operation(replace(dead, failures=4, instead=True)) is Operation.RENEW
+    assert operation(replace(dead, failures=3), LOGIN_ONLY) is Operation.RENEW
+    lives = replace(dead, failures=3, access_token=access(3 * HOUR))
+    assert operation(lives) is Operation.RENEW
+
+
+def test_a_renewal_that_is_unreadable_for_good_costs_a_grant_with_a_password_a_few_seconds() -> None:
+    def unreadable(life: Life, plan: Plan) -> Record:
+        if plan.operation is Operation.RENEW:
+            return ended(life, plan, RetryLater("answered 200 with nothing", Cause.UNREADABLE))
+        return issuing(HOUR)(life, plan)
+
+    life = Life(unreadable, ROTATES, record(refresh_token=refresh())).run(days=HOUR / 2 / DAY)
+    assert [operation for _, operation in life.attempts] == [Operation.RENEW] * 3 + [Operation.ISSUE]
+    assert life.attempts[-1][0] < 10
+    assert served(life.record, life.now) is not None
+
+
+# A refresh token that was rejected once (law 4)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "passed", "delay"),
+    [
+        pytest.param(HOUR, 0.7 * HOUR, 0.3 * HOUR - 60, id="a minute before its end"),
+        pytest.param(100.0, 70.0, 20.0, id="a tenth before its end"),
+        pytest.param(100.0, 89.0, 1.0, id="hardly more than a tenth is left"),
+        pytest.param(100.0, 91.0, None, id="less than a tenth is left"),
+        pytest.param(100.0, 200.0, None, id="dead"),
+        pytest.param(None, 0.7 * HOUR, 0.3 * HOUR - 60, id="an end that nobody knows is taken for the setting's"),
+    ],
+)
+def test_a_rejection_is_confirmed_near_the_end_of_the_living_token(
+    lifetime: float | None, passed: float, delay: float | None
+) -> None:
+    found = confirmed_in(access(lifetime), PACE, NOW.after(passed))
+    assert found == (None if delay is None else pytest.approx(delay))
+
+
+def test_a_grant_without_a_living_token_confirms_nothing() -> None:
+    assert confirmed_in(None, PACE, NOW) is None
+
+
+def test_a_rejected_refresh_token_is_sent_exactly_once_more() -> None:
+    life = Life(rejecting, LOGIN_ONLY, holds(HOUR)).run(days=10)
+    assert [round(at) for at, _ in life.attempts] == [2_544, round(HOUR - 60)]
+    assert life.record.state is State.NEEDS_LOGIN
+
+
+def test_a_refresh_token_that_one_server_of_many_rejected_goes_on() -> None:
+    def stray(life: Life, plan: Plan) -> Record:
+        return (rejecting if len(life.attempts) == 1 else issuing(HOUR))(life, plan)
+
+    life = Life(stray, LOGIN_ONLY, holds(HOUR)).run(days=1)
+    assert life.record.refresh_token is not None
+    assert life.record.refresh_token.rejected is None
+    assert life.record.state is State.READY
+
+
 # Days of permanent failure, every attempt counted (vault#22575, openbao#3747)
 
 
@@ -402,34 +476,33 @@ class Life:
         return max(Counter(int(at // HOUR) for at, _ in self.attempts).values(), default=0)
 
 
-def down(life: Life, plan: Plan) -> Record:
+def ended(life: Life, plan: Plan, outcome: Outcome) -> Record:
+    """What the exchanger makes of it."""
     held = records.begun(life.record)
-    if plan.early:
-        delay = retry_delay(held.rotation_failures + 1, None, 0.0)
-        return records.rotation_failed(held, "down", life.now, delay, interrupted=True)
-    delay = retry_delay(held.failures + 1, None, 0.0)
-    return records.failed(held, "down", life.now, delay, interrupted=life.ability.spends(plan.operation))
+    ending = Ending(
+        plan, held.generation, outcome, life.now, spends=life.ability.spends(plan.operation), sent=Sent(b"request")
+    )
+    terms = Terms(life.ability.asked, Wanted(), life.ability.issue, life.pace)
+    after = concluded(held, ending, terms, life.now, 0.0)
+    assert after is not None
+    return after
+
+
+def down(life: Life, plan: Plan) -> Record:
+    return ended(life, plan, RetryLater("down", Cause.UNANSWERED))
 
 
 def refusing(life: Life, plan: Plan) -> Record:
-    held = records.begun(life.record)
-    if plan.early:
-        delay = refused_delay(held.rotation_failures + 1, 0.0)
-        return records.rotation_failed(held, "refused", life.now, delay, interrupted=False)
-    return records.refused(held, "refused", life.now, refused_delay(held.failures + 1, 0.0), None)
+    return ended(life, plan, Misconfigured("refused"))
 
 
 def rejecting(life: Life, plan: Plan) -> Record:
-    if plan.operation is Operation.RENEW:
-        return records.rejected(records.begun(life.record), "dead", life.now, can_issue=life.ability.issue)
-    return refusing(life, plan)
+    return ended(life, plan, Rejected("dead"))
 
 
 def issuing(lifetime: float | None) -> Callable[[Life, Plan], Record]:
     def provider(life: Life, plan: Plan) -> Record:
-        brought = tokens(f"a-{len(life.attempts)}", lifetime=lifetime)
-        # The exchanger's own step: how long a token that came dead holds the next try back is decided there.
-        return _issued(records.begun(life.record), brought, life.now, life.now, 0.0, life.ability.asked)
+        return ended(life, plan, Issued(tokens(f"a-{len(life.attempts)}", lifetime=lifetime)))
 
     return provider
 
@@ -447,12 +520,17 @@ def refusing_to_rotate(life: Life, plan: Plan) -> Record:
         pytest.param(down, ROTATES, holds(2.0), 25, 288, id="down, token of two seconds"),
         pytest.param(down, TWO_LIVES, holds(15 * MINUTE), 25, 288, id="down, two lives"),
         pytest.param(down, replace(ROTATES, asked="write"), holds(30 * DAY, asked="read"), 25, 288, id="another scope"),
-        pytest.param(refusing, ISSUES, record(), 1, 25, id="refusing"),
-        pytest.param(refusing, ROTATES, holds(2.0), 1, 25, id="refusing a renewal"),
+        pytest.param(refusing, ISSUES, record(), 25, 288, id="refusing"),
+        pytest.param(refusing, ROTATES, holds(2.0), 25, 288, id="refusing a renewal"),
         pytest.param(
-            refusing, replace(ROTATES, asked="write"), holds(30 * DAY, asked="read"), 1, 25, id="refusing another scope"
+            refusing,
+            replace(ROTATES, asked="write"),
+            holds(30 * DAY, asked="read"),
+            15,
+            97,
+            id="refusing another scope",
         ),
-        pytest.param(rejecting, ROTATES, record(refresh_token=refresh()), 2, 25, id="rejecting"),
+        pytest.param(rejecting, ROTATES, record(refresh_token=refresh()), 25, 288, id="rejecting"),
         pytest.param(issuing(0.0), ISSUES, record(), 25, 288, id="issuing dead tokens"),
         pytest.param(issuing(-5.0), ROTATES, holds(1.0), 25, 288, id="issuing tokens of yesterday"),
         pytest.param(issuing(HOUR), ISSUES, record(), 3, 37, id="issuing for an hour"),
@@ -469,9 +547,19 @@ def test_a_provider_that_never_gets_better_is_asked_this_often(
     assert life.looks <= 3 * len(life.attempts) + 10  # the delay that is returned is the one that is slept
 
 
-def test_refused_credentials_are_tried_daily_after_the_first_day() -> None:
+def test_refused_credentials_are_tried_at_most_five_minutes_apart_however_long_it_lasts() -> None:
     life = Life(refusing, ISSUES).run(days=10)
-    assert [life.per_day()[day] for day in range(10)] == [24, *[1] * 9]
+    times = [at for at, _ in life.attempts]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[:4] == pytest.approx([1, 2, 4, 8], abs=0.01)
+    assert max(gaps) == pytest.approx(LONGEST, abs=0.01)
+
+
+def test_what_is_refused_ahead_of_need_is_tried_at_most_a_quarter_of_an_hour_apart() -> None:
+    life = Life(refusing, replace(ROTATES, asked="write"), holds(30 * DAY, asked="read")).run(days=4)
+    times = [at for at, _ in life.attempts]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert max(gaps) == pytest.approx(LONGEST_AHEAD, abs=0.01)
 
 
 @pytest.mark.parametrize("lifetime", [0.01, 0.5, 1.0])
@@ -483,7 +571,7 @@ def test_lifetimes_of_a_moment_cost_one_exchange_in_a_second(lifetime: float) ->
 def test_a_long_token_that_lives_for_a_moment_is_rotated_once_in_a_second_at_most() -> None:
     def rotating(life: Life, plan: Plan) -> Record:
         brought = tokens(None, f"r-{len(life.attempts)}", refresh_lifetime=0.4)
-        return _issued(records.begun(life.record), brought, life.now, life.now, 0.0, life.ability.asked)
+        return ended(life, plan, Issued(brought))
 
     held = record(access_token=access(HOUR), refresh_token=refresh(0.4))
     assert len(Life(rotating, TWO_LIVES, held).run(days=600 / DAY).attempts) <= 601
@@ -493,7 +581,7 @@ def keeping(life: Life, plan: Plan) -> Record:
     """A provider whose renewals leave the refresh token as it is; an issue brings a new one."""
     brings_access = plan.operation is Operation.RENEW or not life.ability.issue_spends
     brought = tokens("a" if brings_access else None, "r" if plan.operation is Operation.ISSUE else None)
-    return _issued(records.begun(life.record), brought, life.now, life.now, 0.0, life.ability.asked)
+    return ended(life, plan, Issued(brought))
 
 
 @pytest.mark.parametrize("wall", [NOW.wall - 365 * DAY, NOW.wall + MINUTE], ids=["behind", "ahead"])
@@ -520,7 +608,7 @@ def test_a_rotation_that_is_refused_for_ever_leaves_renewals_in_their_rhythm() -
     held = record(access_token=access(15 * MINUTE), refresh_token=refresh(40 * DAY, at=NOW.after(-30 * DAY)))
     life = Life(refusing_to_rotate, replace(TWO_LIVES, issue_spends=True), held).run(days=9)
     operations = Counter(operation for _, operation in life.attempts)
-    assert operations[Operation.ISSUE] <= 24 + 9
+    assert operations[Operation.ISSUE] <= 9 * 97 + 12
     assert operations[Operation.RENEW] == pytest.approx(9 * DAY / (10 * MINUTE), rel=0.02)
     assert served(life.record, life.now) is not None
 

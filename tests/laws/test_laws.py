@@ -1,6 +1,7 @@
 # The laws of DESIGN.md 3 as far as they are the broker's, on virtual time.
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from brokerd.core.exchange import Request
 from brokerd.core.failure import Code, Failure
 from brokerd.core.ports import TransportError
 from brokerd.core.record import Record
@@ -17,6 +19,7 @@ from tests.laws.world import (
     LIFETIME,
     PASSWORD,
     REFRESHING,
+    Answer,
     MemoryStore,
     ModelProvider,
     TestClock,
@@ -269,6 +272,22 @@ async def test_sigterm_starts_no_exchange(autojump_clock: MockClock, tmp_path: P
         assert made.provider.asked == []
 
 
+async def test_a_2xx_that_cannot_be_read_is_an_interruption_whose_cause_stays_visible(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        made.provider.answers = [(200, b"<br />Notice: Undefined index")]
+        made.provider.valid.clear()
+        await until(lambda: made.broker.status("app")["state"] == "needs_login")
+        error = str(made.broker.status("app")["last_error"])
+        assert "invalid_grant" in error
+        assert "answered 200" in error
+        assert "interrupted at" in error
+        await imported(made)
+        assert made.broker.status("app")["last_error"] is None
+
+
 # -- law 4: invalid_grant is believed for the current generation only
 
 
@@ -295,6 +314,50 @@ async def test_a_rejection_is_not_believed_if_somebody_else_renewed_meanwhile(
             await made.broker.refresh("app")
         assert held.record == theirs
         assert made.store.records[key] == theirs
+
+
+async def test_a_stray_rejection_costs_nothing(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """One server of a cluster has not heard of the refresh token yet."""
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock)
+    async with world(tmp_path, REFRESHING, store=store, provider=provider) as made:
+        value = await imported(made)
+        issued = trio.current_time()
+        provider.answers = [(400, {"error": "invalid_grant"})]
+        await until(lambda: len(provider.asked) == 2)
+        await trio.sleep(1)
+        status = made.broker.status("app")
+        assert status["state"] == "retrying"
+        assert "invalid_grant (it was rejected once" in str(status["last_error"])
+        assert status["remedy"] == "brokerctl import app"
+        token = made.broker.cached("app")
+        assert token is not None
+        assert token.value.reveal() == value
+    async with world(tmp_path, REFRESHING, store=store, provider=provider) as made:
+        made.bring_in()
+        await until(lambda: len(provider.asked) == 3)
+        assert LIFETIME - 61 <= trio.current_time() - issued <= LIFETIME - 30
+        await until(lambda: made.broker.status("app")["state"] == "ready")
+        assert made.broker.status("app")["remedy"] is None
+        assert provider.reused == 0
+
+
+async def test_the_second_rejection_counts(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        made.provider.answers = [(400, {"error": "invalid_grant"})] * 9
+        await until(lambda: made.broker.status("app")["state"] == "needs_login")
+        await trio.sleep(10 * LIFETIME)
+        assert len(made.provider.asked) == 3
+
+
+async def test_after_an_interruption_the_first_rejection_counts(autojump_clock: MockClock, tmp_path: Path) -> None:
+    text = REFRESHING.replace("[grants.app]", "reuse_grace = 30\n[grants.app]")
+    async with world(tmp_path, text) as made:
+        await imported(made)
+        made.provider.answers = [TransportError("connection reset", sent=True), (400, {"error": "invalid_grant"})]
+        await until(lambda: len(made.provider.asked) == 3)
+        await until(lambda: made.broker.status("app")["state"] == "needs_login", 2)
 
 
 # -- law 5: never an expired token
@@ -480,16 +543,159 @@ async def test_a_refused_password_is_sent_again_when_an_operator_says_so(
         assert len(made.provider.asked) == 2
 
 
-async def test_refused_client_credentials_are_tried_hourly_then_daily(
+async def test_a_secret_that_spreads_slowly_costs_seconds(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with world(tmp_path, ISSUING) as made:
+        made.provider.answers = [(401, {"error": "invalid_client"})] * 4
+        await until(lambda: made.broker.cached("app"), 20)
+        assert made.broker.status("app")["last_error"] is None
+
+
+async def test_a_refused_client_is_tried_every_five_minutes_and_called_misconfigured(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with world(tmp_path, ISSUING) as made:
         made.provider.answers = [(401, {"error": "invalid_client"})] * 1_000
         await trio.sleep(86_400)
-        assert 15 <= len(made.provider.asked) <= 25
-        before = len(made.provider.asked)
-        await trio.sleep(10 * 86_400)
-        assert 7 <= len(made.provider.asked) - before <= 16
+        assert made.broker.status("app")["state"] == "misconfigured"
+        gaps = [later - earlier for earlier, later in itertools.pairwise(made.provider.times)]
+        assert gaps[0] < 2
+        assert max(gaps) <= 300 * 1.25 + 1
+        assert (await failure_of(made)).code is Code.MISCONFIGURED
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+async def test_a_retry_after_is_obeyed_and_exceeded_by_a_tenth_at_most(
+    autojump_clock: MockClock, tmp_path: Path, status: int
+) -> None:
+    async with world(tmp_path, ISSUING) as made:
+        made.provider.headers = {"retry-after": "86400"}
+        made.provider.answers = [(status, {"error": "invalid_client"} if status < 500 else {})]
+        await trio.sleep(1.1 * 86_400)
+        assert 86_400 <= made.provider.times[1] - made.provider.times[0] <= 1.1 * 86_400
+
+
+async def test_a_mended_secret_is_tried_at_once_at_a_reload_and_at_a_restart(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock)
+    text = ISSUING.replace('"test-only-secret"', f'{{ file = "{secret}" }}')
+    provider.answers = [(401, b"")] * 1_000  # without a word: not in the provider's form
+    for again in ("reload", "restart"):
+        secret.write_text(f"test-only-wrong-{again}")
+        secret.chmod(0o600)
+        async with world(tmp_path, text, store=store, provider=provider) as made:
+            await trio.sleep(3_600)
+            made.bring_in()  # nothing has changed
+            asked = len(provider.asked)
+            await trio.sleep(1)
+            assert len(provider.asked) == asked
+            if again == "reload":
+                secret.write_text("test-only-mended")
+                made.bring_in()
+                await trio.sleep(1)
+                assert len(provider.asked) == asked + 1
+    asked = len(provider.asked)
+    async with world(tmp_path, text, store=store, provider=provider):
+        await trio.sleep(1)
+        assert len(provider.asked) == asked, "a start is not a person"
+    secret.write_text("test-only-mended-again")
+    async with world(tmp_path, text, store=store, provider=provider):
+        await trio.sleep(61)
+        assert len(provider.asked) == asked + 1
+
+
+def password_file(folder: Path, password: str) -> Path:
+    file = folder / "password"
+    file.write_text(password)
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_a_password_that_may_have_been_refused_waits_a_quarter_of_an_hour_then_an_hour(
+    autojump_clock: MockClock, tmp_path: Path, status: int
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock)
+    provider.answers = [(status, {"detail": "Incorrect username or password"})] * 1_000
+    for _ in range(5):
+        async with world(tmp_path, text, store=store, provider=provider) as made:
+            await trio.sleep(2_000)
+            made.bring_in()
+            assert (await failure_of(made)).code is Code.MISCONFIGURED
+    gaps = [later - earlier for earlier, later in itertools.pairwise(provider.times)]
+    assert 900 <= gaps[0] <= 1.25 * 900 + 1
+    assert all(3_600 <= gap <= 1.25 * 3_600 + 61 for gap in gaps[1:])
+    assert len(gaps) == 3
+
+
+async def test_grants_with_the_same_doubted_password_try_it_once_together(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    one = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    text = one + "".join(one[one.index("[grants.app]") :].replace("app]", f"app{n}]") for n in range(9))
+    async with world(tmp_path, text) as made:
+        made.provider.answers = [(400, {"detail": "no"})]
+        await trio.sleep(600)
+        assert len(made.provider.asked) == 1
+        await until(lambda: all(made.broker.cached(name) for name in made.broker.grants), 2_000)
+
+
+async def test_a_password_whose_answer_nobody_heard_is_not_sent_again_at_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-wrong")))
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock, takes=5.0)
+    for _ in range(5):
+        async with world(tmp_path, text, store=store, provider=provider):  # killed while the answer is on its way
+            await trio.sleep(1)
+    assert len(provider.asked) == 1
+
+
+async def test_a_password_that_has_proved_right_is_sent_again_after_a_crash(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock, refreshes=False)
+    async with world(tmp_path, text, store=store, provider=provider) as made:
+        await made.broker.get("app")
+        provider.takes = 5.0
+        asked = len(provider.asked)
+        await until(lambda: len(provider.asked) == asked + 1)
+    async with world(tmp_path, text, store=store, provider=provider) as made:
+        await trio.sleep(120)
+        assert len(provider.asked) == asked + 2
+
+
+async def test_a_refused_client_does_not_make_its_password_refused(autojump_clock: MockClock, tmp_path: Path) -> None:
+    one = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    text = one + one[one.index("[grants.app]") :].replace("app]", "right]")
+    async with world(tmp_path, text) as made:
+        made.provider.answers = [(401, {"error": "invalid_client"})]
+        await until(lambda: made.broker.cached("app") and made.broker.cached("right"), 10)
+
+
+async def test_where_renewals_stay_unreadable_the_password_brings_tokens(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    async with world(tmp_path, text) as made:
+        await made.broker.get("app")
+        died = trio.current_time() + LIFETIME
+        serve = made.provider._serve
+
+        def unreadable(request: Request, fields: dict[str, str]) -> Answer:
+            return (200, b"") if fields["grant_type"] == "refresh_token" else serve(request, fields)
+
+        made.provider._serve = unreadable  # type: ignore[method-assign]
+        await until(lambda: made.provider.count("password") == 2, 3 * LIFETIME)
+        assert died <= trio.current_time() <= died + 1
+        await until(lambda: made.broker.cached("app"), 10)
 
 
 async def test_a_secret_file_is_read_again_before_misconfigured_is_believed(

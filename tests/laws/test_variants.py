@@ -332,6 +332,9 @@ async def test_a_rejected_refresh_token_is_the_grants(autojump_clock: MockClock,
         own = await imported(made)
         await get(made, WRITE)
         made.provider.valid.clear()
+        assert "brokerctl import app" in (await failure_of(made)).message  # rejected once (law 4)
+        with pytest.raises(Failure):
+            await made.broker.refresh("app")
         assert (await failure_of(made)).code is Code.NEEDS_LOGIN
         assert made.broker.status("app")["state"] == "needs_login"
         assert await get(made, None) == own, "a living token goes on being served"

@@ -80,7 +80,9 @@ def _good(world: World, life: Life, grant: str, token: AccessToken, status: Stat
     world.laws.hold(AHEAD, there, f"{grant}: {status}")
     if token.lifetime is None or life.broker.grants[grant].record.rotation_retry is not None:
         return  # it goes on without what failed, and the failure is still to be seen
-    if status["state"] == State.NEEDS_LOGIN and _ended(world, grant):
+    refresh = life.broker.grants[grant].record.refresh_token
+    rejected = status["state"] == State.NEEDS_LOGIN or (refresh is not None and refresh.rejected is not None)
+    if rejected and _ended(world, grant):
         return  # its refresh token was the first to die, and the last access token lives on
     well = status["state"] in ("ready", "renewing") and not status["unstored"]
     world.laws.hold("final: each grant is ready", well, f"{grant}: {status}")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EPSILON = 0.02  # seconds; expiries are told rounded to hundredths
 NEAR_END, NEAR_END_MOST = 0.1, 60.0  # law 3: what counts as near the end of a living access token
+LIFETIME = 3_600.0  # seconds that a token is taken to live which names no lifetime
+ABOUT = 1.0  # seconds by which brokerd may look at its clock later than the law does
 WINDOW = 60.0  # seconds over which requests are counted
 
 
@@ -47,6 +49,8 @@ class Seen:
     stirred: deque[float] = field(default_factory=deque)  # acts of people and crashes, which excuse a request
     not_before: float = -inf  # Retry-After
     dead: dict[str, HeldGrant | None] = field(default_factory=dict)  # replaced or rejected, as this one heard
+    rejected: set[str] = field(default_factory=set)  # once, while much of the access token's life was left
+    overruled: set[str] = field(default_factory=set)  # those of them that a person wants tried at once
     sent: dict[str, float] = field(default_factory=dict)  # refresh tokens: when first, since they were known to live
     touched: dict[str, float] = field(default_factory=dict)  # those that may be used up: when first sent
     known: set[str] = field(default_factory=set)  # those that it was given and that nothing has ended
@@ -197,6 +201,11 @@ class Laws:
         self.hold(
             "law 3: no replaced or rejected refresh token is sent again", token not in seen.dead, f"{grant}: {token}"
         )
+        if token in seen.rejected - seen.overruled:
+            left = self._living(life.broker.grants.get(grant), clock.now())
+            self.hold(
+                CONFIRMED, left <= EPSILON, f"{grant}: {token}, {left:.2f} s before the living token nears its end"
+            )
         if token in seen.touched:
             ago = clock.true() - seen.touched[token]
             held = life.broker.grants.get(grant)
@@ -231,9 +240,22 @@ class Laws:
         dated = token.issued.trusted and now.trusted  # otherwise nobody knows that it lives, and it is not served
         return token.issued.wall + token.lifetime - margin - now.wall if dated else 0.0
 
+    def _confirms(self, seen: Seen, grant: str, token: str, held: HeldGrant | None) -> bool:
+        """Whether that rejection is to be confirmed by one more try (law 4)."""
+        access = held.record.access_token if held is not None else None
+        if GRANTS[grant] != REFRESHING or token in seen.touched or token in seen.rejected or access is None:
+            return False
+        now, lifetime = self.world.clock.now(), access.lifetime or LIFETIME
+        same = access.issued.boot_id == now.boot_id
+        if not same and not (now.trusted and access.issued.trusted):
+            return False
+        left = access.issued.boot + lifetime - now.boot if same else access.issued.wall + lifetime - now.wall
+        return left > NEAR_END * lifetime - ABOUT
+
     def heard(self, grant: str, fields: dict[str, str], reply: Reply, epoch: int, held: HeldGrant | None) -> None:
         """An answer in the provider's own form has come."""
         seen, token = self.seen[grant], fields.get("refresh_token")
+        confirms = token is not None and reply.rejected and self._confirms(seen, grant, token, held)
         if reply.refused:
             seen.refused.add(fields["password"])
             if held is not None and held.record.asked != held.settings.asked:
@@ -244,7 +266,9 @@ class Laws:
                 seen.sent.pop(token, None)
         elif token is not None:  # the client or the scope was refused, before it was looked at
             self.unused(grant, fields)
-        if token is not None and (reply.issued or reply.rejected):
+        if token is not None and confirms:
+            seen.rejected.add(token)
+        elif token is not None and (reply.issued or reply.rejected):
             seen.dead[token] = held
             seen.known.discard(token)
         if reply.issued and epoch == seen.epoch:
@@ -277,6 +301,7 @@ class Laws:
         seen.stirred.append(self.world.clock.true())
         seen.not_before = -inf
         seen.refused.clear()
+        seen.overruled |= seen.rejected
 
     def revoking(self, grant: str, record: Record) -> None:
         seen = self.seen[grant]
@@ -349,6 +374,9 @@ class Laws:
             seen.stirred.append(self.world.clock.true())
             if held is not None and held in seen.dead:
                 seen.dead.pop(held)
+                seen.touched.setdefault(held, seen.sent[held])
+            if held in seen.rejected and not _is_rejected(record):
+                seen.rejected.discard(held)
                 seen.touched.setdefault(held, seen.sent[held])
             if lost := {token for token in seen.known if token != held}:
                 seen.known -= lost
@@ -445,12 +473,18 @@ def _tokens(record: Record) -> set[str]:
     return {token.value.reveal() for token in held if token is not None}
 
 
+def _is_rejected(record: Record | None) -> bool:
+    token = record.refresh_token if record is not None else None
+    return token is not None and token.rejected is not None
+
+
 def _refresh_token(record: Record | None) -> str | None:
     return record.refresh_token.value.reveal() if record is not None and record.refresh_token is not None else None
 
 
 AHEAD = "law 6: a token that can be had is there before it is asked for"
 UNDATED = "law 8: what an untrusted clock dated is not believed in another boot"
+CONFIRMED = "law 4: a rejection is confirmed near the end of the living token"
 REFUSED_EARLY = "law 7: a password that was refused ahead of need is remembered"
 BEGUN = "law 4: the state is looked at again once the credentials are read"
 VARIANTS = "law 1: a variant is what was asked for, and never the grant's own token"

@@ -1,0 +1,47 @@
+# What a provider said of its users' passwords, by digest, for all its grants together: an account may have several, and
+# their tries together lock it (law 7). Pure; the grants' records make it last.
+from __future__ import annotations
+
+from math import inf
+
+from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.record import Doubt
+
+
+class Passwords:
+    """`refused`: those that are not sent again until their bytes change or an operator says so."""
+
+    __slots__ = ("_doubts", "refused")
+
+    def __init__(self) -> None:
+        self.refused: set[bytes] = set()
+        self._doubts: dict[bytes, tuple[str, Doubt]] = {}
+
+    def refuse(self, password: bytes) -> None:
+        self.refused.add(password)
+        self._doubts.pop(password, None)
+
+    def doubt(self, grant: str, doubt: Doubt) -> None:
+        """That grant's try may have been refused, or is under way."""
+        self._doubts[doubt.password] = grant, doubt
+
+    def trust(self, password: bytes) -> None:
+        """It brought tokens, or an operator says that it is right, or it was not what failed."""
+        self.refused.discard(password)
+        self._doubts.pop(password, None)
+
+    def times(self, password: bytes) -> int:
+        """How often in a row it was sent and perhaps refused."""
+        found = self._doubts.get(password)
+        return found[1].times if found else 0
+
+    def wait(self, grant: str, password: bytes, request: bytes, now: Moment) -> float:
+        """Seconds until the grant may send it as part of that request: 0: now, infinity: not as it is. The grant whose
+        try it was may try at once what has been changed in the request."""
+        if password in self.refused:
+            return inf
+        if (found := self._doubts.get(password)) is None:
+            return 0.0
+        by, doubt = found
+        is_mended = by == grant and doubt.request != request
+        return 0.0 if is_mended else max(0.0, seconds_until(doubt.until, now))

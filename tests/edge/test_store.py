@@ -25,7 +25,7 @@ from brokerd.core.envelope import SEALS_PER_KEY
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
-from brokerd.core.record import AccessToken, Doomed, Record, RefreshToken
+from brokerd.core.record import AccessToken, Doomed, Doubt, Earlier, Record, RefreshToken
 from brokerd.core.secret import Secret
 from brokerd.edge import database, schema
 from brokerd.edge.data_keys import RESERVED
@@ -46,17 +46,23 @@ FULL = Record(
     generation=7,
     state=State.RETRYING,
     access_token=access(600.0, value=SECRETS[0], id="id-1", scope=("read", "write")),
-    refresh_token=refresh(None, value=SECRETS[1], id="id-2"),
+    refresh_token=refresh(None, value=SECRETS[1], id="id-2", rejected=NOW),
+    earlier=Earlier(refresh(value=SECRETS[1]), NOW),
     doomed=(Doomed(access_token=access(value=SECRETS[2])), Doomed(refresh_token=refresh(value=SECRETS[2]))),
     interrupted=NOW,
     retry=NOW.after(5),
+    asked_until=NOW.after(4),
     rotation_retry=NOW.after(6),
     rotation_failures=2,
     refused=b"digest",
+    doubt=Doubt(b"password", b"request", 2, NOW),
+    proven=b"proven",
     asked="asked",
     renewals=9,
     failures=3,
+    instead=True,
     last_error="503",
+    first_error="200",
     changed=NOW,
 )
 

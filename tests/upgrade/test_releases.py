@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,15 @@ def meta(folder: Path, name: str = FILE) -> dict[str, str]:
         return {**dict(connection.execute("SELECT key, value FROM meta")), "usable_by": str(usable_by)}
 
 
+def as_known(newer: Any, older: Any) -> Any:
+    """What the newer release finds, without the fields that the older one does not have, which then say nothing."""
+    if isinstance(newer, dict) and isinstance(older, dict):
+        return {key: as_known(value, older.get(key)) for key, value in newer.items() if key in older or value}
+    if isinstance(newer, list) and isinstance(older, list):
+        return [as_known(*pair) for pair in zip(newer, older, strict=True)]
+    return newer
+
+
 @pytest.mark.parametrize("archive", RELEASED, ids=lambda path: path.name)
 def test_a_store_of_every_release_comes_forward_with_everything_in_it(
     archive: Path, state: Path, tmp_path: Path
@@ -51,7 +61,7 @@ def test_a_store_of_every_release_comes_forward_with_everything_in_it(
     before = meta(state)
     assert len(found["rows"]) == 9
     assert not any(damage for _, _, damage in found["rows"].values())
-    assert errand(ROOT, state, "tell") == found
+    assert as_known(errand(ROOT, state, "tell"), found) == found
     after = meta(state)
     assert (after["schema"], after["usable_by"]) == (str(schema.VERSION), str(schema.USABLE_BY))
     assert {key: after[key] for key in before if key.startswith("audit")} == {
@@ -62,7 +72,7 @@ def test_a_store_of_every_release_comes_forward_with_everything_in_it(
     else:
         assert meta(state, KEPT) == before
         assert (state / KEPT).stat().st_mode & 0o777 == 0o600
-    assert errand(ROOT, state, "rotate", "tell") == found
+    assert as_known(errand(ROOT, state, "rotate", "tell"), found) == found
     assert not (state / KEPT).exists(), "the old data key opens it"
 
 
@@ -74,14 +84,14 @@ def test_the_release_before_goes_on_with_a_store_of_this_one_and_back(
     found = errand(ROOT, state, "fill", "tell")
     with closing(sqlite3.connect(state / FILE)) as connection, connection:
         connection.execute("INSERT INTO resealing VALUES (1, 2.5)")
-    assert errand(before, state, "tell") == found
+    assert errand(before, state, "tell") == as_known(found, errand(before, state, "tell"))
     found = errand(before, state, "go_on", "tell")
-    assert errand(ROOT, state, "tell") == found
+    assert as_known(errand(ROOT, state, "tell"), found) == found
     assert meta(state)["schema"] == str(schema.VERSION)
     with closing(sqlite3.connect(state / FILE)) as connection:
         assert connection.execute("SELECT * FROM resealing").fetchall() == [(1, 2.5)]
     assert errand(before, state, "rotate", "tell") == found
-    assert errand(ROOT, state, "tell") == found
+    assert as_known(errand(ROOT, state, "tell"), found) == found
 
 
 def test_two_releases_back_is_refused_and_changes_nothing(before: Path, state: Path) -> None:

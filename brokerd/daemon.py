@@ -20,11 +20,12 @@ from brokerd_client.wire import pack_error
 from brokerd import __version__
 from brokerd.audit import Audit
 from brokerd.broker import Broker
-from brokerd.config import DEFAULT_CONFIG, Configuration, DaemonSettings, GrantSettings, ProviderSettings, load
+from brokerd.checking import check_configuration, in_order, located, warnings
+from brokerd.config import DEFAULT_CONFIG, Configuration, DaemonSettings, GrantSettings, ProviderSettings
 from brokerd.core.admission import Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Policy
-from brokerd.core.ports import Http, StoreError, StoreUnavailable, TransportError
+from brokerd.core.ports import Http, StoreError, StoreUnavailable
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.custody import Custody
@@ -32,7 +33,7 @@ from brokerd.edge import descriptor_store, descriptors, hardening, listen, log, 
 from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.clock import SystemClock
 from brokerd.edge.entropy import SystemEntropy
-from brokerd.edge.http import HttpClient, check
+from brokerd.edge.http import HttpClient
 from brokerd.edge.peer import SystemProcesses, demand_credentials
 from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import SecretUnreadable, read_secret
@@ -44,7 +45,6 @@ from brokerd.installation import (
     EXIT_CONFIGURATION,
     EXIT_UNAVAILABLE,
     CannotStart,
-    as_config_error,
     http_settings,
     key_sources,
     loaded,
@@ -72,8 +72,7 @@ def main() -> None:
     said = log.Log(arguments.log_level)
     try:
         if arguments.check:
-            print(check_configuration(arguments.config))  # noqa: T201 - it is what the command is for
-            return
+            sys.exit(_check(arguments.config))
         gc.disable()  # what a start makes stays; looking through it again and again would double its time
         trio.run(functools.partial(run, arguments.config))
     except (CannotStart, ConfigError) as error:
@@ -103,30 +102,21 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def check_configuration(path: str) -> str:
-    """Everything that can be checked without the network; a line that says so. Raises ConfigError."""
-    configuration = load(path)
-    for provider in configuration.providers.values():
-        try:
-            check(http_settings(provider))
-        except TransportError as error:
-            raise ConfigError(error.reason, key=f"providers.{provider.name}", file=path) from None
-    for grant in configuration.grants.values():
-        for key, source in grant.sources:
-            if _can_be_checked(source):
-                with as_config_error(path, f"grants.{grant.name}.{key}"):
-                    read_secret(source)
-    for source in key_sources(configuration)[:1]:
-        if _can_be_checked(source):
-            read_key(configuration.path, source)
-    counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
-    words = ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
-    return f"{path}: the configuration is right: {words}"
-
-
-def _can_be_checked(source: SecretSource) -> bool:
-    """A command may need the network; systemd gives its credentials to the unit alone."""
-    return source.command is None and (source.credential is None or "CREDENTIALS_DIRECTORY" in os.environ)
+def _check(path: str) -> int:
+    """What `--check` says, and its exit code."""
+    right: str | None = None
+    errors: list[ConfigError] = []
+    try:
+        right = check_configuration(path)
+    except ConfigError as error:
+        errors = [error, *error.others]
+    for each in in_order(errors):
+        print(f"brokerd: {located(each)}", file=sys.stderr)  # noqa: T201 - it is what the command is for
+    for each in warnings(path):
+        print(f"brokerd: warning: {located(each)}", file=sys.stderr)  # noqa: T201
+    if right is not None:
+        print(right)  # noqa: T201
+    return EXIT_CONFIGURATION if errors else 0
 
 
 # -- running

@@ -741,7 +741,7 @@ def test_check_says_in_one_line_what_is_wrong(main: Path) -> None:
     write(main, GRANT + 'scope = "repo"')
     done = checked(main)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f'brokerd: {main}: grants.g.scope: expected an array, found "repo"\n'
+    assert done.stderr == f'brokerd: {main}:8: grants.g.scope: expected an array, found "repo"\n'
 
 
 @pytest.mark.parametrize(

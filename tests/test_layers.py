@@ -88,9 +88,10 @@ LAYERS = (
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
     Layer("brokerd.installation", (CORE, "brokerd.config", EDGE)),
     Layer("brokerd.installing", ("brokerd.config", "brokerd.installation")),
+    Layer("brokerd.checking", (CORE, "brokerd.config", "brokerd.installation", "brokerd.installing", EDGE)),
     # These build what they need, as the daemon does.
     Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", "brokerd.installation", EDGE)),
-    Layer("brokerd.doctor", (*USE_CASES, "brokerd", "brokerd.installation", EDGE, CLIENT)),
+    Layer("brokerd.doctor", (*USE_CASES, "brokerd", "brokerd.checking", "brokerd.installation", EDGE, CLIENT)),
     Layer("brokerd.daemon", ("brokerd",)),
     Layer("brokerd.ctl", (CLIENT,), world=STDLIB),  # at top level; see the tests
 )

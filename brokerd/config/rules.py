@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_type_hints
 
 import msgspec
 
-from brokerd.config.settings import GrantSettings
 from brokerd.core.policy import DYNAMIC_IDS, OVERFLOW_ID, Action, Rule, Selector
 from brokerd.core.typed import ConfigError, convert, expected
 
@@ -30,7 +29,7 @@ class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
     resource: list[str] | None = None
 
 
-def read_rule(raw: Any, grants: Mapping[str, GrantSettings], place: str) -> Rule:
+def read_rule(raw: Any, grants: Collection[str], place: str) -> Rule:
     """`place`: where it stands, for people."""
     table = convert(raw, AllowFile)
     if not table.grants:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli
 
+from brokerd.config.errors import Errors
 from brokerd.core.remedy import change
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.recipe_file import Recipe, read_recipe
@@ -42,26 +43,36 @@ class Tables:
         self.allow: list[tuple[Path, int, Any]] = []
         self.exposed: dict[Path, ConfigError] = {}  # files that everybody can read, and why that may be a mistake
 
-    def take(self, file: Path) -> None:
+    def take(self, file: Path, errors: Errors) -> Path:
+        """The file's tables; mistakes in one of them are kept in `errors`. Raises ConfigError for the whole file."""
         raw = read_toml(file, MISSING)
         refuse_open(file)
         if exposed := exposure(file):
             self.exposed[file] = exposed
-        with Within(file, ""):
-            for key in raw:
-                if key not in ("daemon", "providers", "grants", "allow"):
-                    raise ConfigError("unknown table; known: [daemon], [providers.…], [grants.…], [[allow]]", key=key)
-            if "daemon" in raw:
-                self.daemon.append((file, raw["daemon"]))
-            for kind, taken in self.named.items():
-                for name, table in convert(raw.get(kind, {}), dict[str, Any], kind).items():
-                    if not NAME.fullmatch(name):
-                        words = "a name of up to 128 letters, digits, dots, dashes and underscores"
-                        raise expected(words, name, key=kind)
-                    if name in taken:
-                        raise ConfigError(f"stands in {taken[name][0]} too; keep one of them", key=f"{kind}.{name}")
-                    taken[name] = (file, table)
-            self.allow += [(file, n, each) for n, each in enumerate(convert(raw.get("allow", []), list[Any], "allow"))]
+        for key in raw:
+            if key not in ("daemon", "providers", "grants", "allow"):
+                words = "unknown table; known: [daemon], [providers.…], [grants.…], [[allow]]"
+                errors.append(ConfigError(words, key=key, file=str(file)))
+        if "daemon" in raw:
+            self.daemon.append((file, raw["daemon"]))
+        for kind in self.named:
+            tables = errors.tried(file, kind, raw.get(kind, {}), lambda raw: convert(raw, dict[str, Any]))
+            for name, table in (tables or {}).items():
+                self._take_named(file, kind, name, table, errors)
+        rules = errors.tried(file, "allow", raw.get("allow", []), lambda raw: convert(raw, list[Any]))
+        self.allow += [(file, n, each) for n, each in enumerate(rules or [])]
+        return file
+
+    def _take_named(self, file: Path, kind: str, name: str, table: Any, errors: Errors) -> None:
+        taken = self.named[kind]
+        if not NAME.fullmatch(name):
+            words = "a name of up to 128 letters, digits, dots, dashes and underscores"
+            errors.append(expected(words, name, key=kind).within("", str(file)))
+        elif name in taken:
+            words = f"stands in {taken[name][0]} too; keep one of them"
+            errors.append(ConfigError(words, key=f"{kind}.{name}", file=str(file)))
+        else:
+            taken[name] = (file, table)
 
 
 def drop_ins(main: Path) -> list[Path]:

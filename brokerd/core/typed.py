@@ -12,13 +12,15 @@ T = TypeVar("T")
 
 
 class ConfigError(Exception):
-    """A mistake in a file that an operator writes. `str()` is `file: key: what is wrong and what would be right`."""
+    """A mistake in a file that an operator writes. `str()` is `file: key: what is wrong and what would be right`.
+    `others`: the other mistakes that were found with it."""
 
     def __init__(self, message: str, *, key: str = "", file: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.key = key
         self.file = file
+        self.others: tuple[ConfigError, ...] = ()
 
     def within(self, key: str = "", file: str = "") -> ConfigError:
         """The same error, seen from further out."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from brokerd.config import Configuration
+from brokerd.checking import counted, located, strangers
 from brokerd.config.tables import drop_ins
 from brokerd.core.ports import TransportError
 from brokerd.core.remedy import change
@@ -14,7 +14,6 @@ from brokerd.core.secret import SecretSource
 from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import place
-from brokerd.edge.accounts import is_group, is_user
 from brokerd.edge.connection import check
 from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.installation import http_settings, key_sources
@@ -26,34 +25,27 @@ def configuration(scene: Scene) -> Iterable[Finding]:
         assert scene.refused is not None, "there is a configuration, or a reason why not"
         if _is_hidden(Path(scene.refused.file)):
             return [unseen(name, scene.refused.file)]
-        check_again = f"change it, then: brokerd --config {scene.path} --check"
-        return [told(name, str(scene.refused), check_again)]
+        check_again = f"change it, then: brokerd --config {quote(scene.path)} --check"
+        return [told(name, located(each), check_again) for each in (scene.refused, *scene.refused.others)]
     found = list(_closed(scene, name, (path, *drop_ins(path))))
     for provider in scene.configuration.providers.values():
         try:
             check(http_settings(provider), scene.environ)
         except TransportError as error:
             words = f"{scene.path}: providers.{provider.name}: {error.reason}"
-            found.append(told(name, words, f"change it, then: brokerd --config {scene.path} --check"))
-    return found or [ok(name, f"{scene.path}: {_counted(scene.configuration)}")]
+            found.append(told(name, words, f"change it, then: brokerd --config {quote(scene.path)} --check"))
+    return found or [ok(name, f"{scene.path}: {counted(scene.configuration)}")]
 
 
 def rules(scene: Scene) -> Iterator[Finding]:
     """That there are the users and groups whom rules name. A unit's user may be there while it runs only."""
     if scene.configuration is None:
         return
-    callers = [(rule.place, caller) for rule in scene.configuration.rules for caller in rule.callers]
-    strangers = [
-        f"{place}: there is no {kind} {name}"
-        for place, caller in callers
-        for kind, name, is_there in (("user", caller.user, is_user), ("group", caller.group, is_group))
-        if name is not None and caller.unit is None and not is_there(name)
-    ]
-    for words in strangers:
-        yield warning(
-            "rules", f"{words}: nobody matches", f"change it, or make one; then: brokerd --config {scene.path} --check"
-        )
-    if callers and not strangers:
+    found = list(strangers(scene.configuration))
+    for each in found:
+        again = f"change it, or make one; then: brokerd --config {quote(scene.path)} --check"
+        yield warning("rules", located(each), again)
+    if scene.configuration.rules and not found:
         yield ok("rules", "everybody whom they name is there")
 
 
@@ -146,8 +138,3 @@ def _is_hidden(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return not os.access(path, os.R_OK)
-
-
-def _counted(configuration: Configuration) -> str:
-    counts = {"provider": configuration.providers, "grant": configuration.grants, "rule": configuration.rules}
-    return ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())

@@ -75,7 +75,7 @@ def proxied(brokerd: Brokerd) -> None:
         (says("[grants.half"), "configuration", "this is not TOML", "--check"),
         (says("[deamon]"), "configuration", "deamon: unknown table", "known: [daemon]"),
         (proxied, "configuration", "or socks, which are not supported", "--check"),
-        (says(RULE), "rules", "allow[0]: there is no user test-only-nobody", "--check"),
+        (says(RULE), "rules", "allow[0].caller: there is no user test-only-nobody", "--check"),
         (says(RULE.replace("user", "group")), "rules", "there is no group test-only-nobody", "--check"),
         pytest.param(
             without("etc/secret"),

@@ -14,10 +14,12 @@ from brokerd.core import variants
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until, wall_time
+from brokerd.core.oddities import notes
 from brokerd.core.outcome import Cause, Outcome, RetryLater, Token, Tokens
 from brokerd.core.ports import Clock, Entropy, StoreError
 from brokerd.core.record import AccessToken, usable
 from brokerd.core.revocation import Revocation, revocation, revoked
+from brokerd.core.scope import cut_scope, is_cut
 from brokerd.core.secret import Secret
 from brokerd.core.verification import ACCESS, REFRESH, Verification, verification
 from brokerd.core.wanted import Wanted
@@ -32,6 +34,7 @@ from brokerd.variety import Refusal
 
 EVERY = "*"  # no grant has this name
 STOPPED = "brokerd is stopping; try again when it is back"
+SHOWN_SCOPE = 1_024  # characters of a scope in a grant's status
 LOCKED = "brokerd is locked; an operator unlocks it: brokerctl unlock"
 UNSERVED = ("issued_at", "expires_at", "next_renewal_at")  # of a grant's status, while it is locked
 
@@ -398,7 +401,7 @@ class Broker:
     def _status(self, held: HeldGrant) -> dict[str, object]:
         name, now = held.name, self._clock.now()
         record, token = held.record, held.serves(now)
-        refresh = record.refresh_token
+        refresh, dialect = record.refresh_token, held.settings.provider.dialect
         at = self.flights.schedule.at(name)
         return {
             "name": name,
@@ -407,7 +410,7 @@ class Broker:
             "issued_at": wall_time(token.issued, now) if token else None,
             "expires_at": self.expires_at(token) if token else None,
             "next_renewal_at": round(now.wall + max(0.0, at - now.boot), 2) if at is not None else None,
-            "scope": list(token.scope) if token and token.scope is not None else None,
+            "scope": list(cut_scope(token.scope, SHOWN_SCOPE)) if token and token.scope is not None else None,
             "scope_dropped": _dropped(held, token),
             "refresh_expires_at": wall_time(refresh.expires, now) if refresh and refresh.expires else None,
             "generation": record.generation,
@@ -417,6 +420,7 @@ class Broker:
             "unstored": held.unstored,
             "last_error": held.blocked or record.error,
             "failing_since": _failing_since(held, now),
+            "notes": list(notes(token, presented=dialect.presents(token.token_type))) if token else [],
             "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
             "variants": sum(held.serves_variant(each.wanted, now) is not None for each in record.variants),
@@ -434,7 +438,9 @@ def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:
     §5.1)."""
     asked = held.settings.settings.get("scope")
     granted = token.scope if token else None
-    return [] if granted is None or not isinstance(asked, list) else [each for each in asked if each not in granted]
+    if granted is None or is_cut(granted) or not isinstance(asked, list):
+        return []
+    return [each for each in asked if each not in granted and not set(each.split(",")) <= set(granted)]
 
 
 def _check_min_ttl(held: HeldGrant, token: AccessToken | None, min_ttl: float) -> None:

@@ -22,6 +22,7 @@ from brokerd.core.exchange import Exchange, Request
 from brokerd.core.grant import State
 from brokerd.core.metadata import Metadata
 from brokerd.core.moment import Moment, seconds_until
+from brokerd.core.oddities import believed
 from brokerd.core.outcome import (
     NAMES,
     Cause,
@@ -224,7 +225,7 @@ class Exchanger:
                 await self.store.write_metadata(provider.name, provider.metadata)
         except StoreUnavailable:
             self._metrics.store_failures.inc()
-        return ended
+        return replace(ended, outcome=believed(ended.outcome, held.settings.pace))
 
     # -- what an outcome does to the record
 

@@ -16,6 +16,7 @@ from brokerd.core.outcome import Declined, Issued, Outcome
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, alive, served, usable
 from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller, variants_due
+from brokerd.core.scope import is_cut
 from brokerd.core.secret import Secret
 from brokerd.core.wanted import Wanted
 from brokerd.dialects.dialect import GrantView
@@ -173,7 +174,8 @@ class HeldGrant:
     def own(self) -> Wanted:
         """What the grant's own tokens are for, as the provider said, else as it is configured."""
         said, token = self.settings.settings, self.record.access_token
-        scope = (token.scope if token else None) or said.get("scope")
+        granted = token.scope if token and not is_cut(token.scope) else None
+        scope = granted or said.get("scope")
         audience, resource = (str(said[name]) if said.get(name) else None for name in ("audience", "resource"))
         return Wanted(tuple(map(str, scope)) if isinstance(scope, list | tuple) else None, audience, resource)
 

@@ -152,7 +152,7 @@ def test_an_empty_file_is_a_configuration_of_nothing_with_the_defaults(main: Pat
 )
 def test_a_duration_is_seconds_or_text_with_a_unit(main: Path, written: str, seconds: float) -> None:
     found = loaded(main, f"{GRANT}lifetime = {written}\non_demand = true\n")
-    assert found.grants["g"].pace == Pace(lifetime=seconds, on_demand=True)
+    assert found.grants["g"].pace == Pace(lifetime=seconds, on_demand=True, lifetime_named=True)
     graced = loaded(main, GRANT.replace("[grants", f"reuse_grace = {written}\n[grants"))
     assert graced.grants["g"].pace.reuse_grace == seconds
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
     variants: oauth2.VariantsFile | None = None
     request: dict[str, dict[str, Any]] = {}
     on_demand: bool = False
-    lifetime: Duration = Duration(3_600.0)
+    lifetime: Duration | None = None
     settings: dict[str, Any] = {}
 
 
@@ -65,7 +66,7 @@ def read_grant(
     if provider is None:
         known = ", ".join(sorted(providers)) or "none is configured"
         raise expected(f"a provider of this configuration ({known})", table.provider, key="provider")
-    if table.lifetime < 1:
+    if table.lifetime is not None and table.lifetime < 1:
         raise expected("a duration of a second or more", float(table.lifetime), key="lifetime")
     credentials = {key: secret_of(value, f"credentials.{key}") for key, value in table.credentials.items()}
     for key, source in credentials.items():
@@ -81,7 +82,9 @@ def read_grant(
                 raise ConfigError("only oauth2 has this; a recipe says itself what is sent", key=key)
     provider.dialect.check(frozenset(credentials), settings)
     credentials |= _kept(table.request)
-    pace = Pace(float(table.lifetime), table.on_demand, provider.reuse_grace)
+    pace = Pace(on_demand=table.on_demand, reuse_grace=provider.reuse_grace)
+    if table.lifetime is not None:
+        pace = replace(pace, lifetime=float(table.lifetime), lifetime_named=True)
     return GrantSettings(name, provider, credentials, settings, pace)
 
 

@@ -17,7 +17,7 @@ VARIANTS_MOST = 16  # of a grant; a record is sealed and written whole
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class AccessToken:
     """A token that is served. `lifetime` is in seconds as issued, None where the provider named none; `jitter`
-    is drawn once, when it was issued, and stays with it (law 6)."""
+    is drawn once, when it was issued, and stays with it (law 6). `odd`: what is hard to believe of the lifetime."""
 
     value: Secret
     token_type: str
@@ -26,6 +26,7 @@ class AccessToken:
     jitter: float
     id: str | None = None
     scope: tuple[str, ...] | None = None
+    odd: str | None = None
 
     @property
     def expires(self) -> Moment | None:
@@ -521,7 +522,7 @@ def new_access(tokens: Tokens, at: Moment, jitter: float) -> AccessToken | None:
     token = tokens.access_token
     if token is None:
         return None
-    return AccessToken(token.value, tokens.token_type, at, token.lifetime, jitter, token.id, tokens.scope)
+    return AccessToken(token.value, tokens.token_type, at, token.lifetime, jitter, token.id, tokens.scope, token.odd)
 
 
 def _kept(record: Record, access: Token | None, at: Moment, jitter: float) -> RefreshToken | None:

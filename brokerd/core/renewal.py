@@ -49,12 +49,14 @@ class Ability:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """A grant's settings for its renewals: `lifetime` in seconds of a token that names none, `on_demand`: renew
+    """A grant's settings for its renewals: `lifetime` in seconds of a token that names none, `lifetime_named`: the
+    configuration says it, so that it counts more than what is hard to believe, `on_demand`: renew
     only when somebody asks, `reuse_grace`: seconds within which the provider takes a used refresh token again."""
 
     lifetime: float = 3_600.0
     on_demand: bool = False
     reuse_grace: float = 0.0
+    lifetime_named: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,7 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
         from brokerd.edge.clock import lasting
 
         notes.append(f"an exchange is unanswered {lasting(grant['interrupted'], now)}")
+    notes += [plain(each) for each in grant.get("notes", ())]
     if number := grant.get("pending_revocations"):
         notes.append(f"{number} still to be revoked at the provider")
     if dropped := grant.get("scope_dropped"):

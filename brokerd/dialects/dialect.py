@@ -70,6 +70,10 @@ class Dialect(Protocol):
         """How an application sends a token of that type: a header line with `{access_token}` in it."""
         ...
 
+    def presents(self, _token_type: str) -> bool:
+        """Whether it is known how a token of that type is sent."""
+        return True
+
     @property
     def issuer(self) -> str | None:
         """The issuer whose metadata is to be discovered, as configured."""

@@ -83,3 +83,52 @@ async def test_a_login_goes_on_through_every_form_that_is_safe_to_read(brokerd: 
     async with trio.open_nursery() as nursery:
         for name, endpoint in endpoints.items():
             nursery.start_soon(check, name, endpoint)
+
+
+async def test_what_is_odd_about_a_token_stands_in_status(brokerd: Brokerd, listening: Listening) -> None:
+    odd: dict[str, dict[str, object]] = {
+        "zero": {"expires_in": 0},
+        "minus": {"expires_in": -1},
+        "epoch": {"expires_in": 1_800_003_600},
+        "milliseconds": {"expires_in": 3_600_000},
+        "mac": {"token_type": "mac"},
+    }
+    endpoints = {name: await listening(Endpoint(name)) for name in odd}
+    for name, fields in odd.items():
+        endpoints[name].fields.update(fields)
+    grants = {name: {**endpoint.grant(), "lifetime": "10m"} for name, endpoint in endpoints.items()}
+    brokerd.configure(grants, {name: endpoint.table() for name, endpoint in endpoints.items()})
+    await brokerd.start()
+    for name, endpoint in endpoints.items():
+        await brokerd.call("import", grant=name, refresh_token=endpoint.refresh_token)
+        assert await brokerd.get(name) == endpoint.access_token
+        status = await brokerd.status(name)
+        (note,) = status["notes"]
+        if name == "mac":
+            assert "token_type is mac" in note
+        else:
+            assert note.endswith("the configured lifetime counts"), name
+            assert status["expires_at"] is None
+            assert 300 < status["next_renewal_at"] - status["issued_at"] < 600, name
+
+
+async def test_a_scope_of_900_kb_leaves_status_small_and_says_that_it_was_cut(
+    brokerd: Brokerd, listening: Listening
+) -> None:
+    endpoint = await listening(Endpoint("idp"))
+    wide = " ".join(f"scope:{number:08}" for number in range(60_000))
+    endpoint.fields["scope"] = wide
+    assert len(wide) > 890_000
+    names = [f"app{number}" for number in range(20)]
+    brokerd.configure({name: {**endpoint.grant(), "scope": ["mine"]} for name in names}, {"idp": endpoint.table()})
+    await brokerd.start()
+    for name in names:
+        await brokerd.call("import", grant=name, refresh_token=endpoint.refresh_token)
+        assert await brokerd.get(name) == endpoint.access_token
+    found = (await brokerd.call("status"))["grants"]
+    assert [each["name"] for each in found] == sorted(names)
+    assert len(json.dumps(found)) < 64 << 10
+    for each in found:
+        assert each["scope"][-1] == "…"
+        assert each["scope_dropped"] == []
+        assert any("too long, so it is cut" in note for note in each["notes"])

@@ -64,6 +64,9 @@ class OAuth2(Dialect):
     def present(self, token_type: str) -> str:
         return DPOP_PRESENT if token_type.lower() == "dpop" else DEFAULT_PRESENT  # case counts nothing (RFC 6749 §5.1)
 
+    def presents(self, token_type: str) -> bool:
+        return token_type.lower() in ("bearer", "dpop")
+
     def check(self, credentials: frozenset[str], settings: Mapping[str, object]) -> None:
         name, method = str(settings.get("grant_type")), str(settings.get("client_auth"))
         if name not in GRANT_TYPES:

@@ -52,7 +52,8 @@ def tokens(response: Response, what: str, errors: Errors, request: Request) -> O
     lifetime, odd = answer.lifetime_in(found.get("expires_in")), answer.odd_lifetime(found.get("expires_in"))
     if lifetime is None or lifetime <= 0:
         by_itself = answer.lifetime_of_jwt(value, response)
-        lifetime = by_itself if lifetime is None or (by_itself is not None and by_itself > 0) else lifetime
+        if lifetime is None or (by_itself is not None and by_itself > 0):
+            lifetime, odd = by_itself, odd if by_itself is None else None
     return Issued(
         Tokens(
             access_token=Token(Secret(value), lifetime, odd=odd),

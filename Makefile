@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format lock bench simulate mutants torture restarts fuzz soak deb package-test clean
+.PHONY: help setup demo test check format lock bench simulate mutants torture restarts fuzz soak deb package-test fresh-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -75,7 +75,11 @@ $(DEBIAN): tests/package/root.sh
 	tests/package/root.sh $@
 
 package-test: $(DEBIAN) deb ## the package on a clean Debian 12, from installation to purge (root)
+	@command -v lintian >/dev/null || { echo "lintian is missing: apt-get install lintian" >&2; exit 2; }
 	$(BIN)/python -m pytest tests/package
+
+fresh-test: .venv/.made ## what the README tells a newcomer to type, on a clean Debian 12 with nothing in its home (root)
+	$(BIN)/python -m pytest tests/fresh
 
 lock: ## resolve the dependencies again (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) requirements/lock.sh

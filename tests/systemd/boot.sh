@@ -1,14 +1,17 @@
 #!/bin/bash
 # Boots a system's own systemd as PID 1 of namespaces of its own, on an overlay of its root that is thrown away. Run by
 # box.py as root. Arguments: a folder for pid, log and what box.py put there; a cgroup; the root (/ is this machine's);
-# then SOURCE:TARGET, mounted read-only. It returns when unshare(1) does, which is when the box has ended.
+# then SOURCE:TARGET, mounted read-only. NETWORK=host leaves it in this machine's network. It returns when unshare(1)
+# does, which is when the box has ended.
 set -euo pipefail
 folder=$1 cgroup=$2 lower=$3
 shift 3
 echo $$ >"$cgroup/cgroup.procs"
-printf '%s\n' "$@" >"$folder/mounts"
+for each in "$@"; do echo "$each"; done >"$folder/mounts"
 export folder lower
-exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child=KILL --propagation private bash -c '
+net=--net
+[[ ${NETWORK:-} != host ]] || net=
+exec unshare --pid --mount --uts --ipc $net --cgroup --fork --kill-child=KILL --propagation private bash -c '
 set -eu
 work=$(mktemp -d); mount -t tmpfs -o mode=755,size=1g box "$work"
 mkdir "$work"/{upper,work,root}; root=$work/root
@@ -42,7 +45,7 @@ for device in null zero full random urandom tty; do
 mkdir "$root"/dev/{pts,shm}; mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"; mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"; ln -s /proc/self/fd "$root/dev/fd"
 hostname box
-ip link set lo up
+[ "${NETWORK:-}" = host ] || ip link set lo up
 cd "$root"; mkdir -p old; pivot_root . old; cd /; umount -l /old; rmdir /old
 mount --make-rshared /   # else LoadCredential= comes up as an empty directory
 exec env -i container=box PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 \

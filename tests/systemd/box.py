@@ -48,7 +48,7 @@ class Box:
         self.root = Path(f"/proc/{pid}/root")
         self._cgroup = cgroup
 
-    def run(self, *command: str, check: bool = True, input: str | None = None) -> str:  # noqa: A002 - as subprocess has it
+    def run(self, *command: str, check: bool = True, input: str | None = None, within: float = 120) -> str:  # noqa: A002
         """The output of a command that runs in the box as root."""
         scope = self._cgroup / "exec.scope"
         scope.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ class Box:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=120,
+            timeout=within,
         )
         assert done.returncode == 0 or not check, (
             f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{self.journal()}"
@@ -90,11 +90,16 @@ class Box:
 
 @contextlib.contextmanager
 def booted(
-    folder: Path, files: Mapping[str, str], mounts: Mapping[Path, str], root: Path | None = None
+    folder: Path,
+    files: Mapping[str, str],
+    mounts: Mapping[Path, str],
+    root: Path | None = None,
+    *,
+    online: bool = False,
 ) -> Iterator[Box]:
     """A box with these files (absolute path: text), and with folders of this machine mounted read-only into it: a copy
     of this machine with brokerd as a package that nobody has installed as a service, or of the system under `root` as
-    it is."""
+    it is. `online`: in this machine's network instead of one of its own."""
     if (reason := missing()) is not None:
         raise Unavailable(reason)
     if root is None:
@@ -114,7 +119,8 @@ def booted(
     cgroup.mkdir()
     bound = [f"{source}:{target}" for source, target in mounts.items()]
     command = ["/bin/bash", HERE / "boot.sh", folder, cgroup, root or "/", *bound]
-    boot = subprocess.Popen(command, start_new_session=True)
+    environ = {**os.environ, "NETWORK": "host" if online else ""}
+    boot = subprocess.Popen(command, start_new_session=True, env=environ)
     pid = None
     try:
         pid = _pid_one(boot, folder)

@@ -22,7 +22,6 @@ from brokerd.edge.answer import Limits
 from brokerd.edge.dial import Endpoint, Lookup, Resolver, Wire, connect, is_public
 from brokerd.edge.proxy import Proxies, Proxy, always, from_environment, is_host, parse_proxy, tunnel
 
-PEEK = 0.001  # seconds; what came on a kept connection meanwhile is there at once
 LOOK_TIMEOUT = 3.0  # seconds; for a second look at a certificate that was refused
 VISIBLE = re.compile(r"[\x21-\x7e]+")  # RFC 3986: a URL has no blanks, no controls, nothing but ASCII
 PLAIN_HTTP = "plain http:// goes to loopback addresses only; use https://, or set insecure_http = true"
@@ -175,9 +174,10 @@ class Connection:
         """Nothing came while it was kept: no end, and no answer that nobody asked for. Closes it otherwise."""
         quiet = False
         try:
-            with trio.move_on_after(PEEK) as scope:
+            with self.wire.without_waiting():
                 await self.stream.receive_some(1)
-            quiet = scope.cancelled_caught
+        except trio.WouldBlock:
+            quiet = True
         except trio.BrokenResourceError:
             pass
         finally:

@@ -2,12 +2,14 @@
 # It knows nothing of TLS, proxies or HTTP; a TransportError from here means that no byte of a request was sent.
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import itertools
 import os
+import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +49,7 @@ class Wire(trio.abc.Stream):
         self._sock = sock
         self._stream = trio.SocketStream(sock)
         self._peer = peer
+        self._waits = True
         self.taken = 0
 
     @property
@@ -73,7 +76,19 @@ class Wire(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
+    @contextlib.contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Until it ends, `receive_some` raises WouldBlock where nothing has arrived. A short time-out would not do: on
+        a busy machine it passes before anybody has looked."""
+        self._waits = False
+        try:
+            yield
+        finally:
+            self._waits = True
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._waits and not _has_input(self._sock.fileno()):
+            raise trio.WouldBlock
         return await self._stream.receive_some(max_bytes)
 
     def close(self) -> None:
@@ -83,6 +98,13 @@ class Wire(trio.abc.Stream):
     async def aclose(self) -> None:
         self.close()
         await trio.lowlevel.checkpoint()
+
+
+def _has_input(descriptor: int) -> bool:
+    """Whether bytes, an end or an error are there to be read."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:

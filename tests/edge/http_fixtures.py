@@ -43,11 +43,12 @@ async def client(
     clock: StepClock | None = None,
     environ: Mapping[str, str] | None = None,
     lookup: Lookup = system_lookup,
+    within: float = 20,
     **settings: Any,
 ) -> AsyncGenerator[HttpClient, None]:
     """A client that the environment of whoever runs the tests cannot reach; a test that uses it ends in time."""
     made = HttpClient(HttpSettings(**settings), clock or StepClock(), environ=environ or {}, lookup=lookup)
-    with trio.fail_after(20):
+    with trio.fail_after(within):
         try:
             yield made
         finally:

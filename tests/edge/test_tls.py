@@ -17,6 +17,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from trio.testing import MockClock
 
 from brokerd.core.ports import TransportError
 from brokerd.edge import tls
@@ -198,6 +199,27 @@ async def test_a_body_with_a_length_needs_none(tmp_path: Path) -> None:
         for _ in range(2):
             assert (await http.send(get(server.url))).body == b"ok"
             await server.until(lambda: len(server.ended) == len(server.peers))
+
+
+async def test_a_kept_connection_that_has_ended_is_noticed_however_slow_the_machine_is(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """A second of the client's passes within a microsecond, as on a machine where others are always first."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        await peer.raw.aclose()
+
+    mock_clock.rate = 1e6
+    ages = dict.fromkeys(("connect_timeout", "read_timeout", "total_timeout"), 1e12)
+    settings = {"ca_file": ca_file(tmp_path), **ages}
+    async with serving(script, tls=server_tls("127.0.0.1")) as server, client(within=1e12, **settings) as http:
+        for number in range(1, 4):
+            assert (await http.send(get(server.url))).body == b"ok"
+            while len(server.ended) < number:
+                await server.moved.wait()
+        assert len(server.peers) == 3
 
 
 @pytest.mark.parametrize("records", [1, 2])

@@ -130,6 +130,8 @@ class Setup:
         if arguments.system:
             if not (is_root or self.is_image or self.dry):
                 raise Failed("--system needs root: sudo, or for yourself alone: --user")
+            if is_root and not self.is_image:
+                _refuse_prefix_of_others(of_system(prefix).prefix)
             return of_system(prefix)
         if is_root and not self.is_image:
             raise Failed(
@@ -247,6 +249,18 @@ class Setup:
             write(plain(str(error)))
         else:
             write(" ".join(command))
+
+
+def _refuse_prefix_of_others(prefix: Path) -> None:
+    """What root starts would be theirs to change, and the list of what root removes too. Raises Failed."""
+    from brokerd.edge.acting import NotOnes, owner_of
+
+    try:
+        owner = owner_of(prefix)
+    except NotOnes as error:
+        raise Failed(plain(str(error))) from None
+    if owner is not None:
+        raise Failed(f"{plain(str(prefix))} is the user {owner.uid}'s to change; name another --prefix, or use --user")
 
 
 @contextlib.contextmanager

@@ -86,6 +86,9 @@ class Talk:
             write(f"{self.grant}: logged in{who}")
         if done["note"]:
             complain(plain(done["note"]))
+        if self._loopback is not None and self._loopback.alarmed:
+            words = "a second browser opened the one-time address while the login ended; if that account is not yours"
+            complain(f"{words}: brokerctl revoke {self.grant}")
         if not done["stored"]:
             complain("the tokens are in brokerd's memory only: its store cannot be written; see brokerctl status")
         return 0

@@ -94,7 +94,8 @@ class Loopback(ThreadingHTTPServer):
         self.url = self.state = ""
         self.started = self.answered = self.alarmed = False
         self.answers: Queue[Answer] = Queue()
-        self.woken, self.wake = os.pipe()  # readable when there is an answer, or an alarm
+        self._is_closed = False
+        self.woken, self._wake = os.pipe()  # readable when there is an answer, or an alarm
         self.lock = threading.Lock()
         self._strangers: dict[Any, float] = {}  # connections without the cookie, oldest first, and when each ends
         self._connections = threading.Lock()  # whoever is in _strangers is open
@@ -111,7 +112,13 @@ class Loopback(ThreadingHTTPServer):
 
     def alarm(self) -> None:
         self.alarmed = True
-        os.write(self.wake, b"\n")
+        self.wake()
+
+    def wake(self) -> None:
+        """Say that there is something new."""
+        with self.lock:
+            if not self._is_closed:
+                os.write(self._wake, b"\n")
 
     def close(self) -> None:
         if self.url:
@@ -119,8 +126,10 @@ class Loopback(ThreadingHTTPServer):
         self.server_close()
         if self._reserved is not None:
             self._reserved.close()
-        os.close(self.woken)
-        os.close(self.wake)
+        with self.lock:
+            self._is_closed = True
+            os.close(self.woken)
+            os.close(self._wake)
 
     def server_bind(self) -> None:
         """Without HTTPServer's look into the DNS."""
@@ -235,7 +244,7 @@ class Handler(BaseHTTPRequestHandler):
         server.keep(self.connection)
         answer = Answer(fields)
         server.answers.put(answer)
-        os.write(server.wake, b"\n")
+        server.wake()
         page = answer.page()
         self.send_response(200)
         self._body(page)

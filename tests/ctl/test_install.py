@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sysconfig
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from brokerd.config import load
 from brokerd.installing import example, why_hidden
 from tests.ctl.conftest import Run
+from tests.daemon.conftest import as_root
+
+__all__ = ["as_root"]
 
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 
@@ -47,6 +51,23 @@ def test_a_package_finds_its_files_laid_out(within: Run, tmp_path: Path) -> None
     assert (root / "usr/bin/brokerctl").readlink() == PROGRAMS / "brokerctl"
     within("uninstall", "--system", "--prefix", "/usr", "--root", str(root))
     assert not root.exists()
+
+
+def test_root_installs_and_removes_nothing_under_a_prefix_that_is_a_users(
+    within: Run, tmp_path: Path, as_root: None
+) -> None:
+    prefix = tmp_path / "theirs"
+    (prefix / "share/brokerd").mkdir(parents=True)
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    digest = f"sha256:{hashlib.sha256(b'precious').hexdigest()}"
+    (prefix / "share/brokerd/installed.json").write_text(json.dumps({"files": {str(precious): digest}, "folders": []}))
+    os.chown(prefix, 60_978, 60_978)
+    for command in ("install", "uninstall"):
+        done = within(command, "--system", "--prefix", str(prefix))
+        assert (done.returncode, "is the user 60978's to change" in done.stderr) == (2, True), done.stderr
+    assert precious.exists()
+    assert not (prefix / "lib").exists()
 
 
 def test_an_older_versions_files_are_replaced_and_anothers_kept(within: Run, tmp_path: Path) -> None:

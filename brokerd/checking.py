@@ -17,7 +17,7 @@ from brokerd.core.typed import ConfigError
 from brokerd.edge import place
 from brokerd.edge.accounts import is_group, is_user
 from brokerd.edge.connection import PLAIN_HTTP, check
-from brokerd.edge.secrets import read_secret
+from brokerd.edge.secrets import SecretUnreadable, doubtful, read_secret
 from brokerd.installation import as_config_error, http_settings, key_sources, read_key
 from brokerd.installing import state_in_use
 
@@ -47,6 +47,11 @@ def warnings(path: str) -> Iterator[ConfigError]:
             if not _is_loopback(host) and not _is_address(host):
                 words = f"unless {host} is this machine, nothing is sent: {PLAIN_HTTP}"
                 yield ConfigError(words, key=key, file=str(files["providers", provider.name]))
+    for grant in configuration.grants.values():
+        for key, source in filter(lambda each: _can_be_checked(each[1]), grant.sources):
+            with contextlib.suppress(SecretUnreadable):  # which is a mistake
+                if (doubt := doubtful(source)) is not None:
+                    yield ConfigError(doubt, key=f"grants.{grant.name}.{key}", file=str(files["grants", grant.name]))
 
 
 def located(error: ConfigError) -> str:

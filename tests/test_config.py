@@ -737,6 +737,19 @@ def test_check_says_that_a_configuration_is_right_and_touches_nothing(main: Path
     assert sorted(main.parent.iterdir()) == before
 
 
+def test_check_names_a_secret_that_is_most_likely_mistaken(main: Path) -> None:
+    write(main, complete(main))
+    write(main.parent / "secret", "\ufeffhunter2\n\n")
+    done = checked(main)
+    assert (done.returncode, done.stdout.count("is right")) == (0, 1)
+    assert re.fullmatch(
+        rf"brokerd: warning: {main}:\d+: grants.g.credentials.api_secret: {main.parent}/secret has a byte order mark "
+        r"\(BOM\) at its beginning and a line break at its end, which is sent as a part of the secret; if it is none, "
+        "write the secret without it\n",
+        done.stderr,
+    )
+
+
 def test_check_says_in_one_line_what_is_wrong(main: Path) -> None:
     write(main, GRANT + 'scope = "repo"')
     done = checked(main)

@@ -45,6 +45,23 @@ class Secret:
         raise TypeError("a Secret cannot be pickled")
 
 
+def doubts(text: str, *, token: bool = False) -> str | None:
+    """What in a secret is most likely a slip of who wrote it down, in words that show nothing of it. `token`: it is a
+    token, and has no blanks in it. A key in PEM may have lines and blanks around it."""
+    is_pem, inner = "-----BEGIN " in text, text.strip()
+    found = ["a byte order mark (BOM) at its beginning"] if text.startswith("\ufeff") else []
+    if not is_pem:
+        for place, edge in (("beginning", text[:1]), ("end", text[-1:])):
+            if edge.isspace():
+                found.append(f"{'a line break' if edge in LINE_BREAKS else 'a blank'} at its {place}")
+    if token and any(each.isspace() for each in inner):
+        found.append("a blank in it")
+    return " and ".join(found) or None
+
+
+LINE_BREAKS = "\r\n"
+
+
 @dataclass(frozen=True, slots=True)
 class SecretSource:
     """Where a secret is to be had: exactly one of these is set. Reading it is the edge's matter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 import time
 
-from brokerd.ctl.terminal import Failed, ask, away, plain, write
+from brokerd.ctl.terminal import Failed, ask, away, complain, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def revoke(broker: Broker, arguments: Namespace) -> int:
 
 def import_token(broker: Broker, arguments: Namespace) -> int:
     """Give the grant a refresh token from stdin."""
-    done = broker.call("import", grant=arguments.grant, refresh_token=_read_secret(arguments.grant))
+    from brokerd.core.secret import doubts
+
+    token = _read_secret(arguments.grant)
+    if (words := doubts(token, token=True)) is not None:
+        complain(f"the refresh token has {words}, and is sent so; if that does not belong to it, import it without")
+    done = broker.call("import", grant=arguments.grant, refresh_token=token)
     write(f"{arguments.grant}: imported; it is at generation {done['generation']}")
     return 0
 

@@ -15,7 +15,7 @@ from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import place
 from brokerd.edge.connection import check
-from brokerd.edge.secrets import SecretUnreadable, read_secret
+from brokerd.edge.secrets import SecretUnreadable, doubtful
 from brokerd.installation import http_settings, key_sources
 
 
@@ -103,10 +103,13 @@ def _secret(scene: Scene, key: str, source: SecretSource) -> Finding | None:
         if reachable is source and (closed := next(_closed(scene, name, [Path(reachable.file)]), None)):
             return closed
     try:
-        read_secret(reachable)
+        doubt = doubtful(reachable)
     except SecretUnreadable as error:
         return told(name, f"{scene.path}: {key}: {error}", "put the secret there, for brokerd alone")
-    return None
+    if doubt is None:
+        return None
+    found, _, remedy = doubt.rpartition("; ")
+    return warning(name, f"{scene.path}: {key}: {found}", remedy)
 
 
 def _closed(scene: Scene, name: str, files: Iterable[Path]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from brokerd.core.remedy import change
-from brokerd.core.secret import Secret, SecretSource
+from brokerd.core.secret import Secret, SecretSource, doubts
 from brokerd.edge import environment
 
 LONGEST = 64 * 1024  # bytes; room for a key in PEM, a chain of certificates, a signed assertion
@@ -46,6 +46,17 @@ def read_secret(source: SecretSource) -> Secret:
         return value
     assert source.command is not None
     return _decode(_run(source.command), f"command {source.command[0]}")
+
+
+def doubtful(source: SecretSource) -> str | None:
+    """What is most likely a slip in the secret, and where; None where nothing is. It is sent as it is. Raises
+    SecretUnreadable."""
+    found = doubts(read_secret(source).reveal())
+    if found is None:
+        return None
+    where = source.file or (source.credential and f"credential {source.credential}")
+    where = where or (source.env and f"environment variable {source.env}") or "the text"
+    return f"{where} has {found}, which is sent as a part of the secret; if it is none, write the secret without it"
 
 
 def _read(path: Path, *, private: bool = True) -> bytes:

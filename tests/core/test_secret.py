@@ -12,7 +12,7 @@ import pytest
 
 from brokerd.core.exchange import Request, Response
 from brokerd.core.moment import Moment
-from brokerd.core.secret import Secret, SecretSource
+from brokerd.core.secret import Secret, SecretSource, doubts
 
 VALUE = "hunter2-correct-horse"
 SECRET = Secret(VALUE)
@@ -97,3 +97,33 @@ def test_secrets_are_compared_by_value_and_never_equal_text() -> None:
 def test_an_empty_secret_is_false() -> None:
     assert not Secret("")
     assert Secret(" ")
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\ntest-only\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("hunter2", None),
+        ("hunter2 with blanks", None),
+        ("\ufeffhunter2", "a byte order mark (BOM) at its beginning"),
+        (" hunter2", "a blank at its beginning"),
+        ("hunter2\t", "a blank at its end"),
+        ("hunter2\u00a0", "a blank at its end"),
+        ("hunter2\n", "a line break at its end"),
+        ("\nhunter2 ", "a line break at its beginning and a blank at its end"),
+        (PEM + "\n", None),
+        ("\ufeff" + PEM, "a byte order mark (BOM) at its beginning"),
+    ],
+)
+def test_what_is_most_likely_a_slip_in_a_secret_is_named_without_showing_it(text: str, found: str | None) -> None:
+    assert doubts(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("R-0", None), ("R 0", "a blank in it"), ("R\n0\n", "a line break at its end and a blank in it")],
+)
+def test_a_token_has_no_blank_in_it(text: str, found: str | None) -> None:
+    assert doubts(text, token=True) == found

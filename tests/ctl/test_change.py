@@ -85,7 +85,7 @@ def test_revoke_asks_the_person_at_the_terminal(daemon: Daemon, typed: str, code
 
 @pytest.mark.parametrize(
     ("given", "sent"),
-    [("s3cret\n", "s3cret"), ("s3cret", "s3cret"), ("s3cret\r\n", "s3cret"), ("s3 cret\n\n", "s3 cret\n")],
+    [("s3cret\n", "s3cret"), ("s3cret", "s3cret"), ("s3cret\r\n", "s3cret")],
 )
 def test_import_reads_a_refresh_token_without_its_line_break(
     daemon: Daemon, brokerctl: Run, given: str, sent: str
@@ -93,6 +93,27 @@ def test_import_reads_a_refresh_token_without_its_line_break(
     daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
     done = brokerctl("import", "ix", input=given.encode(), text=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"ix: imported; it is at generation 4\n", b"")
+    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent})]
+
+
+@pytest.mark.parametrize(
+    ("given", "sent", "words"),
+    [
+        ("s3cret 0\n", "s3cret 0", "a blank in it"),
+        ("s3cret\n\n", "s3cret\n", "a line break at its end"),
+        ("\ufeffs3cret", "\ufeffs3cret", "a byte order mark (BOM) at its beginning"),
+    ],
+)
+def test_import_names_what_is_most_likely_a_slip_and_sends_it_as_it_is(
+    daemon: Daemon, brokerctl: Run, given: str, sent: str, words: str
+) -> None:
+    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
+    done = brokerctl("import", "ix", input=given.encode(), text=False)
+    assert (done.returncode, done.stdout) == (0, b"ix: imported; it is at generation 4\n")
+    said = (
+        f"brokerctl: the refresh token has {words}, and is sent so; if that does not belong to it, import it without\n"
+    )
+    assert done.stderr.decode() == said
     assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent})]
 
 

@@ -88,6 +88,13 @@ def proxied(brokerd: Brokerd) -> None:
             holds("", "etc/secret"), "secrets", "{etc}/secret is empty", "put the secret there", id="empty secret"
         ),
         pytest.param(
+            holds("\ufefftest-only \n", "etc/secret"),
+            "secrets",
+            "client_secret: {etc}/secret has a byte order mark (BOM) at its beginning and a blank at its end",
+            "write the secret without it",
+            id="doubtful secret",
+        ),
+        pytest.param(
             to(0o644, "etc/secret"),
             "secrets",
             "can be opened by everybody",

@@ -11,7 +11,7 @@ import pytest
 
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.edge import secrets
-from brokerd.edge.secrets import LONGEST, SecretUnreadable, read_secret
+from brokerd.edge.secrets import LONGEST, SecretUnreadable, doubtful, read_secret
 
 VALUE = "hunter2 ü+/%41"
 
@@ -206,3 +206,38 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pyt
     assert unreadable(shell("echo hunter2; sleep 5")) == "command /bin/sh did not end within 0.3 s"
     assert unreadable(shell("sleep 5 & sleep 5")) == "command /bin/sh did not end within 0.3 s"
     assert time.monotonic() - before < 3
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbfhunter2\n", b" hunter2\n", b"hunter2\n\n", b"hunter2\r\n\r\n"])
+def test_a_slip_in_a_file_is_named_with_its_place_and_sent_as_it_is(tmp_path: Path, data: bytes) -> None:
+    source = SecretSource(file=write(tmp_path / "secret", data))
+    found = doubtful(source)
+    assert found is not None
+    assert found.startswith(f"{tmp_path / 'secret'} has a ")
+    assert found.endswith("which is sent as a part of the secret; if it is none, write the secret without it")
+    assert "hunter2" not in found
+    sent = read_secret(source).reveal().encode()
+    assert sent == data.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def test_a_secret_without_a_slip_is_not_named(tmp_path: Path) -> None:
+    assert doubtful(SecretSource(file=write(tmp_path / "secret", VALUE + "\n"))) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [
+        (SecretSource(text=Secret("hunter2 ")), "the text"),
+        (SecretSource(env="TEST_SECRET"), "environment variable TEST_SECRET"),
+        (SecretSource(credential="secret"), "credential secret"),
+    ],
+)
+def test_a_slip_is_named_wherever_the_secret_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: SecretSource, where: str
+) -> None:
+    write(tmp_path / "secret", "hunter2 \n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("TEST_SECRET", "hunter2 ")
+    found = doubtful(source)
+    assert found is not None
+    assert found.startswith(f"{where} has a blank at its end")

@@ -59,7 +59,10 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The provider did what was asked and gave no tokens: a revocation, or its word that a token is active."""
+    """The provider did what was asked and gave no tokens: a revocation, or its word that a token is active.
+    `ends_both`: with the token that it was told of it ended the other kind too."""
+
+    ends_both: bool = False
 
 
 @dataclass(frozen=True, slots=True)

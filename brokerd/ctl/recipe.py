@@ -58,8 +58,12 @@ def _show(file: Path) -> int:
 
 def _check(file: Path) -> int:
     from brokerd.config.tables import load_recipe
+    from brokerd.dialects.recipe_file import never_run
 
-    for line in _summary(load_recipe(file)):
+    recipe = load_recipe(file)
+    for error in never_run(recipe):
+        raise error.within(file=str(file))
+    for line in _summary(recipe):
         write(line)
     return 0
 
@@ -128,7 +132,8 @@ def _summary(recipe: Any) -> Iterator[str]:
         yield f"issue: {_operation(operation)}"
     yield f"renew: {_operation(recipe.renew) if recipe.renew else 'none; credentials bring every token'}"
     for kind, operation in (("access", recipe.revoke_access), ("refresh", recipe.revoke_refresh)):
-        yield f"revoke {kind} token: {_operation(operation) if operation else 'none'}"
+        both = ", and ends both" if operation and operation.ends_both else ""
+        yield f"revoke {kind} token: {_operation(operation) + both if operation else 'none'}"
     yield f"an application sends: {recipe.present}"
 
 

@@ -121,6 +121,10 @@ class Dialect(Protocol):
         """Tell the provider that the token is revoked; None where the provider has no way to be told."""
         ...
 
+    def ends_both(self, _token: Doomed) -> bool:
+        """Whether a provider that is told of this token ends the other kind with it."""
+        return False
+
     def verify(self, _view: GrantView, _token: AccessToken | RefreshToken) -> Exchange | None:
         """Ask the provider whether the token is active: Done, or Rejected where it says that it is not. None where the
         provider has no way to be asked."""

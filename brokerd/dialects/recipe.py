@@ -112,6 +112,10 @@ class RecipeDialect(Dialect):
             return None
         return self._for_revocation(operation, view)
 
+    def ends_both(self, token: Doomed) -> bool:
+        operation = self.recipe.revoke_access if token.access_token else self.recipe.revoke_refresh
+        return operation is not None and operation.ends_both
+
     def _issue(self, view: GrantView) -> Operation | None:
         there = set(self._values(view))
         return next((each for each in self.recipe.issue if each.needs <= there), None)

@@ -49,7 +49,7 @@ def revoked(operation: Operation, reason_at: At, response: Response, request: Re
         return refusal(operation, reason_at, response, request)
     if response.body.strip() and body.json_object(response) is None:
         return answer.strange(response, operation.key, request)
-    return Done()
+    return Done(operation.ends_both)
 
 
 def refusal(operation: Operation, reason_at: At, response: Response, request: Request) -> Outcome:

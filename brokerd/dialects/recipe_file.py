@@ -75,9 +75,15 @@ class OperationFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     answer: AnswerFile | None = None
 
 
+class RevocationFile(OperationFile, frozen=True):
+    """`ends_both`: the provider ends the other kind of token with the one that it is told of, as a logout does."""
+
+    ends_both: bool = False
+
+
 class RevokeFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    access_token: OperationFile | None = None
-    refresh_token: OperationFile | None = None
+    access_token: RevocationFile | None = None
+    refresh_token: RevocationFile | None = None
 
 
 class ErrorsFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -109,6 +115,10 @@ class Operation:
     sends: frozenset[str] = field(default=frozenset())  # all placeholders
 
     @property
+    def ends_both(self) -> bool:
+        return isinstance(self.file, RevocationFile) and self.file.ends_both
+
+    @property
     def spends(self) -> bool:
         """It sends a stored token, and its answer may bring a refresh token in the place of the one that is held."""
         return self.answer.refresh_token is not None and bool(self.sends & set(STORED))
@@ -136,6 +146,11 @@ def read_recipe(name: str, raw: Mapping[str, object]) -> Recipe:
     known = frozenset((*file.credentials, *file.settings, *ALWAYS_SETTINGS))
     if twice := sorted(known & {*STORED, JWT}):
         raise ConfigError(f"{twice[0]} is brokerd's own name and cannot be a credential or setting", key="credentials")
+    if twice := sorted({*file.credentials} & {*file.settings, *ALWAYS_SETTINGS}):
+        words = (
+            f"{twice[0]} is a setting too; a secret could then stand where it is not kept as one: rename one of them"
+        )
+        raise ConfigError(words, key="credentials")
     for each in sorted(known):
         if not template.PLACEHOLDER.fullmatch(f"{{{each}}}"):
             raise expected("names of small letters, digits and underscores", each, key="credentials")
@@ -162,6 +177,20 @@ def read_recipe(name: str, raw: Mapping[str, object]) -> Recipe:
     )
     _check_ids(recipe)
     return recipe
+
+
+def never_run(recipe: Recipe) -> Iterator[ConfigError]:
+    """Operations that no grant ever uses, and what to do. A refresh token may also come by an import, so the daemon
+    takes such a recipe; `brokerctl recipe check` does not."""
+    renew = recipe.renew
+    for number, each in enumerate(recipe.issue):
+        first = next((earlier for earlier in recipe.issue[:number] if earlier.needs <= each.needs), None)
+        if first is not None:
+            words = f"never used: {first.key} comes first and needs no more; put this one before it"
+            yield ConfigError(words, key=each.key)
+    if renew and recipe.issue and not any(each.answer.refresh_token for each in (*recipe.issue, renew)):
+        words = "never used: no answer brings a refresh token; say in [answer] where it is, or leave [renew] out"
+        yield ConfigError(words, key="renew")
 
 
 def _operation(key: str, file: OperationFile, recipe: RecipeFile, known: frozenset[str]) -> Operation:

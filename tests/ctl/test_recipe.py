@@ -121,6 +121,16 @@ def test_a_recipe_is_checked_and_summed_up(ctl: Ctl, tmp_path: Path) -> None:
         (OWN.replace("{username}", "{user}"), "mine.toml: issue[0].json: {user} is declared nowhere; known: "),
         (OWN.replace("[renew]", "[renwe]"), "mine.toml: renwe: unknown key; did you mean renew?"),
         ("credentials = [", "mine.toml: this is not TOML: "),
+        (
+            "\n".join(line for line in OWN.splitlines() if not line.startswith("refresh_token")),
+            "mine.toml: renew: never used: no answer brings a refresh token; say in [answer] where it is, or leave",
+        ),
+        (
+            OWN.replace(
+                "[renew]", '[[issue]]\nrequest = "POST /b"\nform = { u = "{username}", p = "{password}" }\n[renew]'
+            ),
+            "mine.toml: issue[1]: never used: issue[0] comes first and needs no more; put this one before it",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(ctl: Ctl, tmp_path: Path, text: str, says: str) -> None:

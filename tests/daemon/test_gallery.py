@@ -46,7 +46,7 @@ ONE_TOKEN = ("gitlab", "vault-approle")  # access and refresh token are one
 TOLD = {"docker-registry": False, "kubernetes": False}  # what the provider hears of a revocation; all others do
 TOLD_AS = {  # where not all tokens can be told of: of these, refresh tokens alone
     **dict.fromkeys(TOLD, "unsupported"),
-    **dict.fromkeys(("directus", "gitlab", "matrix"), "partly"),
+    **dict.fromkeys(("directus", "gitlab"), "partly"),
 }
 SECRETS = (PASSWORD, SECRET_ID, KUBE_TOKEN)
 

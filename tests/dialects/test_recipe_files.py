@@ -67,6 +67,10 @@ REQUEST_FORM = 'expected a method and a path with one leading slash, such as "PO
             'credentials = ["access_token"]\n[[issue]]\nrequest = "POST /t"\n[answer]\naccess_token = "t"',
             "credentials: access_token is brokerd's own name and cannot be a credential or setting",
         ),
+        (
+            'credentials = ["key"]\nsettings = ["key"]\n[[issue]]\nrequest = "POST /t"\n[answer]\naccess_token = "t"',
+            "credentials: key is a setting too; a secret could then stand where it is not kept as one: rename one of them",
+        ),
         ('[issue]\nrequest = "POST /token"', "issue: expected an array, found a table"),
         ("[[issue]]\nform = {}", "issue[0].request: this key is required and missing"),
         (with_issue('request = "/token"'), f'issue[0].request: {REQUEST_FORM}, found "/token"'),

@@ -17,6 +17,7 @@ from brokerd.core.secret import Secret
 from tests.daemon.harness import FIVE, Api, Brokerd, Serving, at
 from tests.oauth2.test_real import by_issuer, grant
 from tests.providers import OAuth2
+from tests.providers.gallery.matrix import PASSWORD, USER, Matrix
 from tests.realservers import OidcProvider
 
 NOW = Moment(1_700_000_000.0, 1_000.0, "boot")
@@ -66,6 +67,44 @@ async def test_without_a_revocation_url_it_is_unsupported_also_while_the_provide
     word, detail = await revoked(brokerd)
     assert word == "unsupported"
     assert re.fullmatch(f"the provider cannot be told of the access token, which {UNTIL}", detail), detail
+
+
+async def logged_out(brokerd: Brokerd, serving: Serving) -> Matrix:
+    """A grant at a server whose logout takes an access token and ends the refresh token with it."""
+    provider = await serving(Matrix())
+    grant = {"provider": "it", "credentials": {"user": USER, "password": PASSWORD}}
+    brokerd.configure({"app": grant}, {"it": at(provider)})
+    await brokerd.start()
+    return provider
+
+
+async def test_a_logout_that_ends_the_refresh_token_too_counts_for_both(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await logged_out(brokerd, serving)
+    await brokerd.get("app")
+    said = await revoked(brokerd)
+    assert said == ("told", "the provider was told of the refresh token and the access token")
+    assert provider.count("logout") == 1
+
+
+async def test_a_logout_that_fails_leaves_both_to_be_told(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await logged_out(brokerd, serving)
+    await brokerd.get("app")
+    provider.fail_with(503, operation="logout")
+    word, detail = await revoked(brokerd)
+    assert word == "pending"
+    assert detail.startswith("the provider is still to be told of the refresh token and the access token")
+
+
+async def test_a_logout_with_a_token_that_was_dead_says_nothing_of_the_refresh_token(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await logged_out(brokerd, serving)
+    token = provider.ledger.find(await brokerd.get("app"))
+    assert token is not None
+    token.revoked = True
+    word, detail = await revoked(brokerd)
+    assert word == "partly"
+    assert "cannot be told of the refresh token" in detail
 
 
 @pytest.mark.real

@@ -197,6 +197,8 @@ def _proof(parser: ArgumentParser) -> None:
 def _get(parser: ArgumentParser) -> None:
     _grant(parser)
     _fetching(parser)
+    words = "read from stdin a token that the API refused although it had not expired, and get another one"
+    parser.add_argument("--refused", action="store_true", help=words)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print value, token_type, expires_at and grant as JSON")
     form.add_argument("--header", action="store_true", help="print the header line that the API wants")

@@ -45,7 +45,7 @@ def import_token(broker: Broker, arguments: Namespace) -> int:
     """Give the grant a refresh token from stdin."""
     from brokerd.core.secret import doubts
 
-    token = _read_secret(arguments.grant)
+    token = read_secret(arguments.grant, "refresh token")
     if (words := doubts(token, token=True)) is not None:
         complain(f"the refresh token has {words}, and is sent so; if that does not belong to it, import it without")
     done = broker.call("import", grant=arguments.grant, refresh_token=token)
@@ -89,15 +89,15 @@ def trust(broker: Broker, arguments: Namespace) -> int:
     return 0
 
 
-def _read_secret(grant: str) -> str:
-    """The refresh token, without the line break at its end. It is never shown, also not in errors."""
+def read_secret(grant: str, what: str) -> str:
+    """A token from stdin, without the line break at its end. It is never shown, also not in errors."""
     if sys.stdin is None:
-        raise Failed("expected a refresh token on stdin, which is closed")
+        raise Failed(f"expected a {what} on stdin, which is closed")
     if sys.stdin.isatty():
         from getpass import getpass
 
         try:
-            text = getpass(f"Refresh token of {plain(grant)} (not shown): ")
+            text = getpass(f"{what.capitalize()} of {plain(grant)} (not shown): ")
         except EOFError:
             text = ""
     else:
@@ -105,10 +105,10 @@ def _read_secret(grant: str) -> str:
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            raise Failed("expected a refresh token in UTF-8 on stdin, found other bytes") from None
+            raise Failed(f"expected a {what} in UTF-8 on stdin, found other bytes") from None
         text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise Failed("expected a refresh token on stdin, found nothing")
+        raise Failed(f"expected a {what} on stdin, found nothing")
     if len(text.encode()) > LONGEST:
-        raise Failed(f"expected a refresh token of at most {LONGEST} bytes on stdin")
+        raise Failed(f"expected a {what} of at most {LONGEST} bytes on stdin")
     return text

@@ -91,6 +91,10 @@ def _fetch(broker: Broker, arguments: Namespace) -> Token:
     options = {"min_ttl": arguments.min_ttl, "wait": arguments.wait}
     options |= {"scope": arguments.scope, "audience": arguments.audience, "resource": arguments.resource}
     given = {name: value for name, value in options.items() if value is not None}
+    if getattr(arguments, "refused", False):
+        from brokerd.ctl.change import read_secret
+
+        given["refused"] = read_secret(arguments.grant, "refused token")
     return read_token(broker.call("get", grant=arguments.grant, **given))
 
 

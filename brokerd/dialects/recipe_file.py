@@ -147,9 +147,7 @@ def read_recipe(name: str, raw: Mapping[str, object]) -> Recipe:
     if twice := sorted(known & {*STORED, JWT}):
         raise ConfigError(f"{twice[0]} is brokerd's own name and cannot be a credential or setting", key="credentials")
     if twice := sorted({*file.credentials} & {*file.settings, *ALWAYS_SETTINGS}):
-        words = (
-            f"{twice[0]} is a setting too; a secret could then stand where it is not kept as one: rename one of them"
-        )
+        words = f"{twice[0]} is a setting too, and settings are not kept as secrets; rename one of them"
         raise ConfigError(words, key="credentials")
     for each in sorted(known):
         if not template.PLACEHOLDER.fullmatch(f"{{{each}}}"):

@@ -27,6 +27,13 @@ def test_get_passes_its_options_on(daemon: Daemon, brokerctl: Run) -> None:
     assert daemon.calls == [("get", params)]
 
 
+def test_get_sends_the_token_that_was_refused_from_stdin(daemon: Daemon, brokerctl: Run) -> None:
+    done = brokerctl("get", "ix", "--refused", input="token-that-was-refused\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "token-of-ix\n", "")
+    assert daemon.calls == [("get", {"grant": "ix", "refused": "token-that-was-refused"})]
+    assert "expected a refused token on stdin" in brokerctl("get", "ix", "--refused", input="").stderr
+
+
 def test_get_json_is_the_contracts_object(daemon: Daemon, brokerctl: Run) -> None:
     done = brokerctl("get", "ix", "--json")
     assert json.loads(done.stdout) == {

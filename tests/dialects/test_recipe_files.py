@@ -69,7 +69,7 @@ REQUEST_FORM = 'expected a method and a path with one leading slash, such as "PO
         ),
         (
             'credentials = ["key"]\nsettings = ["key"]\n[[issue]]\nrequest = "POST /t"\n[answer]\naccess_token = "t"',
-            "credentials: key is a setting too; a secret could then stand where it is not kept as one: rename one of them",
+            "credentials: key is a setting too, and settings are not kept as secrets; rename one of them",
         ),
         ('[issue]\nrequest = "POST /token"', "issue: expected an array, found a table"),
         ("[[issue]]\nform = {}", "issue[0].request: this key is required and missing"),

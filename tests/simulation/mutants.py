@@ -14,7 +14,7 @@ import trio
 from brokerd import exchanger, reload, telling
 from brokerd import held as held_grants
 from brokerd.broker import Broker, Revocation
-from brokerd.core import moment, record, renewal, revocation, variants
+from brokerd.core import conclusions, moment, record, renewal, revocation, variants
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer
@@ -82,11 +82,11 @@ async def _wait_for_a_flight_of_ones_own(self: Flights, held: HeldGrant, wait: f
 
 
 def _ignore_generation(old: Any) -> Any:
-    async def conclude(self: Any, held: HeldGrant, plan: Any, generation: int, *rest: Any, **named: Any) -> None:
+    async def conclude(self: Any, held: HeldGrant, ending: Any) -> None:
         if held.record.state is not record.State.REVOKED:
-            generation = held.record.generation
+            ending = replace(ending, generation=held.record.generation)
             held.record = replace(held.record, state=record.State.RENEWING)
-        await old(self, held, plan, generation, *rest, **named)
+        await old(self, held, ending)
 
     return conclude
 
@@ -111,7 +111,7 @@ def _ignore_min_ttl(old: Any) -> Any:
 
 
 def _undercut_retry_after(old: Any) -> Any:
-    return lambda failures, asked, jitter: old(failures, None, jitter)
+    return lambda failures, asked, *values: old(failures, None, *values)
 
 
 def _revoke_in_memory(old: Any) -> Any:
@@ -148,8 +148,8 @@ def _forget_the_journal_at_start(old: Any) -> Any:
 
 
 def _drop_the_refresh_token(old: Any) -> Any:
-    def issued(kept: record.Record, tokens: Any, *values: Any) -> record.Record:
-        changed = old(kept, tokens, *values)
+    def issued(kept: record.Record, tokens: Any, *values: Any, **named: Any) -> record.Record:
+        changed = old(kept, tokens, *values, **named)
         return changed if tokens.refresh_token else replace(changed, refresh_token=None)
 
     return issued
@@ -229,7 +229,8 @@ def _never_the_same(old: Any) -> Any:
     numbers = count()
 
     def sent(self: Exchanger, *values: Any) -> exchanger.Sent:
-        return replace(old(self, *values), digest=str(next(numbers)).encode())
+        found = old(self, *values)
+        return replace(found, password=found.password and str(next(numbers)).encode())
 
     return sent
 
@@ -323,19 +324,23 @@ def _mutants() -> dict[str, Mutant]:
         "serve-expired": mutant("an expired token is better than none", (held_grants, "served", _serve_expired)),
         "ignore-min-ttl": mutant("min_ttl is not looked at", (held_grants, "served", _ignore_min_ttl)),
         "undercut-retry-after": mutant(
-            "Retry-After is not looked at", (exchanger, "retry_delay", _undercut_retry_after)
+            "Retry-After is not looked at", (conclusions, "retry_delay", _undercut_retry_after)
         ),
-        "hammer": mutant("no backoff", (exchanger, "retry_delay", _constant(lambda *_: 0.0))),
+        "hammer": mutant("no backoff", (conclusions, "retry_delay", _constant(lambda *_: 0.0))),
         "revoke-in-memory": mutant("a revocation is not written", (Broker, "revoke", _revoke_in_memory)),
         "never-told": mutant("the provider is not told", (telling, "tell_revoked", _never_told)),
         "lose-unstored": mutant("what could not be stored is not marked", (HeldGrant, "change", _lose_unstored)),
         "html-is-a-rejection": mutant(
             "a captive portal's page ends the grant", (answer, "strange", _html_is_a_rejection)
         ),
+        "confirm-at-once": mutant(
+            "a rejected refresh token is tried again at once", (conclusions, "confirmed_in", _constant(lambda *_: 1.0))
+        ),
         "keep-rejected": mutant("a rejected refresh token is kept", (record, "rejected", _keep_rejected)),
         "resend-refused-password": mutant(
             "a refused password is sent again",
             (Exchanger, "_sent", _never_the_same),
+            (conclusions, "RECHECK", _constant(30.0)),
             (exchanger, "RECHECK", _constant(30.0)),
         ),
         "drop-refresh-token": mutant(

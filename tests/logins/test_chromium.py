@@ -2,15 +2,22 @@
 # the run; test_browser.py takes the same way in any case.
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
+import trio.lowlevel
 
+from brokerd.ctl.handoff import Handoff
+from brokerd.ctl.loopback import Loopback
+from brokerd.ctl.pages import done, onward
 from tests.announced import did_not_run
 from tests.daemon.harness import Brokerd, until
-from tests.logins.chromium import PROGRAM, Chromium
+from tests.logins.chromium import PROGRAM, WITHIN, Chromium
 from tests.logins.terminal import Terminal
 from tests.logins.test_browser import grant, provider, start_url
 from tests.realservers import OidcProvider, introspect
@@ -63,3 +70,29 @@ async def test_a_person_logs_in_with_a_real_browser(
     assert (await mine.json())["done"]["subject"] == "carol"
     assert await mine.end() == 0
     assert introspect(real_oidc, await brokerd.get("app"))["sub"] == "carol"
+
+
+async def test_a_browser_that_wants_https_everywhere_goes_from_the_file_to_the_port(tmp_path: Path) -> None:
+    """It is strict with HTTP, and with cookies of other sites; a loopback address is what it makes an exception for."""
+    if PROGRAM is None:
+        did_not_run("A REAL BROWSER", "the way from the file needs chromium")
+    preferences = {"https_only_mode_enabled": True, "profile": {"cookie_controls_mode": 1}}
+    profile = tmp_path / "profile"
+    (profile / "Default").mkdir(parents=True)
+    (profile / "Default/Preferences").write_text(json.dumps(preferences))
+    with closing(Loopback("http://127.0.0.1/callback", None)) as loopback:
+        loopback.ready(f"http://{loopback.host}/callback?code=test-only-code&state=test-only-state", "test-only-state")
+        handoff, browser = Handoff(onward("app", loopback.start_url)), Chromium(profile)
+        try:
+            await browser.attach()
+            await browser.open(handoff.path.as_uri())
+            with trio.fail_after(WITHIN):
+                await trio.lowlevel.wait_readable(loopback.woken)
+            assert not loopback.alarmed
+            answer = loopback.answers.get_nowait()
+            assert answer.fields["code"] == "test-only-code"
+            answer.show(done("app", None))
+            await browser.until("document.title === 'Done – brokerd'")
+        finally:
+            browser.close()
+            handoff.close()

@@ -15,7 +15,7 @@ from brokerd_client.errors import ProtocolError
 from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
 
 from brokerd.audit import Audit
-from brokerd.core.admission import DENIAL, RETRY_AFTER, WARN_AGAIN, Account, Admission
+from brokerd.core.admission import DENIAL, RETRY_AFTER, SIZE, WARN_AGAIN, Account, Admission
 from brokerd.core.failure import Code, Failure
 from brokerd.core.policy import Caller
 from brokerd.edge.peer import NotAttested, Peer, uid_of
@@ -77,7 +77,7 @@ class Server:
         uid, now = uid_of(sock), trio.current_time()
         account = self._admission.account(uid, now)
         try:
-            self._admission.enter(account)
+            self._admission.enter(account, now)
         except Failure as failure:
             self._metrics.refusals.inc()
             if account.worth_a_word(now):
@@ -107,6 +107,8 @@ class Server:
         connection = Connection(sock, peer, account, self)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
+            if account.delay(trio.current_time()):
+                await self.turn(account)
             await peer.learn_names()
             await connection.serve()
         except (OSError, trio.BusyResourceError, trio.ClosedResourceError):
@@ -176,7 +178,8 @@ class Connection:
                     return await self._reject(caller, ProtocolError(words))
             if account.delay(now := trio.current_time()):
                 await self._server.turn(account)
-                deadline += trio.current_time() - now  # it is we who kept him waiting
+                deadline += trio.current_time() - now  # the client did not cause this wait
+                now = trio.current_time()
             try:
                 data = peer.receive(READ)
             except BlockingIOError:
@@ -185,15 +188,21 @@ class Connection:
                 return await self._refuse(caller, error)
             if not data:
                 return None
+            account.charge(max(1.0, len(data) / SIZE), now)
             reader.feed(data)
             try:
                 for number, message in enumerate(reader, 1):
                     deadline = math.inf
+                    if number > 1:
+                        account.charge(1.0, now)
                     self._take(session, message)
                     if number % TURN == 0:
                         if not self._send() and not await self._flush():
                             return None
-                        await trio.lowlevel.checkpoint()
+                        if account.delay(now := trio.current_time()):
+                            await self._server.turn(account)
+                        else:
+                            await trio.lowlevel.checkpoint()
             except ProtocolError as error:
                 return await self._reject(caller, error)
             if not self._send() and not await self._flush():
@@ -212,7 +221,6 @@ class Connection:
 
     def _take(self, session: Session, message: list[object]) -> None:
         """Answer a request at once where that is possible; otherwise beside the connection."""
-        self._account.charge(1, trio.current_time())
         try:
             number, method, params = read_request(message)
         except ProtocolError as error:
@@ -264,18 +272,27 @@ class Connection:
         return self._flush()
 
     async def _flush(self) -> bool:
-        """Send what is in the outbox; false, and the connection closed, if the client does not take it in time."""
+        """Send what is in the outbox, at once where the socket takes it. False, and the connection closed, if the
+        client does not take it in time, or may not have it any more when it does (law 9)."""
         try:
+            if not self._sending.locked() and self._send():
+                return True
             async with self._sending:
                 while not self._send():
+                    before = self._session and self._server.methods.known(self._session)
                     with trio.move_on_after(STALLED) as scope:
                         await trio.lowlevel.wait_writable(self._sock)
-                    if scope.cancelled_caught:
+                    if scope.cancelled_caught or not await self._still(before):
                         self._sock.shutdown(socket.SHUT_RDWR)
                         return False
         except OSError:
             return False
         return True
+
+    async def _still(self, before: object) -> bool:
+        """Whether the caller and the rules are what they were when an answer could not be sent at once."""
+        methods, session = self._server.methods, self._session
+        return session is None or (await methods.learn(session) and methods.known(session) == before)
 
     def _send(self) -> bool:
         """Send what the socket takes now; whether that was all. Raises OSError where the caller is gone (law 9)."""

@@ -9,8 +9,11 @@ from brokerd.core.failure import Code, Failure
 
 BURST = 1_000  # requests that a user may send at once before his rate counts: some 30 ms of ours
 DENIAL = 20.0  # requests as which one counts that the rules refuse: it is logged, and nobody honest sends many
-LOOK = 0.2  # requests as which each grant of a status counts, and each name that is looked up
-RULE = 0.05  # and each rule that is compared with a caller
+LOOK = 0.35  # requests as which each grant of a status counts, and each name that is looked up
+RULE = 0.15  # and each description of callers, in rules, that is compared with one
+ARRIVAL = 8.0  # requests as which a new connection counts: its process is pinned and attested
+SIZE = 1024  # bytes of one request: what comes at once counts as one for each, but as one at least
+ARREARS = 1.0  # seconds; who would have to be heard later than that makes no new connection
 RETRY_AFTER = 1.0  # seconds
 WARN_AGAIN = 60.0  # seconds between two lines in the log about the same user
 KNOWN = 1_000  # users who are remembered whether or not they have or owe anything
@@ -96,14 +99,17 @@ class Admission:
         made = self._accounts[uid] = Account(most, limits.waiting_per_user, limits.rate_per_user)
         return made
 
-    def enter(self, account: Account) -> None:
-        """One more connection. Raises Failure."""
+    def enter(self, account: Account, now: float) -> None:
+        """One more connection, which its user is charged for. Raises Failure."""
+        if account.delay(now) >= ARREARS:
+            raise _refused("this user asks and connects more often than it may", "max_rate_per_user")
         if account.connections >= account.most_connections:
             words = f"expected at most {account.most_connections} connections of a user"
             raise _refused(words, "max_connections_per_user")
         if self._connections >= self._limits.connections and account.most_connections < math.inf:
             words = f"all {self._limits.connections} connections are taken"
             raise _refused(words, "max_connections")
+        account.charge(ARRIVAL, now)
         account.connections += 1
         self._connections += 1
 

@@ -15,6 +15,7 @@ DYNAMIC_IDS = range(61_184, 65_520)  # systemd gives these to services while the
 PLACE = frozenset({"unit", "slice", "user_unit", "container"})  # selectors that a cgroup answers
 PROGRAM = frozenset({"exe", "sha256"})  # and those that the executable answers
 EVIDENCE = PLACE | PROGRAM  # selectors for which the process itself is looked at
+REMEMBERED = 1_000  # names
 
 
 class Action(StrEnum):
@@ -186,6 +187,11 @@ class Policy:
         object.__setattr__(self, "_named", named)
         object.__setattr__(self, "_patterned", tuple(patterned))
 
+    @property
+    def size(self) -> int:
+        """How many descriptions of callers its rules have."""
+        return sum(len(rule.callers) for rule in self.rules)
+
     def about(self, grant: str) -> list[Rule]:
         """The rules that cover the grant, in their order. A name that no rule has costs a look at the patterns."""
         named = self._named.get(grant, [])
@@ -244,11 +250,12 @@ class Standing:
         self._possible = replace(policy, rules=()) if trusted else policy.of(caller, Selector.may_match)
         self._certain = self._possible.of(caller, Selector.asks_nothing)
         self._asked = _asked(self._possible.rules)
+        self._needs: dict[str, frozenset[str]] = {}  # of grants that it may have without any
 
     @property
     def size(self) -> int:
-        """How many rules can be about the caller."""
-        return len(self._possible.rules)
+        """How many descriptions can be the caller's."""
+        return self._possible.size
 
     def needs(self, grant: str | None) -> frozenset[str]:
         """The evidence to look at before the rules are asked about this grant (None: about more than one). Where no
@@ -256,7 +263,11 @@ class Standing:
         takes, tells nobody which names there are rules about."""
         if not self._asked or grant is None or not self._certain.about(grant):
             return self._asked
-        return _asked(self._possible.about(grant))
+        if (found := self._needs.get(grant)) is None:
+            if len(self._needs) >= REMEMBERED:
+                self._needs.clear()
+            found = self._needs[grant] = _asked(self._possible.about(grant))
+        return found
 
     def policy(self, caller: Caller) -> Policy:
         """The rules that the caller matches, with the evidence that it shows."""

@@ -238,6 +238,18 @@ class Methods:
 
         return later
 
+    def known(self, session: Session) -> object:
+        """What decides what the connection's caller may have: the rules, and the evidence that it has shown."""
+        return self._rights.policy, session.caller
+
+    async def learn(self, session: Session) -> bool:
+        """Have it show its evidence again; False: it is gone."""
+        try:
+            await self._rights.see_again(session, [None], "*")
+        except Failure:
+            return False
+        return True
+
     def end(self, session: Session) -> None:
         """The connection is gone: nothing is pushed to it any more, and nobody logs in."""
         self._watching.end(session)

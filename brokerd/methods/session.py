@@ -130,7 +130,7 @@ class Rights:
             self._standings_of, self._standings = self.policy, {}
         who = session.process.caller
         if (found := self._standings.get(_key(who))) is None:
-            session.account.charge(RULE * len(self.policy.rules), trio.current_time())
+            session.account.charge(RULE * self.policy.size, trio.current_time())
             found = self._standings[_key(who)] = Standing(self.policy, who)
         return found
 
@@ -144,7 +144,9 @@ class Rights:
 
     def own_of(self, session: Session, caller: Caller) -> Policy:
         """The rules that the session's caller matches with other evidence."""
-        return self._standing(session).policy(caller)
+        standing = self._standing(session)
+        session.account.charge(RULE * standing.size, trio.current_time())
+        return standing.policy(caller)
 
     # -- what it may do
 

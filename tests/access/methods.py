@@ -85,6 +85,7 @@ async def desk(folder: Path, policy: Policy, text: str = ISSUING) -> AsyncIterat
             made.broker, nursery, cast(Any, Nothing()), cast(Any, Nothing()), Audit(), Metrics(), Nothing()
         )
         methods.policy = policy
+        cast(Any, made.store).resealing_since = None
         yield Desk(made, methods)
         nursery.cancel_scope.cancel()
 

@@ -6,6 +6,8 @@ import math
 import pytest
 
 from brokerd.core.admission import (
+    ARREARS,
+    ARRIVAL,
     BURST,
     EACH,
     FOR_OPERATORS,
@@ -25,13 +27,13 @@ LIMITS = Limits(connections=10, connections_per_user=6, waiting_per_user=4, rate
 def entered(admission: Admission, uid: int, times: int) -> Account:
     for _ in range(times):
         account = admission.account(uid, 0.0)
-        admission.enter(account)
+        admission.enter(account, 0.0)
     return account
 
 
 def refused(admission: Admission, uid: int) -> Failure:
     with pytest.raises(Failure) as caught:
-        admission.enter(admission.account(uid, 0.0))
+        admission.enter(admission.account(uid, 0.0), 0.0)
     assert caught.value.code is Code.LIMIT
     assert caught.value.retry_after
     return caught.value
@@ -64,7 +66,7 @@ def test_operators_are_let_in_whatever_is_taken_and_owe_nothing() -> None:
 def test_who_asks_more_than_his_rate_is_heard_later_and_his_debt_outlives_his_connections() -> None:
     admission = Admission(LIMITS, OWN)
     account = entered(admission, PORTAL, 1)
-    account.charge(BURST, 50.0)
+    account.charge(BURST, 50.0)  # more than a connection's own charge was paid off by then
     assert account.delay(50.0) == 0.0
     account.charge(200, 50.0)
     assert account.delay(50.0) == pytest.approx(2.0)
@@ -75,6 +77,18 @@ def test_who_asks_more_than_his_rate_is_heard_later_and_his_debt_outlives_his_co
     assert account.delay(1_000.0) == 0.0
     account.charge(100, 1_000.0)
     assert account.delay(1_000.0) == pytest.approx(1.0)
+
+
+def test_a_connection_is_charged_and_who_is_in_arrears_makes_no_new_one() -> None:
+    admission = Admission(Limits(rate_per_user=100.0), OWN)
+    for uid in (0, PORTAL):  # an operator is never charged
+        for _ in range(math.ceil((BURST + ARREARS * 100.0) / ARRIVAL)):
+            admission.leave(entered(admission, uid, 1))
+    admission.leave(entered(admission, 0, 1))
+    assert "more often than it may; close some, or raise [daemon] max_rate_per_user" in str(refused(admission, PORTAL))
+    assert admission.account(PORTAL, 0.0).connections == 0
+    entered(admission, SHOP, 1)
+    admission.enter(admission.account(PORTAL, 0.0), ARRIVAL / 100.0)
 
 
 def test_waiting_requests_of_all_his_connections_are_counted_together() -> None:

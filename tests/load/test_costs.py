@@ -1,0 +1,133 @@
+# No request costs more than its charge (law 9): for each method, the most expensive request of a user without rights
+# and of one with some, on a daemon with many grants and rules. Work is counted in calls of functions, not in time.
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from brokerd.core.admission import BURST, Account
+from brokerd.core.policy import Action, Policy, Rule, Selector
+from brokerd.methods import Methods
+from brokerd.methods.parameters import MANY
+from tests.access.methods import PORTAL, Desk, Program, desk
+from tests.laws.world import ISSUING
+
+RULES = 3_000
+GRANTS = 300  # besides app
+NAMES = 1_024  # that one status can ask for
+STRANGER = 5_000  # a uid that no rule names
+MOST = (
+    400  # calls for each request that is charged; a get of a living token takes some two hundred, as it is logged here
+)
+MADE_UP = [f"made-up-{number}" for number in range(NAMES)]
+
+MANY_GRANTS = ISSUING + "".join(
+    f'[grants.g{number}]\nprovider = "idp"\ngrant_type = "client_credentials"\non_demand = true\n'
+    f'credentials = {{ client_id = "app", client_secret = "test-only-secret" }}\n'
+    for number in range(GRANTS)
+)
+ASKED: dict[str, dict[str, Any]] = {
+    "hello": {},
+    "get": {"grant": MADE_UP[0]},
+    "get_many": {"grants": MADE_UP[:MANY]},
+    "proof": {"grant": MADE_UP[0], "http_method": "GET", "url": "https://api.test/" + "x" * 60_000},
+    "watch": {"grants": MADE_UP[:MANY]},
+    "unwatch": {"grants": MADE_UP[:MANY]},
+    "status": {"grants": MADE_UP},
+    "verify": {"grant": MADE_UP[0]},
+    "explain": {"grant": MADE_UP[0]},
+    "refresh": {"grant": MADE_UP[0]},
+    "revoke": {"grant": MADE_UP[0]},
+    "forget": {"grant": MADE_UP[0]},
+    "adopt": {},
+    "trust": {"provider": "idp"},
+    "import": {"grant": MADE_UP[0], "refresh_token": "x" * 60_000},
+    "login": {"grant": MADE_UP[0]},
+    "login_answer": {"login": "x", "step": 0, "answer": dict.fromkeys(MADE_UP[:MANY], "x")},
+    "login_wait": {"login": "x", "step": 0},
+    "reload": {},
+    "lock": {},
+    "unlock": {"passphrase": "x" * 60_000},
+    "rotate_key": {"full": True},
+    "backup": {},
+    "seal_audit": {},
+}
+ALLOWED: dict[str, dict[str, Any]] = {  # by a rule with wildcards, whether they are there or not
+    "get": {"grant": "app"},
+    "get_many": {"grants": ["app"] * MANY},
+    "watch": {"grants": [f"g{number}" for number in range(MANY)]},
+    "unwatch": {"grants": [f"g{number}" for number in range(MANY)]},
+    "status": {},
+    "status of each": {"grants": [f"g{number % GRANTS}" for number in range(NAMES)]},
+    "explain": {"grant": "app"},
+}
+
+
+def rules() -> Policy:
+    """Nearly all of them are about others; every tenth about whoever is in a unit, so that it could be anybody's."""
+    others = [
+        Rule(
+            (f"g{number % GRANTS}", f"team-{number}-*"), (Selector(uid=number) if number % 10 else Selector(unit="x"),)
+        )
+        for number in range(10_000, 10_000 + RULES)
+    ]
+    own = Rule(("app", "g*"), (Selector(uid=PORTAL),), frozenset({Action.GET, Action.STATUS}))
+    return Policy((*others, own), owner=990)
+
+
+async def work_of(here: Desk, session: Any, method: str, params: dict[str, Any]) -> int:
+    """How many functions are called from the request to its answer, and what that brings about."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        await here.ask(session, method, **params)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def charged(account: Account) -> float:
+    """Requests, at a rate of one a second."""
+    return account.delay(trio.current_time()) + BURST
+
+
+def test_every_method_has_its_row() -> None:
+    nothing: Any = None
+    assert set(ASKED) == set(Methods(*[nothing] * 7)._methods)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["seen at once", "looked at in a thread"])
+@pytest.mark.parametrize(
+    ("uid", "method", "params"),
+    [
+        *((STRANGER, method, params) for method, params in ASKED.items()),
+        *((PORTAL, method.split()[0], params) for method, params in ALLOWED.items()),
+    ],
+    ids=[*(f"stranger-{method}" for method in ASKED), *(f"portal-{method}" for method in ALLOWED)],
+)
+async def test_a_request_costs_no_more_than_its_charge(
+    autojump_clock: MockClock, tmp_path: Path, uid: int, method: str, params: dict[str, Any], at_once: bool
+) -> None:
+    policy = rules()
+    policy.about("")  # Python compiles each pattern once in a process's life
+    async with desk(tmp_path, policy, MANY_GRANTS) as here:
+        await here.ask(here.session(Program(uid=990)), "get", grant="app")
+        account = Account(rate=1.0)
+        account.charge(BURST + 1.0, trio.current_time())
+        session = here.session(Program(uid, at_once=at_once), account)
+        for _ in range(2):  # the first one sorts out the rules
+            before = charged(account)
+            calls = await work_of(here, session, method, params)
+            cost = 1.0 + charged(account) - before  # the connection charges for the message itself
+            assert calls <= MOST * cost, f"{calls} calls, charged as {cost:g} requests"
+        here.methods.end(session)

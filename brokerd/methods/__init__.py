@@ -141,9 +141,7 @@ class Methods:
                 CHANGE,
                 Action.LOGIN,
             ),
-            "login": Method(
-                logging_in.login, {"grant": text, "account": boolean, "wait": wait}, ("grant",), CHANGE, Action.LOGIN
-            ),
+            "login": Method(logging_in.login, {"grant": text, "account": boolean, "wait": wait}, ("grant",), CHANGE),
             "login_answer": Method(logging_in.answer, {**step, "answer": texts}, ("login", "step", "answer"), CHANGE),
             "login_wait": Method(logging_in.wait, step, ("login", "step")),
             "reload": Method(changing.read_again, {}, (), CHANGE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brokerd.broker import Broker
+from brokerd.core.failure import Failure
 from brokerd.core.policy import Action
 from brokerd.core.secret import Secret
 from brokerd.logins import SECOND_VISITOR, Login
@@ -27,7 +28,7 @@ class LoggingIn:
         names_account = params.get("account", False)
         login = self._broker.logins.begin(held, session.caller.uid, names_account=names_account)
         session.logins.add(login.id)
-        return lambda: self._seen(login, 0, params)
+        return lambda: self._seen(session, login, 0, params, "login")
 
     def answer(self, session: Session, params: dict[str, Any]) -> Later:
         login = self._mine(session, params, "login_answer")
@@ -35,11 +36,11 @@ class LoggingIn:
             self._broker.logins.alarm(login)
         else:
             login.answer(params["step"], {name: Secret(value) for name, value in params["answer"].items()})
-        return lambda: self._seen(login, params["step"], params)
+        return lambda: self._seen(session, login, params["step"], params, "login_answer")
 
     def wait(self, session: Session, params: dict[str, Any]) -> Later:
         login = self._mine(session, params, "login_wait")
-        return lambda: self._seen(login, params["step"], params)
+        return lambda: self._seen(session, login, params["step"], params, "login_wait")
 
     def end(self, session: Session) -> None:
         """The connection is gone, and with it the logins that it began."""
@@ -51,13 +52,21 @@ class LoggingIn:
         self._rights.require(session, Action.LOGIN, login.held.name, method)
         return login
 
-    async def _seen(self, login: Login, step: int, params: dict[str, Any]) -> dict[str, object]:
-        """What there is to see after that step."""
+    async def _seen(
+        self, session: Session, login: Login, step: int, params: dict[str, Any], method: str
+    ) -> dict[str, object]:
+        """What there is to see after that step, for a caller who may still see it then (law 9)."""
+        failure = None
         try:
             await login.beyond(step, params.get("wait", WAIT))
+        except Failure as caught:
+            failure = caught
         finally:
             if login.has_ended:
                 self._broker.logins.forget(login.id)
+        await self._rights.require_again(session, Action.LOGIN, login.held.name, method)
+        if failure is not None:
+            raise failure
         prompt = login.prompt
         shown = None if prompt is None else {"kind": prompt.kind, "waits": prompt.waits, **prompt.shown}
         return {"login": login.id, "step": login.step, "prompt": shown, "done": login.result}

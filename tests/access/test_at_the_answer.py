@@ -142,6 +142,49 @@ async def test_a_push_goes_to_who_may_have_it_now(
         here.methods.end(session)
 
 
+class Login:
+    """One that goes on by itself after a while, as from another connection."""
+
+    id, step, result, has_ended = "1", 1, None, False
+    prompt = None
+
+    def __init__(self, here: Desk) -> None:
+        self.held = here.broker.grants["app"]
+
+    async def beyond(self, _step: int, _wait: float) -> None:
+        await trio.sleep(TAKES)
+
+    def answer(self, _step: int, _values: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("happens", CHANGES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("method", ["login_wait", "login_answer"])
+async def test_a_login_is_shown_to_who_may_log_in_now(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    happens: Callable[[Desk, Program], None],
+) -> None:
+    async with desk(tmp_path, allows(BY_PROGRAM, actions=ALL[:-1])) as here, trio.open_nursery() as nursery:
+        monkeypatch.setattr(here.broker.logins, "find", lambda *_: Login(here))
+        process, found = Program(), []
+        session = here.session(process)
+        more: dict[str, object] = {"answer": {"code": "x"}} if method == "login_answer" else {}
+
+        async def ask() -> None:
+            found.append(await here.ask(session, method, login="1", step=0, **more))
+
+        await ask()
+        assert found.pop()["login"] == "1"
+        nursery.start_soon(ask)
+        await trio.sleep(TAKES / 2)
+        happens(here, process)
+        await trio.sleep(60.0)
+        assert found == ["unknown_grant"]
+
+
 # -- denied and unknown
 
 HIDDEN = Rule(("app",), (BY_PROGRAM,), frozenset(ALL[:-1]))

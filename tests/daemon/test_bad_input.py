@@ -130,6 +130,13 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a text for an array": ("watch", {"grants": "app"}, "expected an array of grant names"),
     "a scope of another kind": ("get", {"grant": "app", "scope": "x"}, "scope: expected"),
     "an empty refresh token": ("import", {"grant": "app", "refresh_token": ""}, "found empty text"),
+    "a user's name with a NUL": ("explain", {"grant": "app", "user": "\0"}, "there is no user '\\x00' here"),
+    "a user's name with a line break": ("explain", {"grant": "app", "user": "root\n"}, "there is no user"),
+    "a user's name that is too long": ("explain", {"grant": "app", "user": "x" * 60_000}, "there is no user"),
+    "a process with too high a number": ("explain", {"grant": "app", "pid": 2**22}, "the number of a process"),
+    "a process beyond 64 bits": ("explain", {"grant": "app", "pid": 2**64 - 1}, "the number of a process"),
+    "a life beyond all numbers": ("get", {"grant": "app", "min_ttl": 2**64 - 1}, "min_ttl: expected at most 1800 s"),
+    "a place beyond all files": ("backup", {"offset": -1}, "a whole number, 0 or more"),
     "a hello with something": ("hello", {"version": 1}, "unknown parameter 'version'; known: none"),
 }
 

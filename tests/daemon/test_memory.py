@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 import trio
-from brokerd_client.wire import pack_request
+from brokerd_client.wire import MAX_MESSAGE, pack_request
 
-from tests.daemon.harness import FIVE, Brokerd, Serving, every, until
+from brokerd.core.admission import Limits
+from brokerd.server import UNREAD
+from tests.daemon.harness import FIVE, ROOT, Brokerd, Serving, every, until
 
 GRANTS = 600  # whose status is an answer of some hundred kilobytes
 REQUESTS = 120  # of a reader who takes nothing; fewer than may be in flight
@@ -70,6 +73,17 @@ async def test_connections_that_have_ended_leave_nothing_behind(brokerd: Brokerd
         for stream in streams:
             await trio.aclose_forcefully(stream)
     assert memory(brokerd) - before < LITTLE
+
+
+@pytest.mark.parametrize("unit", ["brokerd.service", "user/brokerd.service"])
+def test_the_units_leave_room_for_what_callers_may_take(unit: str) -> None:
+    text = (ROOT / "brokerd/systemd" / unit).read_text()
+    said = dict(re.findall(r"^(Memory(?:High|Max))=(\d+[MG])$", text, re.MULTILINE))
+    high, most = (int(said[name][:-1]) << {"M": 20, "G": 30}[said[name][-1]] for name in ("MemoryHigh", "MemoryMax"))
+    grants, connections = (
+        (150 << 20, Limits().connections) if "/" not in unit else (60 << 20, Limits().connections // 2)
+    )
+    assert grants + connections * (MAX_MESSAGE + 4 * UNREAD) < high < most
 
 
 def memory(brokerd: Brokerd) -> float:

@@ -325,9 +325,13 @@ class Broker:
         self.audit.said("trusted", provider=provider, issuer=issuer)
         again = [held for held in grants if held.record.state is State.MISCONFIGURED and held.flight is None]
         for held in again:
-            held.record, held.attempted = records.look_again(held.record, starting=False), None
-            self.flights.announce(held)
+            self.look_again(held)
         return sorted(held.name for held in again)
+
+    def look_again(self, held: HeldGrant) -> None:
+        """What held the grant back may have been changed."""
+        held.record, held.attempted = records.look_again(held.record, starting=False), None
+        self.flights.announce(held)
 
     # -- locking
 

@@ -40,6 +40,7 @@ from brokerd.edge.secrets import SecretUnreadable, read_secret
 from brokerd.edge.store import Store, in_thread
 from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
+from brokerd.held import HeldGrant
 from brokerd.installation import (
     DEFAULT_SOCKET,
     EXIT_CONFIGURATION,
@@ -54,9 +55,10 @@ from brokerd.installation import (
 )
 from brokerd.methods import NOT_ADOPTED, Methods
 from brokerd.metrics import Metrics
+from brokerd.noticing import notice_secrets
 from brokerd.provider import Provider
 from brokerd.refresher import refresh_ahead
-from brokerd.reload import Changes, bring_in, fingerprints, sweep_dormant
+from brokerd.reload import Changes, admit, bring_in, fingerprint_of, fingerprints, sweep_dormant
 from brokerd.server import Server
 from brokerd.service import Service
 
@@ -195,6 +197,7 @@ class Daemon:
                     serving.start_soon(refresh_ahead, self.broker.flights, self.clock)
                     serving.start_soon(self._sweep)
                     serving.start_soon(self._close_idle)
+                    serving.start_soon(notice_secrets, self.broker, files_are_readable, self._admit)
                     serving.start_soon(self.service.run)
                     serving.start_soon(custody.go_on)
                     self.audit.said(
@@ -351,6 +354,15 @@ class Daemon:
             for provider in self.providers.values():
                 provider.http.sweep()
 
+    async def _admit(self, held: HeldGrant) -> None:
+        with contextlib.suppress(StoreError, SecretUnreadable):  # the next look does it again
+            printed = await trio.to_thread.run_sync(fingerprint_of, held.settings, limiter=_secrets)
+            rows = await self.store.read(held.name)
+            if self.broker.grants.get(held.name) is held:
+                changes = admit(self.broker, held, printed, rows)
+                await self.store.set_dormant(changes.awake, None)
+                await self.store.set_dormant(changes.aside, self.clock.now().wall)
+
     async def _sweep(self) -> None:
         while True:
             await sweep_dormant(self.store, self.clock, self.audit)
@@ -361,12 +373,30 @@ async def read_secrets(settings: GrantSettings) -> dict[str, Secret]:
     """The credentials of a grant, read in threads of their own (law 13). Raises SecretsUnreadable."""
 
     def read() -> dict[str, Secret]:
-        return {name: read_secret(source) for name, source in settings.credentials.items()}
+        found = {}
+        for name, source in settings.credentials.items():
+            try:
+                found[name] = read_secret(source)
+            except SecretUnreadable as error:
+                raise SecretsUnreadable(str(error), in_file=source.file is not None) from None
+        return found
+
+    return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+
+
+async def files_are_readable(settings: GrantSettings) -> bool:
+    """Whether the grant's secrets that are in files can be read."""
+
+    def look() -> bool:
+        for _, source in settings.sources:
+            if source.file is not None:
+                read_secret(source)
+        return True
 
     try:
-        return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
-    except SecretUnreadable as error:
-        raise SecretsUnreadable(str(error)) from None
+        return await trio.to_thread.run_sync(look, limiter=_secrets, abandon_on_cancel=True)
+    except SecretUnreadable:
+        return False
 
 
 _secrets = trio.CapacityLimiter(8)

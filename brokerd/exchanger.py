@@ -51,7 +51,11 @@ ReadSecrets = Callable[[GrantSettings], Awaitable[dict[str, Secret]]]
 
 
 class SecretsUnreadable(Exception):
-    """The credentials of a grant could not be read; the text says which and why."""
+    """The credentials of a grant could not be read; the text says which and why. `in_file`: one that is in a file."""
+
+    def __init__(self, message: str, *, in_file: bool = False) -> None:
+        super().__init__(message)
+        self.in_file = in_file
 
 
 class ExchangeStore(GrantStore, Protocol):
@@ -292,7 +296,12 @@ class Exchanger:
     async def read_credentials(self, held: HeldGrant, *, again: bool) -> dict[str, Secret]:
         """The grant's credentials, read when first needed and when somebody doubts them."""
         if held.credentials is None or again:
-            held.credentials = await self._read_secrets(held.settings)
+            try:
+                held.credentials = await self._read_secrets(held.settings)
+            except SecretsUnreadable as error:
+                held.lacks_secret = error.in_file
+                raise
+            held.lacks_secret = False
         return held.credentials
 
     async def _changed(self, held: HeldGrant, used: dict[str, Secret]) -> bool:

@@ -60,9 +60,10 @@ class Flight:
 class HeldGrant:
     """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer
     tokens are in memory only (law 2); `stopped`: it is being revoked, and serves nothing from that moment on (law 10);
-    `blocked`: nothing can be done until an operator mends what it says; `damaged`: that is its stored record;
-    `insisted`: an operator says that a refused password is right now (law 7); `hastened`: when callers last brought a
-    token forward, its own (None) or a variant's."""
+    `blocked`: nothing can be done until an operator changes what it says; `damaged`: that is its stored record;
+    `lacks_secret`: a file with one of its secrets could not be read; `insisted`: an operator says that a refused
+    password is right now (law 7); `hastened`: when callers last brought a token forward, its own (None) or a
+    variant's."""
 
     __slots__ = (
         "_lock",
@@ -74,6 +75,7 @@ class HeldGrant:
         "flight",
         "hastened",
         "insisted",
+        "lacks_secret",
         "name",
         "provider",
         "record",
@@ -100,6 +102,7 @@ class HeldGrant:
         self.attempted: Moment | None = None
         self.hastened: dict[Wanted | None, Moment] = {}
         self.insisted = False
+        self.lacks_secret = False
         self.variety = Variety()
         self._lock: trio.Lock | None = None
 

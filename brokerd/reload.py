@@ -48,8 +48,7 @@ def fingerprints(configuration: Configuration) -> dict[str, str | SecretUnreadab
     found: dict[str, str | SecretUnreadable] = {}
     for name, settings in configuration.grants.items():
         try:
-            view = GrantView(_identifying(settings), settings.settings)
-            found[name] = fingerprint(settings.provider.dialect.identity(view))
+            found[name] = fingerprint_of(settings)
         except SecretUnreadable as error:
             found[name] = error
     return found
@@ -136,7 +135,8 @@ def _hold(
     """A grant that is new here, with the record that the store has for exactly what is configured."""
     if isinstance(printed, SecretUnreadable):
         held = HeldGrant(settings, provider, "", None)
-        held.blocked = f"its credentials cannot be read: {printed}; mend that, then: brokerctl reload"
+        held.blocked = f"its credentials cannot be read: {printed}; {_next(settings)}"
+        held.lacks_secret = any(source.file is not None for _, source in settings.sources)
         return held
     mine = next((row for row in rows if row.fingerprint == printed), None)
     changes.aside.extend((r.grant, r.fingerprint) for r in rows if r is not mine and r.dormant_since is None)
@@ -157,6 +157,27 @@ def _hold(
     elif mine.dormant_since is not None:
         changes.awake.append((mine.grant, mine.fingerprint))
     return held
+
+
+def _next(settings: GrantSettings) -> str:
+    if any(source.file is not None for _, source in settings.sources):
+        return "when its files can be read, brokerd notices it by itself; after any other change: brokerctl reload"
+    return "change that, then: brokerctl reload"
+
+
+def fingerprint_of(settings: GrantSettings) -> str:
+    """Blocking. Raises SecretUnreadable."""
+    return fingerprint(settings.provider.dialect.identity(GrantView(_identifying(settings), settings.settings)))
+
+
+def admit(broker: Broker, held: HeldGrant, printed: str | SecretUnreadable, rows: Sequence[Stored]) -> Changes:
+    """Take in a grant whose secrets could not be read when the configuration was read."""
+    changes = Changes()
+    taken = _hold(held.settings, held.provider, printed, rows, changes)
+    broker.grants[held.name] = taken
+    broker.flights.welcome(taken, 0.0)
+    broker.tell_watchers(held.name)
+    return changes
 
 
 def _recall(held: HeldGrant) -> None:

@@ -67,6 +67,7 @@ LAYERS = (
         (*USE_CASES, *HOLDING, "brokerd.exchanger", "brokerd.telling", "brokerd.flights", "brokerd.logins"),
     ),
     Layer("brokerd.refresher", (*USE_CASES, "brokerd.flights")),
+    Layer("brokerd.noticing", (*USE_CASES, "brokerd.held", "brokerd.broker")),
     Layer("brokerd.service", (*USE_CASES, *HOLDING, "brokerd.broker", "brokerd.refresher")),
     # The start and a reload join what was configured with what was stored: the one use case that names Stored itself,
     # and that reads the credentials which say who a grant is. Both stay in edge; a port for them would have one user.

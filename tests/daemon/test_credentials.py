@@ -49,6 +49,29 @@ async def test_an_operator_may_say_that_a_refused_password_is_right_now(brokerd:
     assert await brokerd.get("app", wait=0)
 
 
+async def test_a_secret_file_that_was_missing_is_noticed_without_a_word(brokerd: Brokerd, serving: Serving) -> None:
+    provider = await serving(OAuth2())
+    secret, name = brokerd.etc / "secret", brokerd.etc / "name"
+    brokerd.etc.mkdir(exist_ok=True)
+    known: Table = {**FIVE["oauth2"], "credentials": {"client_id": OAUTH2_CLIENT, "client_secret": {"file": secret}}}
+    nameless: Table = {
+        **FIVE["oauth2"],
+        "credentials": {"client_id": {"file": name}, "client_secret": OAUTH2_SECRET},
+    }
+    brokerd.configure({"known": known, "nameless": nameless}, {"oauth2": at(provider)})
+    await brokerd.start()
+    for grant in ("known", "nameless"):
+        error = await brokerd.error("get", grant=grant)
+        assert (error["code"], "No such file" in error["message"]) == ("misconfigured", True)
+    for path, text in ((secret, OAUTH2_SECRET), (name, OAUTH2_CLIENT)):
+        path.touch(0o600)
+        path.write_text(f"{text}\n")
+    for grant in ("known", "nameless"):
+        await brokerd.until(grant, lambda status: status["state"] == "ready" and status["renewals"] == 1)
+    assert 'event="a secret file can be read now" grant=nameless' in brokerd.log
+    assert provider.counts.wrong_credentials == 0
+
+
 async def test_a_secret_file_is_read_again_before_anybody_is_called_misconfigured(
     brokerd: Brokerd, serving: Serving
 ) -> None:

@@ -1,5 +1,5 @@
-# Secret files that can be read again are noticed in a few seconds, however long the backoff is; one that is still missing
-# costs nothing but looks.
+# Secret files that can be read again are noticed in a few seconds, however long the backoff is; those that are missing
+# cost nothing but looks.
 from __future__ import annotations
 
 from types import SimpleNamespace

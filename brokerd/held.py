@@ -192,8 +192,8 @@ class HeldGrant:
         self, access: AccessToken | None, refresh: RefreshToken | None, wanted: Wanted | None = None
     ) -> GrantView:
         credentials, settings = self.credentials or self._named(), self.settings.settings
-        provider, key = self.provider, self.record.proof_key
-        return GrantView(credentials, settings, access, refresh, provider.signer, key, provider.nonce, wanted)
+        provider, key, sources = self.provider, self.record.proof_key, self.settings.credentials
+        return GrantView(credentials, settings, access, refresh, provider.signer, key, provider.nonce, wanted, sources)
 
     def _named(self) -> dict[str, Secret]:
         """Before credentials were read it is known only that they are there."""

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from brokerd.core.exchange import Discovery, Exchange
 from brokerd.core.metadata import Metadata
 from brokerd.core.record import AccessToken, Doomed, RefreshToken
 from brokerd.core.renewal import Ability
-from brokerd.core.secret import Secret
+from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.signing import Signer
 from brokerd.core.wanted import Wanted
 
@@ -30,6 +30,7 @@ class GrantView:
     proof_key: Secret | None = None  # of a grant whose tokens are bound to it (RFC 9449)
     nonce: str | None = None  # the server's newest for proofs (RFC 9449 §8)
     wanted: Wanted | None = None
+    sources: Mapping[str, SecretSource] = field(default_factory=dict)  # of the credentials, for words about them
 
     @property
     def sign(self) -> Signer:

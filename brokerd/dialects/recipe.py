@@ -18,6 +18,7 @@ from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError
 from brokerd.core.wanted import Wanted
 from brokerd.dialects import recipe_answer, template
+from brokerd.dialects.advice import advised
 from brokerd.dialects.dialect import Dialect, GrantView, unsafe
 from brokerd.dialects.recipe_file import (
     ALWAYS_SETTINGS,
@@ -126,6 +127,8 @@ class RecipeDialect(Dialect):
             return request
         response = yield from answered(request)
         outcome = recipe_answer.tokens(operation, self.recipe.reason, response, request)
+        shown = [name for name in self.recipe.credentials if name in operation.sends and name in view.credentials]
+        outcome = advised(outcome, response, view, shown)
         # Which of the two it is, no recipe says: of the grant itself its own next renewal learns.
         if view.wanted is not None and isinstance(outcome, Misconfigured):
             return Declined(outcome.reason)

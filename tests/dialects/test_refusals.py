@@ -2,10 +2,14 @@
 # what is shown where nothing is known.
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from brokerd.core.exchange import Request
 from brokerd.core.outcome import Blame, Misconfigured, Outcome, RetryLater
+from brokerd.core.secret import Secret, SecretSource
+from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.oauth2 import OAuth2
 from brokerd.dialects.oauth2.refusals import CODES, DEAD
 from tests.dialects.answers import answer, html, meaning, outcome, recipe, view, words
@@ -186,3 +190,52 @@ def test_no_secret_is_shown_with_it(body: object) -> None:
 def test_a_redirect_names_its_place() -> None:
     found = words(outcome(IDP.renew(REFRESH), html(308, b"", {"location": "https://login.example/oauth/token"})))
     assert "a redirect to https://login.example/oauth/token" in found
+
+
+# -- what to check is named
+
+
+FILE = SecretSource(file="/etc/brokerd/secrets/reports")
+
+
+def with_client(method: str, secret: SecretSource = FILE) -> GrantView:
+    seen = view(
+        {"client_id": "c", "client_secret": "test-only-s"}, {"grant_type": "client_credentials", "client_auth": method}
+    )
+    return replace(seen, sources={"client_id": SecretSource(text=Secret("c")), "client_secret": secret})
+
+
+@pytest.mark.parametrize(
+    ("secret", "place"),
+    [
+        (FILE, "client_secret (/etc/brokerd/secrets/reports)"),
+        (SecretSource(credential="reports"), "client_secret (systemd credential reports)"),
+        (SecretSource(env="SECRET"), "client_secret ($SECRET)"),
+        (SecretSource(command=("/usr/bin/pass", "show", "x")), "client_secret (printed by /usr/bin/pass)"),
+        (SecretSource(text=Secret("test-only-s")), "client_secret and"),
+    ],
+)
+def test_a_refused_client_names_the_source_of_its_secret_and_how_it_was_sent(secret: SecretSource, place: str) -> None:
+    for heard in (answer(401, {"error": "invalid_client"}), answer(401), answer(403)):
+        found = words(outcome(IDP.issue(with_client("client_secret_basic", secret)), heard))
+        assert f"; check client_id, {place}" in found
+        assert found.endswith("client_auth (client_secret_basic was used, some servers want client_secret_post)")
+        assert "test-only-s" not in found
+
+
+def test_a_refused_password_names_its_source_and_not_the_client() -> None:
+    seen = replace(BY_PASSWORD, sources={"password": SecretSource(file="/etc/brokerd/secrets/pw")})
+    found = words(outcome(IDP.issue(seen), answer(400, {"error": "invalid_grant"})))
+    assert found.endswith("; check username and password (/etc/brokerd/secrets/pw)")
+
+
+def test_a_recipe_names_what_it_sent() -> None:
+    ix = replace(view({"api_key": "k", "api_secret": "s"}), sources={"api_secret": FILE})
+    for heard in (answer(401, {"title": "Authentication"}), answer(403)):
+        found = words(outcome(recipe("ix-api").issue(ix), heard))
+        assert found.endswith("; check api_key and api_secret (/etc/brokerd/secrets/reports)")
+
+
+def test_what_is_not_about_the_client_advises_nothing_about_it() -> None:
+    for heard in (answer(400, {"error": "invalid_scope"}), answer(404), answer(503), answer(400)):
+        assert "check" not in words(outcome(IDP.issue(with_client("client_secret_basic")), heard))

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable
 
+import pytest
 import trio
 
 from tests.daemon.harness import Brokerd
@@ -41,6 +42,14 @@ FORMS: dict[str, Form] = {
     "long-length": lambda body: HEAD + b"Content-Length: 9999\r\n\r\n" + body,
     "no-last-chunk": lambda body: HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n",
     "256-kib": with_fields(access_token="t" * (256 << 10)),
+}
+
+
+KEPT: dict[str, Form] = {
+    "newline": with_fields(access_token="test-only-a\nb"),
+    "too-long": with_fields(access_token="t" * (300 << 10)),
+    "no-access-token": with_fields(access_token=None),
+    "tokens-in-500": lambda body: http(500, body),
 }
 
 
@@ -132,3 +141,20 @@ async def test_a_scope_of_900_kb_leaves_status_small_and_says_that_it_was_cut(
         assert each["scope"][-1] == "…"
         assert each["scope_dropped"] == []
         assert any("too long, so it is cut" in note for note in each["notes"])
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_login_goes_on_where_only_the_refresh_token_can_be_used(
+    brokerd: Brokerd, listening: Listening, restarts: bool
+) -> None:
+    endpoints = await met(brokerd, listening, KEPT)
+    if restarts:
+        for name in endpoints:  # what is seen is stored
+            await brokerd.until(name, lambda status: status["failures"] + status["renewals"] > 0)
+        await brokerd.restart()
+    for name, endpoint in endpoints.items():
+        if restarts:  # which spreads what is due over a minute, unless somebody asks
+            await brokerd.call("refresh", grant=name)
+        await brokerd.until(name, lambda status: status["state"] == "ready")
+        assert await brokerd.get(name, wait=0) == endpoint.access_token
+        assert (endpoint.renewed, endpoint.reused) == (2, 0), name

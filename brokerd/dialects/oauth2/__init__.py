@@ -25,6 +25,7 @@ from brokerd.core.secret import Secret
 from brokerd.core.signing import UnusableKey
 from brokerd.core.typed import ConfigError, expected
 from brokerd.dialects import answer
+from brokerd.dialects.advice import advised
 from brokerd.dialects.dialect import DEFAULT_PRESENT, Dialect, GrantView, Needs, unsafe
 from brokerd.dialects.oauth2 import added, browser, client_auth, device, discovery, grant_types, login, proofs
 from brokerd.dialects.oauth2.answers import (
@@ -208,6 +209,8 @@ class OAuth2(Dialect):
         response = heard.response
         assert isinstance(response, Response)
         outcome = tokens(response, what, errors, heard.request)
+        shown = [name for name in CLIENTS if name in view.credentials]
+        outcome = advised(outcome, response, view, shown, heard.method if "client_id" in view.credentials else "")
         if view.wanted and isinstance(outcome, Misconfigured) and code(response) not in GRANTS_OWN_FAULTS:
             return Declined(outcome.reason)
         return outcome
@@ -239,7 +242,7 @@ class OAuth2(Dialect):
             if better is None:
                 break
             proof = better
-        return Heard(request, response)
+        return Heard(request, response, place.method)
 
     def authorization_endpoint(self, view: GrantView) -> Generator[Step, Answer, str | Misconfigured]:
         """Where a person's browser is sent."""
@@ -362,6 +365,7 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+CLIENTS = ("client_id", "client_secret", "private_key", "assertion", "subject_token", "actor_token")  # who asks
 GRANTS_OWN_FAULTS = (
     "invalid_client",
     "invalid_grant",

@@ -29,10 +29,11 @@ Errors = Mapping[str, type[Outcome]]
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A request and what came of it."""
+    """A request and what came of it. `method`: how the client showed who it is."""
 
     request: Request
     response: Response | Unanswered
+    method: str = "none"
 
 
 def tokens(response: Response, what: str, errors: Errors, request: Request) -> Outcome:

@@ -1,0 +1,55 @@
+# What a person should look at after a refusal: which credentials were sent, where each of them comes from, and how the
+# client showed who it is. Words only, and no secret in them.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from brokerd.core.exchange import Response
+from brokerd.core.outcome import Blame, Cause, Misconfigured, Outcome, RetryLater
+from brokerd.core.secret import SecretSource
+from brokerd.dialects.dialect import GrantView
+
+WORDLESS = (401, 403)
+
+
+def advised(outcome: Outcome, response: Response, view: GrantView, client: Sequence[str], method: str = "") -> Outcome:
+    """The outcome, with what to check where the client or a password was refused, or may have been: a 401 or 403 says
+    that much without a word. `client`: the credentials that were sent besides the password; `method`: client_auth."""
+    refused = isinstance(outcome, Misconfigured) and outcome.blames is not Blame.REQUEST
+    wordless = isinstance(outcome, RetryLater) and outcome.cause is Cause.SILENT and response.status in WORDLESS
+    if not isinstance(outcome, Misconfigured | RetryLater) or not (refused or wordless):
+        return outcome
+    names = list(client)
+    if isinstance(outcome, Misconfigured) and outcome.blames is Blame.PASSWORD:
+        names, method = [name for name in PERSON if name in view.credentials], ""
+    items = [_shown(name, view.sources.get(name)) for name in names]
+    if method:
+        items.append(f"client_auth ({method} was used{INSTEAD.get(method, '')})")
+    if not items:
+        return outcome
+    listed = " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
+    return replace(outcome, reason=f"{outcome.reason}; check {listed}")
+
+
+def _shown(name: str, source: SecretSource | None) -> str:
+    """A credential and where it comes from."""
+    match source:
+        case SecretSource(file=str(path)):
+            return f"{name} ({path})"
+        case SecretSource(credential=str(credential)):
+            return f"{name} (systemd credential {credential})"
+        case SecretSource(env=str(variable)):
+            return f"{name} (${variable})"
+        case SecretSource(command=(program, *_)):
+            return f"{name} (printed by {program})"
+        case _:
+            return name
+
+
+PERSON = ("username", "user", "email", "password")
+INSTEAD = {  # where a server wants the secret in another place, no code of the protocol says so
+    "client_secret_basic": ", some servers want client_secret_post",
+    "client_secret_basic_raw": ", some servers want client_secret_post",
+    "client_secret_post": ", some servers want client_secret_basic",
+}

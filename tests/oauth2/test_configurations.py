@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import jwt
@@ -12,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from brokerd.config import load
 from brokerd.core.exchange import Answer, Ask, Discover, Exchange, Request, Response, TokenOf
 from brokerd.core.metadata import Metadata
 from brokerd.core.outcome import Declined, Done, Issued, Misconfigured, Outcome, Rejected, RetryLater, Unsupported
@@ -179,6 +181,25 @@ def test_a_user_and_a_password_need_no_client() -> None:
     assert sent(server.renew(grant)).form == {"grant_type": "refresh_token", "refresh_token": "refresh-1"}
 
 
+def test_a_configuration_may_name_a_user_and_no_client(tmp_path: Path) -> None:
+    file = tmp_path / "brokerd.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        f"""
+[providers.api]
+dialect   = "oauth2"
+token_url = "{TOKEN_URL}"
+
+[grants.app]
+provider    = "api"
+grant_type  = "password"
+credentials = {{ username = "user-1", password = "password-1" }}
+"""
+    )
+    tmp_path.chmod(0o700)
+    assert load(file).grants["app"].settings["client_auth"] == "none"
+
+
 @pytest.mark.parametrize("credential", ["client_secret", "private_key"])
 def test_a_secret_without_the_client_that_it_belongs_to_is_a_mistake(credential: str) -> None:
     settings = {"grant_type": "password", "client_auth": "auto"}
@@ -189,13 +210,8 @@ def test_a_secret_without_the_client_that_it_belongs_to_is_a_mistake(credential:
 # Revocation with another client authentication than the token endpoint's
 
 
-def telling(
-    named: tuple[str, ...], *answers: Response, method: str = "client_secret_post"
-) -> tuple[list[Sent], Outcome]:
-    settings = {"grant_type": "refresh_token", "client_auth": method}
-    credentials = {"client_id": "client-1", "client_secret": VALUES["client_secret"]}
-    document = Metadata(ISSUER, NOW, PLACES, endpoint_auth_methods={"revocation_endpoint": named})
-    exchange = OAuth2(issuer=ISSUER).revoke(view(credentials, settings), Doomed(keyed().access_token))
+def driven(exchange: Exchange | None, document: Metadata, *answers: Response) -> tuple[list[Sent], Outcome]:
+    """What was asked, and what came of it. Every answer has to be wanted."""
     assert exchange is not None
     requests: list[Sent] = []
     left, given = list(answers), cast(Answer, None)
@@ -210,6 +226,19 @@ def telling(
         given = left.pop(0) if isinstance(step, Request) else document
 
 
+def by_post(**named: tuple[str, ...]) -> tuple[GrantView, Metadata]:
+    """A client that sends its secret in the form, and a server that wants something else at these endpoints."""
+    settings = {"grant_type": "refresh_token", "client_auth": "client_secret_post"}
+    credentials = {"client_id": "client-1", "client_secret": VALUES["client_secret"]}
+    places = {**PLACES, "introspection_endpoint": f"{ISSUER}/introspect"}
+    return view(credentials, settings, access="access-1"), Metadata(ISSUER, NOW, places, endpoint_auth_methods=named)
+
+
+def telling(named: tuple[str, ...], *answers: Response) -> tuple[list[Sent], Outcome]:
+    grant, document = by_post(revocation_endpoint=named)
+    return driven(OAuth2(issuer=ISSUER).revoke(grant, Doomed(grant.access_token)), document, *answers)
+
+
 def test_a_revocation_that_is_refused_is_sent_as_the_metadata_says() -> None:
     refused = answer(401, {"error": "invalid_client"})
     requests, found = telling(("unheard_of", "client_secret_post", "client_secret_basic"), refused, answer(200))
@@ -222,6 +251,16 @@ def test_a_revocation_is_sent_once_where_the_metadata_names_nothing_better(named
     requests, found = telling(named, answer(401, {"error": "invalid_client"}))
     assert len(requests) == 1
     assert meaning(found) == "misconfigured"
+
+
+def test_a_question_about_a_token_is_sent_again_in_the_same_way() -> None:
+    grant, document = by_post(introspection_endpoint=("client_secret_basic",))
+    assert grant.access_token is not None
+    asking = OAuth2(issuer=ISSUER).verify(grant, grant.access_token)
+    refused = answer(401, {"error": "invalid_client"})
+    requests, found = driven(asking, document, refused, answer(200, {"active": True}))
+    assert ["Authorization" in each.headers for each in requests] == [False, True]
+    assert meaning(found) == "done"
 
 
 def test_a_revocation_that_is_refused_twice_says_so() -> None:

@@ -3,11 +3,17 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.announced import announcements
 from tests.realservers.fixtures import real_oidc, real_simplejwt, start_oidc, start_simplejwt
 
 __all__ = ["real_oidc", "real_simplejwt", "start_oidc", "start_simplejwt"]
+
+
+# How long an example takes says how busy the machine is. What must end is bounded by its own test.
+settings.register_profile("brokerd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("brokerd")
 
 
 def pytest_configure() -> None:

@@ -122,14 +122,11 @@ class Exchanger:
         spends = held.ability(now, plan.wanted).spends(plan.operation)
         with trio.CancelScope() as scope:
             ended = await self._sending(held, plan, generation, sent, scope, subjects)
-            if ended is None:
-                return None
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
                 now = self.clock.now()
                 if _stands(plan, held, generation, now):
                     sent = self._sent(held, plan, now)
-                    again = await self._sending(held, plan, generation, sent, scope, subjects)
-                    ended = again or ended
+                    ended = await self._sending(held, plan, generation, sent, scope, subjects)
             ending = Ending(plan, generation, ended.outcome, ended.at, ended.status, spends, sent)
             return ended.outcome if await self._conclude(held, ending) else None
         return None
@@ -142,20 +139,23 @@ class Exchanger:
         sent: Sent,
         scope: trio.CancelScope,
         subjects: Subjects | None,
-    ) -> Conversation | None:
+    ) -> Conversation:
         """The conversation. A password that has not proved right is noted first: where nobody lives to hear the answer,
-        it is not sent again at once (law 7). None where the grant went another way meanwhile."""
+        it is not sent again at once (law 7)."""
         now = self.clock.now()
         if held.record.state is not State.RENEWING:
             held.record = _begun(held.record)
         if sent.password is not None and sent.password != held.record.proven:
             doubt = sent.doubt(now, doubted_delay(sent.times, self.entropy.fraction()))
             held.provider.passwords.doubt(held.name, doubt)
-            await held.change(self.store, lambda record: records.doubted(record, doubt))
+
+            def noted(record: Record) -> Record | None:
+                return records.doubted(record, doubt) if record.generation == generation else None
+
+            await held.change(self.store, noted)
             now = self.clock.now()
             if not _stands(plan, held, generation, now):
-                held.provider.passwords.trust(sent.password)  # it was not sent
-                return None
+                return Conversation(RetryLater(OVERTAKEN, Cause.POSTPONED), now)
             if held.unstored:
                 return Conversation(RetryLater("the store cannot be written", Cause.POSTPONED), now)
         if plan.wanted is None:

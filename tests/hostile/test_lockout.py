@@ -8,7 +8,19 @@ import pytest
 import trio
 
 from tests.daemon.harness import FIVE, Brokerd, Serving, Table, at
-from tests.providers import OAUTH2_CLIENT, OAUTH2_SECRET, OCCAM_PASSWORD, OCCAM_USER, OAuth2, Occam, occam
+from tests.providers import (
+    OAUTH2_CLIENT,
+    OAUTH2_PASSWORD,
+    OAUTH2_SECRET,
+    OAUTH2_USER,
+    OCCAM_PASSWORD,
+    OCCAM_USER,
+    OAuth2,
+    Occam,
+    occam,
+)
+from tests.providers.http import Request, Response, json_response
+from tests.providers.provider import Refusal
 
 RESTARTS = 20
 TRIES = 5
@@ -130,6 +142,40 @@ async def test_a_file_that_cannot_be_read_for_a_while_does_not_make_a_refused_pa
         await again_by()
         await refused(brokerd, "app")
     assert provider.count() == 1
+
+
+class InItsOwnForm(OAuth2):
+    """Refuses as web frameworks do, and not as RFC 6749 says."""
+
+    status = 400
+
+    def render(self, refusal: Refusal, request: Request | None) -> Response:
+        return json_response(self.status, {"detail": "Incorrect username or password"})
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_password_that_is_refused_in_no_form_of_the_protocols_is_sent_once_over_kill_9(
+    brokerd: Brokerd, serving: Serving, status: int
+) -> None:
+    provider = await serving(InItsOwnForm())
+    provider.status = status
+    file = brokerd.write(WRONG, "password")
+    credentials = {"client_id": OAUTH2_CLIENT, "client_secret": OAUTH2_SECRET, "username": OAUTH2_USER}
+    grant = {"provider": "oauth2", "grant_type": "password", "credentials": {**credentials, "password": {"file": file}}}
+    brokerd.configure({"app": grant}, {"oauth2": at(provider)})
+    await brokerd.start()
+    for _ in range(3):
+        await refused(brokerd, "app")
+        assert "Incorrect username or password" in (await brokerd.status("app"))["last_error"]
+        await brokerd.call("reload")
+        await refused(brokerd, "app")
+        await brokerd.kill()
+        await brokerd.start()
+    assert provider.count() == 1
+    file.write_text(OAUTH2_PASSWORD)
+    await brokerd.call("reload")
+    assert await brokerd.get("app")
+    assert provider.count() == 2
 
 
 @pytest.mark.parametrize("kind", ["issue", "renew"])

@@ -656,6 +656,16 @@ async def test_a_password_whose_answer_nobody_heard_is_not_sent_again_at_once(
     assert len(provider.asked) == 1
 
 
+async def test_a_password_that_cannot_be_noted_is_not_sent(autojump_clock: MockClock, tmp_path: Path) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    async with world(tmp_path, text, refresher=False) as made:
+        made.store.broken = True
+        assert "the store cannot be written" in (await failure_of(made)).message
+        assert made.provider.asked == []
+        made.store.broken = False
+        assert await made.broker.get("app")
+
+
 async def test_a_password_that_has_proved_right_is_sent_again_after_a_crash(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

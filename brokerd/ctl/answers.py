@@ -25,9 +25,16 @@ class Answers:
         self._said = dict(_pairs("--credential", arguments.credential))
         self._files = dict(_pairs("--credential-file", arguments.credential_file))
         for name in self._said:
+            if not self._said[name]:
+                raise Failed(f"expected --credential {plain(name)}=ID; found nothing behind the =")
             if name not in PUBLIC:
                 words = "is a secret, and everybody sees a command line; type it when asked, or"
                 raise Failed(f"{plain(name)} {words}: --credential-file {plain(name)}=FILE")
+
+    @property
+    def asks(self) -> bool:
+        """Whether somebody can be asked."""
+        return self._asks
 
     @property
     def named(self) -> frozenset[str]:

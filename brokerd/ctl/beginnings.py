@@ -34,6 +34,7 @@ def init(parser: ArgumentParser) -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--recipe", metavar="RECIPE", help="the recipe of the provider; see brokerctl recipe list")
     way.add_argument("--issuer", metavar="URL", help="the provider, where it is an OAuth 2.0 authorization server")
+    way.add_argument("--token-url", metavar="URL", help="its token endpoint, where it says nothing about itself")
     parser.add_argument(
         "--base-url", metavar="URL", help="of a recipe's provider: what the recipe's paths are appended to"
     )

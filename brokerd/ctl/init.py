@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from brokerd.dialects.oauth2.registration import Client
 
 OF_A_CLIENT = ("client_id", "client_secret")
-HEAD = "Every key is in brokerd.toml(5). After a change: brokerd --check, then brokerctl reload."
+UNKNOWN_CA = "name it with ca_file"  # how the reason ends that a certificate is signed by nobody known
 
 
 def init(arguments: Namespace) -> int:
@@ -34,17 +34,22 @@ def init(arguments: Namespace) -> int:
     place = client = None
     try:
         before = load(main) if main.exists() else Configuration(str(main))
-        if not (arguments.recipe or arguments.issuer):
+        if not (arguments.recipe or arguments.issuer or arguments.token_url):
             _choose(arguments, answers)
         if arguments.recipe:
             addition = _of_recipe(arguments, answers, before)
+        elif arguments.token_url:
+            addition = _of_token_url(arguments, answers, before)
         else:
             place, addition = _of_issuer(arguments, answers, before)
         check_free(main.parent, addition.name, addition.secrets)
     except (CannotAdd, ConfigError) as error:
         raise Failed(f"{plain(str(error))}{UNDONE}") from None
+    registers = place is not None and "client_id" not in addition.grant["credentials"]
+    if registers and place is not None and not arguments.dry_run:
+        _agree_to_register(answers, place.metadata.issuer)
     _prepare(setup, main, dry=arguments.dry_run)
-    if place is not None and "client_id" not in addition.grant["credentials"]:
+    if registers and place is not None:
         client, addition = _registered(arguments, place, addition)
     _write(arguments, setup, main, addition, client)
     return 0
@@ -68,11 +73,49 @@ def _where(arguments: Namespace) -> tuple[Setup | None, Path]:
 def _choose(arguments: Namespace, answers: Answers) -> None:
     chosen = answers.text("A recipe (brokerctl recipe list), or the https:// address of an OAuth 2.0 issuer")
     if chosen is None:
-        raise Failed("expected --recipe NAME, or --issuer URL; see brokerctl init --help")
+        raise Failed("expected --recipe NAME, or --issuer URL, or --token-url URL; see brokerctl init --help")
     if "://" in chosen:
         arguments.issuer = chosen
     else:
         arguments.recipe = chosen
+
+
+def _head(before: Configuration) -> str:
+    """With the configuration, where it is not the one that brokerd reads by itself."""
+    from shlex import quote
+
+    from brokerd.config import DEFAULT_CONFIG
+
+    which = "" if before.path == DEFAULT_CONFIG else f"--config {quote(before.path)} "
+    return f"Every key is in brokerd.toml(5). After a change: brokerd {which}--check, then brokerctl {which}reload."
+
+
+def _agree_to_register(answers: Answers, issuer: str) -> None:
+    """Nobody has a client registered without knowing of it. Raises Failed."""
+    words = f"No client_id was given: a client of its own is registered for brokerd at {plain(issuer)}"
+    if not answers.asks:
+        write(words)
+    elif (answers.text(f"{words}. Is that right? [y/N]") or "").lower() not in ("y", "yes"):
+        raise Failed("nothing was registered or written; name a client: --credential client_id=ID")
+
+
+def _of_token_url(arguments: Namespace, answers: Answers, before: Configuration) -> Addition:
+    """Of a server that has no metadata: a client that needs nobody. Raises CannotAdd."""
+    from brokerd.adding import Addition, name_for
+    from brokerd.ctl.add import ca_file
+
+    _refuse_others(answers, OF_A_CLIENT, "a server's client")
+    if arguments.grant_type not in (None, "client_credentials"):
+        raise Failed("with --token-url only --grant-type client_credentials; a login needs --issuer")
+    name = name_for(arguments.token_url, before, answers.text("A name for it (the host's)", arguments.name))
+    texts, secrets = answers.credentials(OF_A_CLIENT)
+    if not (texts and secrets):
+        words = "expected the client: --credential client_id=ID and --credential-file client_secret=FILE"
+        raise Failed(words)
+    provider = {"dialect": "oauth2", "token_url": arguments.token_url, "ca_file": ca_file(arguments)}
+    grant = {"grant_type": "client_credentials", "credentials": texts, "scope": arguments.scope or []}
+    about = ["By brokerctl init.", _head(before)]
+    return Addition(name, about, provider, grant, secrets, _allowed(arguments, answers))
 
 
 def _of_recipe(arguments: Namespace, answers: Answers, before: Configuration) -> Addition:
@@ -97,7 +140,7 @@ def _of_recipe(arguments: Namespace, answers: Answers, before: Configuration) ->
         if each not in own and (value := answers.text(f"{each}, a setting (empty: none)")) is not None:
             own |= settings([f"{each}={value}"])["settings"]
     free = [each for each in recipe.settings if each not in own]
-    about = [f"By brokerctl init, for the recipe {recipe.name}: brokerctl recipe show {recipe.name}", HEAD]
+    about = [f"By brokerctl init, for the recipe {recipe.name}: brokerctl recipe show {recipe.name}", _head(before)]
     about += [f"Settings that it knows, too: {', '.join(free)}"] if free else []
     scope = {"scope": arguments.scope} if arguments.scope else {}
     provider = {"dialect": recipe.name, "base_url": base_url, "ca_file": ca_file(arguments)}
@@ -109,7 +152,7 @@ def _of_issuer(arguments: Namespace, answers: Answers, before: Configuration) ->
     """Without a client_id where one is to be registered. Raises CannotAdd."""
     import trio
 
-    from brokerd.adding import Addition, look, name_for, oauth2
+    from brokerd.adding import Addition, CannotAdd, look, name_for, oauth2
     from brokerd.ctl.add import ca_file, http
     from brokerd.dialects.oauth2.registration import logins
 
@@ -120,7 +163,17 @@ def _of_issuer(arguments: Namespace, answers: Answers, before: Configuration) ->
         async with http(arguments) as client:
             return await look(client, None, arguments.issuer, person=not needs_nobody)
 
-    place = trio.run(asked)
+    try:
+        place = trio.run(asked)
+    except CannotAdd as error:
+        if not (str(error).endswith(UNKNOWN_CA) and arguments.ca_file is None and answers.asks):
+            raise
+        write(plain(str(error)))
+        arguments.ca_file = answers.text("The file with the certificates (PEM) of that authority")
+        place = trio.run(asked)
+    if not (needs_nobody or arguments.scope):
+        words = "Scopes, with blanks between (empty: none; many servers want offline_access for a login that lasts)"
+        arguments.scope = (answers.text(words) or "").split() or None
     name = name_for(arguments.issuer, before, answers.text("A name for it (the host's)", arguments.name))
     texts, secrets = answers.credentials(OF_A_CLIENT)
     if needs_nobody and not (texts and secrets):
@@ -128,7 +181,7 @@ def _of_issuer(arguments: Namespace, answers: Answers, before: Configuration) ->
         raise Failed(f"{words} --credential-file client_secret=FILE")
     grant_type = arguments.grant_type or logins(place.metadata)[0]
     grant = {"grant_type": grant_type, "credentials": texts, "scope": arguments.scope or []}
-    about = ["By brokerctl init.", HEAD]
+    about = ["By brokerctl init.", _head(before)]
     provider = oauth2(place.metadata.issuer, ca_file(arguments))
     return place, Addition(name, about, provider, grant, secrets, _allowed(arguments, answers))
 

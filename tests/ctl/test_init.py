@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomli
 
+from brokerd.ctl.init import _agree_to_register
+from brokerd.ctl.terminal import Failed
 from brokerd.daemon import check_configuration
 from tests.ctl.conftest import Run
 from tests.logins.terminal import Terminal
@@ -66,6 +69,31 @@ def test_one_line_leads_from_a_recipe_to_a_grant(within: Run, main: Path, secret
     assert files(main) == before
 
 
+def test_a_server_that_says_nothing_about_itself_is_named_by_its_token_url(
+    within: Run, main: Path, secret: Path
+) -> None:
+    given = ("--credential", "client_id=me", "--credential-file", f"client_secret={secret}")
+    done = within("init", "--config", str(main), "--token-url", "https://idp.example/token", "--name", "idp", *given)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert written(main, "idp")["providers"]["idp"]["token_url"] == "https://idp.example/token"
+    assert "1 provider, 1 grant, 0 rules" in checked(main)
+    text = (main.parent / "conf.d" / "idp.toml").read_text()
+    assert f"brokerd --config {main} --check, then brokerctl --config {main} reload." in text
+
+
+@pytest.mark.parametrize(("typed", "agreed"), [("y", True), ("", False), (None, None)])
+def test_nobody_has_a_client_registered_without_knowing_of_it(
+    capfd: pytest.CaptureFixture[str], typed: str | None, agreed: bool | None
+) -> None:
+    answers = SimpleNamespace(asks=typed is not None, text=lambda _question: typed)
+    if agreed is False:
+        with pytest.raises(Failed, match="nothing was registered"):
+            _agree_to_register(answers, "https://idp.example")  # type: ignore[arg-type]
+    else:
+        _agree_to_register(answers, "https://idp.example")  # type: ignore[arg-type]
+    assert ("is registered for brokerd at https://idp.example" in capfd.readouterr().out) is (typed is None)
+
+
 def test_a_file_that_is_in_the_way_is_found_before_anything_is_done(within: Run, main: Path) -> None:
     (main.parent / "conf.d").mkdir()
     (main.parent / "conf.d" / "gitlab.toml").write_text("# mine")
@@ -96,8 +124,14 @@ def test_a_grant_that_is_not_right_is_not_written(within: Run, main: Path, secre
         (("--recipe", "ix-api"), "expected --base-url URL"),
         (("--recipe", "nothing", *BASE), "expected one of oauth2, "),
         ((), "expected --recipe NAME, or --issuer URL"),
+        (("--issuer", "https://idp.example", "--credential", "client_id="), "found nothing behind the ="),
+        (("--token-url", "https://idp.example/token"), "expected the client: --credential client_id=ID"),
+        (("--token-url", "https://idp.example/token", "--grant-type", "device_code"), "a login needs --issuer"),
     ],
-    ids=["a secret in sight", "another's credential", "no URL", "no such recipe", "nothing"],
+    ids=[
+        *("a secret in sight", "another's credential", "no URL", "no such recipe", "nothing", "an empty client"),
+        *("no client", "a login without an issuer"),
+    ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(
     within: Run, main: Path, words: tuple[str, ...], said: str

@@ -28,8 +28,8 @@ def arm() -> None:
         met.add(what)
         return is_first
 
-    async def send_(self, request, journal):  # type: ignore[no-untyped-def]
-        response = await send(self, request, journal)
+    async def send_(self, request, *rest):  # type: ignore[no-untyped-def]
+        response = await send(self, request, *rest)
         if first(("sent", self.name)):
             raise RuntimeError("after an answer", request, response, vars(self), request.secrets)
         return response

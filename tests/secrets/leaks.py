@@ -66,9 +66,9 @@ def a_file_that_is_left_behind() -> None:
 
     left = Path(os.environ["TMPDIR"], "last-request")
 
-    async def send_(self, request, journal):  # type: ignore[no-untyped-def]
+    async def send_(self, request, *rest):  # type: ignore[no-untyped-def]
         left.write_bytes(request.body)  # noqa: ASYNC240
-        return await send(self, request, journal)
+        return await send(self, request, *rest)
 
     Provider._send = send_  # type: ignore[method-assign]
 

@@ -89,10 +89,11 @@ class Custody:
         async with self._turn:
             if self._broker.locked:
                 return False
-            await self._broker.lock()
-            await self._store.lock()
-            await self._world.let_go()
-        self._audit.said("locked")
+            with trio.CancelScope(shield=True):  # half of it would serve nothing, hold the keys and pass for locked
+                await self._broker.lock()
+                await self._store.lock()
+                await self._world.let_go()
+            self._audit.said("locked")
         return True
 
     async def unlock(self, passphrase: Secret | None = None, *, new: bool = False) -> bool:

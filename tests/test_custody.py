@@ -105,6 +105,35 @@ async def test_guesses_at_the_same_time_wait_for_one_another(
     assert len(world.tried) == 1
 
 
+async def test_a_lock_that_was_begun_is_finished_also_if_who_asked_goes_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    done: list[str] = []
+
+    class Busy:
+        """Exchanges are under way for a while; `locked` is true from the first moment on."""
+
+        locked = False
+
+        async def lock(self) -> None:
+            self.locked = True
+            await trio.sleep(5)
+            done.append("broker")
+
+    class Rest:
+        async def lock(self) -> None:
+            done.append("store")
+
+        async def let_go(self) -> None:
+            done.append("daemon")
+
+    rest: Any = Rest()
+    busy: Any = Busy()
+    with trio.move_on_after(1):
+        await Custody(rest, busy, rest, Audit(Silent())).lock()
+    assert done == ["broker", "store", "daemon"]
+
+
 @pytest.mark.parametrize("how", ["", "argon2id 3 4 65536", "scrypt 3 4 65536 00", "argon2id 3 4 99999999 00", "x"])
 def test_what_was_changed_in_the_store_is_not_derived_from(how: str) -> None:
     with pytest.raises(Exception, match="was changed in the store"):

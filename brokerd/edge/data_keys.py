@@ -137,6 +137,7 @@ class DataKeys:
         """Wrap the data keys under another key-encryption key; `passphrase`: how that one is derived, if it is. The old
         one is remembered by name, to be told from any other wrong one."""
         self._require_open()
+        self._settle(database)
         assert self._kek is not None
         for key_id, wrapped, _ in database.data_keys():
             key = unwrap(wrapped, self._kek, self.store, key_id)
@@ -170,7 +171,20 @@ class DataKeys:
             if key_id < current and key_id not in left:
                 self._ring.remove(key_id)
 
+    def _settle(self, database: Database) -> None:
+        """Whether a rewrapping whose commit failed came to lie on the disk all the same: then that key is the one."""
+        if self._doubted is None or self._coming is not None or self._kek is None:
+            return
+        for key_id, wrapped, _ in database.data_keys():
+            try:
+                unwrap(wrapped, self._kek, self.store, key_id)
+            except EnvelopeError:
+                self._kek, self.passphrase = self._doubted, database.meta(PASSPHRASE) or ""
+            self._doubted = None
+            return
+
     def _add(self, database: Database, key_id: int) -> int:
+        self._settle(database)
         key, kek = self._entropy.bytes(KEY_BYTES), self._coming or self._kek
         assert kek is not None
         database.add_data_key(key_id, wrap(key, kek, self.store, key_id, self._entropy))

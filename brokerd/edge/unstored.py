@@ -98,18 +98,21 @@ class Unstored:
 
     def taken(self, stored: Mapping[Place, int]) -> list[tuple[Piece, Record]]:
         """What the process before left and is for the generations that are `stored`. What these have overtaken is
-        dropped; what is another store's, or for a generation that is not there yet, is left alone."""
+        dropped; what is another store's, or for a generation that is not there yet, is left alone. A generation between
+        the two is a commit of that process that failed and came to lie on the disk all the same: it is replaced."""
         if self._pieces is None:
             return []
         left = [(piece, name) for name, content in self._pieces.found.items() if (piece := _read(content)) is not None]
         self._pieces.found = {}
         for piece, name in sorted(left, key=lambda each: -each[0].generation):
             there = stored.get((piece.grant, piece.fingerprint))
-            overtaken = there is not None and (piece.replaces is None or there > piece.replaces)
+            overtaken = there is not None and there >= piece.generation
+            is_next = there == piece.replaces or (there is not None and there > (piece.replaces or 0))
             if overtaken or self.holds(piece.grant, piece.fingerprint):
                 self._pieces.drop(name)
-            elif there == piece.replaces and (record := self._opened(piece)) is not None:
-                self._held[piece.grant, piece.fingerprint] = Holding(name, piece, record)
+            elif is_next and (record := self._opened(piece)) is not None:
+                found = dataclasses.replace(piece, replaces=there)
+                self._held[piece.grant, piece.fingerprint] = Holding(name, found, record)
         return [(each.piece, each.record) for each in self._held.values()]
 
     def _opened(self, piece: Piece) -> Record | None:

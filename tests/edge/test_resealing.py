@@ -1,4 +1,4 @@
-# Sealing everything anew, interrupted: the store knows of it, also when it is opened again, and goes on to the end.
+# Keys that are replaced while the disk fails: what was interrupted goes on, and what landed all the same is known.
 from __future__ import annotations
 
 import sqlite3
@@ -42,3 +42,23 @@ async def test_what_was_interrupted_is_known_and_goes_on(tmp_path: Path, monkeyp
         assert connection.execute("SELECT id FROM data_key").fetchall() == [(2,)]
         assert connection.execute("SELECT * FROM resealing").fetchall() == []
     assert sorted(name for name, _ in stored(tmp_path)) == [*names, "meanwhile"]
+
+
+async def test_a_rewrapping_that_failed_and_landed_is_known_before_the_next_use_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await written(tmp_path, FULL)
+    commit, newer, newest = Database.commit, b"n" * 32, b"m" * 32
+
+    def lands(self: Database) -> None:
+        commit(self)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with running(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "commit", lands)
+            with pytest.raises(StoreUnavailable):
+                await store.rewrap(newer)
+        assert await store.reencrypt() == (1, 0), "the new data key is wrapped under the key that the others have"
+        await store.rewrap(newest)
+    assert [row.record for row in stored(tmp_path, newest).values()] == [FULL]

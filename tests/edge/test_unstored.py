@@ -93,6 +93,16 @@ async def test_what_was_stored_before_it_could_be_let_go_is_let_go_by_the_next(t
     assert held.pieces == {}
 
 
+async def test_a_commit_that_failed_and_landed_does_not_drop_what_is_newer_than_it(tmp_path: Path, held: Held) -> None:
+    await refused(tmp_path, held, replace(NEWER, generation=9))
+    async with running(tmp_path) as store:
+        await store.write(replace(FULL, generation=8), PRINT, 7, concludes=True)
+    with closing(opened(tmp_path, pieces=held.next_process())) as store:
+        assert [(row.record and row.record.generation, row.recovered) for row in store.all()] == [(9, True)]
+    assert held.pieces == {}
+    assert stored(tmp_path)["reports", PRINT].record == replace(NEWER, generation=9)
+
+
 async def test_of_two_the_newer_one_counts(tmp_path: Path, held: Held) -> None:
     """Killed after the newer one was handed over, before the older one was let go."""
     await refused(tmp_path, held, NEWER)

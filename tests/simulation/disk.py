@@ -2,6 +2,7 @@
 # last write torn where the power went in the middle of it.
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from brokerd.core.envelope import EnvelopeError, unwrap
 from brokerd.core.record import Record
 from brokerd.edge.database import FILE, Database
+from brokerd.edge.sealed_record import open_row
 from brokerd.edge.store import Store
 from tests.simulation.crash import Crashed
 
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from tests.simulation.life import Life
 
 T = TypeVar("T")
-KEK = bytes(32)
 SECTOR = 512  # bytes that a disk writes whole or not at all
 LATE = 0.3  # the share of the commits that fail and lie on the disk all the same: it was their sync that failed
 FULL = 2  # PRAGMA synchronous: each commit is on the disk when it returns
@@ -95,12 +97,14 @@ class Files:
 class SimStore(Store):
     """The real store; its work is done in the task itself, as slowly as the disk is, and a crash tears it."""
 
-    def __init__(self, life: Life, folder: Path, machine: str) -> None:
+    def __init__(self, life: Life, folder: Path, machine: str, kek: bytes) -> None:
+        """Raises WrongKey."""
         self._life = life
         self.running: list[Any] = []
         self._left: Files | None = None  # what a crash leaves, where that is not what the files are
         self._synced: Files | None = None  # what a loss of power leaves, where commits are not synced
-        super().__init__(folder, KEK, machine, life.entropy, self._work)
+        pieces = life.world.systemd.next_process() if life.world.schedule.setup.holds else None
+        super().__init__(folder, kek, machine, life.entropy, self._work, pieces=pieces)
 
     def _attach(self) -> None:
         super()._attach()
@@ -112,14 +116,15 @@ class SimStore(Store):
         return await super()._do(work)
 
     async def _work(self, work: Callable[[], None]) -> None:
-        self.running = work.__defaults__[0]  # type: ignore[attr-defined] # the group, as Store.run binds it
+        group = (getattr(work, "__defaults__", None) or ([],))[0]  # as Store.run binds it; other work has none
+        self.running += group
         await self._life.pause(self._life.world.disk_delay())
         self._life.look()
         work()
         self._life.look()
         await self._life.point("after-commit")
         await self._life.pause(self._life.world.disk_delay())  # it is durable, and nobody knows yet
-        self.running = []
+        self.running = [each for each in self.running if each not in group]
 
     def _commit_or_not(self) -> None:
         world = self._life.world
@@ -165,9 +170,35 @@ class SimStore(Store):
         if left is not None:  # SQLite tidies up when it closes a file, and a crash does not
             left.write(self._folder)
 
+    async def snapshot(self) -> bytes:
+        """A backup, and with it what was durable when it was taken."""
+        take = self._database.snapshot
+
+        def taken() -> bytes:
+            self._life.world.copied = dict(self._life.laws.durable)
+            return take()
+
+        self._database.snapshot = taken  # type: ignore[method-assign]
+        try:
+            return await super().snapshot()
+        finally:
+            self._database.snapshot = take  # type: ignore[method-assign]
+
     def records(self) -> dict[str, Record]:
         """What is durable."""
-        return {row.grant: row.record for row in self.all() if row.record is not None}
+        rows = [open_row(self._keys, row) for row in self._database.rows()]
+        return {row.grant: row.record for row in rows if row.record is not None}
+
+    def held(self) -> dict[str, Record]:
+        """What the disk did not take and systemd holds."""
+        return {grant: each.record for (grant, _), each in self._unstored._held.items()}
+
+    def opens(self, kek: bytes) -> bool:
+        """Whether anything can be opened with that key."""
+        for key_id, wrapped, _ in self._database.data_keys():
+            with contextlib.suppress(EnvelopeError):
+                return bool(unwrap(wrapped, kek, self._keys.store, key_id))
+        return False
 
     def journalled(self, grant: str) -> int | None:
         """The generation that the journal says is being spent."""

@@ -12,7 +12,7 @@ from brokerd.core.record import AccessToken
 from tests.simulation.disk import Disk
 from tests.simulation.laws import AHEAD, UNDATED
 from tests.simulation.providers import DEADLINE
-from tests.simulation.schedule import GRANTS, REFRESHING
+from tests.simulation.schedule import GRANTS, NEEDS_A_PERSON
 
 if TYPE_CHECKING:
     from tests.simulation.life import Life
@@ -24,7 +24,7 @@ QUIET = 450.0  # seconds of peace: the longest backoff and Retry-After with thei
 
 async def heal(world: World) -> None:
     """Everything is well again, and an operator has looked after what only he can mend."""
-    world.armed, world.disk, world.without = None, Disk(), set()
+    world.armed, world.disk, world.without, world.restoring = None, Disk(), set(), False
     if world.life is not None:
         world.life.disarm()
     if world.clock.off:
@@ -38,6 +38,8 @@ async def heal(world: World) -> None:
     await _until_up(world)
     await trio.sleep(DEADLINE + 10.0)  # requests that never get an answer have ended
     life = await _until_up(world)
+    with contextlib.suppress(Failure):
+        await life.custody.unlock()
     with contextlib.suppress(Failure):
         await life.broker.adopt()
     await life.reload()
@@ -99,7 +101,7 @@ def _on_its_way(world: World, grant: str, status: Status) -> bool:
 def _ended(world: World, grant: str) -> bool:
     """Whether nothing lives any more that it could get a token with."""
     provider = world.provider_of(grant)
-    return GRANTS[grant] == REFRESHING and not any(provider.valid(token) for token in world.laws.seen[grant].known)
+    return GRANTS[grant] in NEEDS_A_PERSON and not any(provider.valid(token) for token in world.laws.seen[grant].known)
 
 
 def _excused(world: World, life: Life, grant: str, failure: Failure, status: Status) -> None:

@@ -16,6 +16,7 @@ from brokerd.core.secret import Secret
 from brokerd.core.typed import ConfigError
 from brokerd.core.wanted import Wanted
 from tests.simulation.crash import Steps
+from tests.simulation.keeping import Backup
 from tests.simulation.laws import EPSILON
 from tests.simulation.providers import Fault
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tests.simulation.schedule import Event
     from tests.simulation.world import World
 
+PERSON = 1000  # the uid of who logs in
 Act = Callable[["World", "Life", str], Awaitable[None]]
 
 
@@ -44,7 +46,7 @@ def _get(world: World, event: Event) -> None:
 async def _caller(world: World, life: Life, event: Event) -> None:
     values, laws = event.values, world.laws
     grant, wait = str(values["grant"]), _number(event, "wait")
-    if life.dead or grant not in life.broker.grants:
+    if life.dead or life.broker.locked or grant not in life.broker.grants:
         return
     min_ttl = _number(event, "min_ttl", 0.0) * world.provider_of(grant).setup.lifetime
     wanted = Wanted((str(values["scope"]),)) if "scope" in values else None
@@ -141,6 +143,79 @@ def _adopt(world: World, event: Event) -> None:
         life.callers.start_soon(adopting, life)
 
 
+def _login(world: World, event: Event) -> None:
+    """A person logs in with a code that a device shows, unless they leave or never confirm it."""
+    grant, approves = str(event.values["grant"]), event.values["approves"]
+
+    async def logging_in(life: Life) -> None:
+        if life.dead or grant not in life.broker.grants:
+            return
+        held = life.broker.grants[grant]
+        world.laws.login_begun(grant, held.record)
+        login = life.broker.logins.begin(held, PERSON, names_account=False)
+        try:
+            with trio.move_on_after(_number(event, "leaves", inf)):
+                await login.beyond(0, 60.0)
+                if approves is not None and login.prompt is not None:
+                    code = str(login.prompt.shown["user_code"])
+                    await trio.sleep(float(str(approves)))
+                    world.provider_of(grant).approve(code)
+                while not login.has_ended:
+                    await login.beyond(login.step, 60.0)
+        except Failure as failure:
+            world.laws.said(str(failure))
+        finally:
+            life.broker.logins.forget(login.id)
+
+    if (life := world.there) is not None:
+        life.callers.start_soon(logging_in, life)
+
+
+def _lock(world: World, event: Event) -> None:
+    async def locking(life: Life) -> None:
+        with contextlib.suppress(Failure), trio.move_on_after(_number(event, "leaves", inf)):
+            await life.custody.lock()
+        await life.pause(_number(event, "unlocked"))
+        with contextlib.suppress(Failure):
+            await life.custody.unlock()
+
+    if (life := world.there) is not None:
+        life.callers.start_soon(locking, life)
+
+
+def _rotate(world: World, event: Event) -> None:
+    async def rotating(life: Life) -> None:
+        if life.broker.locked:
+            return
+        if life.store.is_in_use(world.keys.present):
+            world.keys.replace()
+        before = world.keys.previous
+        with contextlib.suppress(Failure):
+            done = await life.custody.rotate(None, full=bool(event.values["full"]))
+            world.laws.rotated(life, before, done)
+
+    if (life := world.there) is not None:
+        life.callers.start_soon(rotating, life)
+
+
+def _backup(world: World, event: Event) -> None:
+    async def copying(life: Life) -> None:
+        with contextlib.suppress(Failure):
+            content = await life.custody.backup()
+            key = world.keys.present if life.store.opens(world.keys.present) else world.keys.previous
+            world.backup = Backup(content, key, world.copied)
+
+    if (life := world.there) is not None:
+        life.callers.start_soon(copying, life)
+
+
+def _restore(world: World, event: Event) -> None:
+    """brokerd is stopped, and the backup put back; until it was adopted it spends nothing."""
+    if (life := world.there) is not None and world.backup is not None:
+        world.down, world.restoring = _number(event, "down"), True
+        life.stop()
+
+
 # -- providers
 
 
@@ -224,12 +299,12 @@ def _reboot(world: World, event: Event) -> None:
 
 def _reload(world: World, event: Event) -> None:
     async def reloading(life: Life) -> None:
-        with contextlib.suppress(ConfigError, StoreError):
+        with contextlib.suppress(ConfigError, StoreError, Failure):
             await life.reload(half=values["kind"] == "bad")
         if "back" in values:
             await life.pause(_number(event, "back"))
             world.without.discard(grant)
-            with contextlib.suppress(ConfigError, StoreError):
+            with contextlib.suppress(ConfigError, StoreError, Failure):
                 await life.reload()
 
     values, grant = event.values, str(event.values.get("grant"))
@@ -265,4 +340,9 @@ HAPPENS: dict[str, Callable[[World, Event], None]] = {
     "step": _step,
     "reboot": _reboot,
     "reload": _reload,
+    "login": _login,
+    "lock": _lock,
+    "rotate": _rotate,
+    "backup": _backup,
+    "restore": _restore,
 }

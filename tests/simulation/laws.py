@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from brokerd.core.renewal import Operation
 from brokerd.core.wanted import Wanted
 from brokerd.held import HeldGrant
 from tests.simulation.providers import DEADLINE, Provider, Reply
-from tests.simulation.schedule import GRANTS, REFRESHING
+from tests.simulation.schedule import GRANTS, NEEDS_A_PERSON
 
 if TYPE_CHECKING:
+    from brokerd.custody import Rotation
+    from brokerd.edge.sealed_record import Stored
     from tests.simulation.life import Life
     from tests.simulation.world import World
 
@@ -59,6 +62,7 @@ class Seen:
     refused: set[str] = field(default_factory=set)  # passwords
     refused_early: set[str] = field(default_factory=set)  # those of them that were tried ahead of need
     revoked: str = ""  # "asked", "stored"
+    login_ends: bool = False  # the login under way was begun to end a revocation
     revoking: bool = False  # what is held may still change before the revocation is written: writes have their turns
     epoch: int = 0  # rises with each import and revocation
     family: int = 0  # of the last import that was said to have happened
@@ -80,7 +84,10 @@ class Laws:
         self.checked: Counter[str] = Counter()
         self.seen = {grant: Seen() for grant in world.schedule.setup.grants}
         self.durable: dict[str, Record] = {}
+        self.held: dict[str, Record] = {}  # what the disk did not take and systemd held when the last process ended
         self.ever_durable: set[str] = set()  # token values
+        self.is_restored = False  # since the last process ended
+        self.answered: set[str] = set()  # device codes
         self._due: dict[tuple[int, str, int, str], float] = {}
 
     def hold(self, law: str, holds: bool, what: str) -> None:
@@ -95,6 +102,7 @@ class Laws:
         self, life: Life, grant: str, token: AccessToken, min_ttl: float = 0.0, wanted: Wanted | None = None
     ) -> None:
         seen, held, value = self.seen[grant], life.broker.grants.get(grant), token.value.reveal()
+        self.hold("law 15: nothing is served while brokerd is locked", not life.broker.locked, f"{grant}: {value}")
         self.hold("law 14: a grant that vanished serves nothing", held is not None, f"{grant}: {value}")
         truth = self.world.provider_of(grant).access[value]
         left = truth.expires - self.world.clock.true()
@@ -243,7 +251,7 @@ class Laws:
     def _confirms(self, seen: Seen, grant: str, token: str, held: HeldGrant | None) -> bool:
         """Whether that rejection is to be confirmed by one more try (law 4)."""
         access = held.record.access_token if held is not None else None
-        if GRANTS[grant] != REFRESHING or token in seen.touched or token in seen.rejected or access is None:
+        if GRANTS[grant] not in NEEDS_A_PERSON or token in seen.touched or token in seen.rejected or access is None:
             return False
         now, lifetime = self.world.clock.now(), access.lifetime or LIFETIME
         same = access.issued.boot_id == now.boot_id
@@ -325,6 +333,35 @@ class Laws:
         self.seen[grant].known = {token}
         self.seen[grant].family = provider.refresh[token].family
 
+    def watch_logins(self, life: Life) -> None:
+        """See what each login of a life makes of its grant, at the moment at which it does."""
+        settle = life.broker.flights.settle
+
+        async def settled(held: HeldGrant, step: Callable[[Record], Record | None]) -> None:
+            granted: list[str] = []
+
+            def seen_step(record: Record) -> Record | None:
+                changed = step(record)
+                if changed is not None and changed.refresh_token not in (None, record.refresh_token):
+                    granted[:] = [_refresh_token(changed) or ""]
+                    self._logged_in(held.name, granted[0], record)
+                return changed
+
+            await settle(held, seen_step)
+            if granted:
+                self.imported(held.name, granted[0], held)
+
+        life.broker.flights.settle = settled  # type: ignore[method-assign]
+
+    def _logged_in(self, grant: str, token: str, record: Record) -> None:
+        seen = self.seen[grant]
+        ended = record.state is State.REVOKED and not seen.login_ends
+        self.hold("law 10: a login that was begun before a revocation does not end it", not ended, f"{grant}: {token}")
+        self.importing(grant, token)
+
+    def login_begun(self, grant: str, record: Record) -> None:
+        self.seen[grant].login_ends = record.state is State.REVOKED
+
     # -- what is durable, and what a crash leaves
 
     def found(self, records: dict[str, Record]) -> None:
@@ -334,12 +371,47 @@ class Laws:
         ]
         self.hold("law 2: what was durable is there at the next start", not lost, f"{sorted(lost)}")
 
+    def recovered(self, life: Life, stored: Iterable[Stored]) -> None:
+        """What a life begins with, once systemd gave back what it held."""
+        free = self.is_restored and life.store.adopted
+        self.hold("law 15: a restored store is not adopted by itself", not free, "it is")
+        self.is_restored = False
+        generations = {row.grant: row.record.generation for row in stored if row.record is not None}
+        lost = [grant for grant, record in self.held.items() if generations.get(grant, -1) < record.generation]
+        self.hold("law 2: what systemd holds is there at the next start", not lost, f"{sorted(lost)}")
+
+    def restored(self, records: dict[str, Record]) -> None:
+        """A backup was put back: whatever came after it nobody knows any more, brokerd least of all."""
+        self.durable, self.held, self.is_restored = records, {}, True
+        for grant, seen in self.seen.items():
+            record = records.get(grant)
+            held = _refresh_token(record)
+            for of in (seen.dead, seen.touched, seen.sent):
+                of.pop(held, None)  # type: ignore[attr-defined]
+            seen.known = {held} if held is not None else set()
+            seen.unheard, seen.not_before, seen.epoch = False, -inf, seen.epoch + 1
+            seen.revoked = "stored" if record is not None and record.state is State.REVOKED else ""
+            seen.doomed = _doomed(record)
+            seen.refused.clear()
+            seen.refused_early.clear()
+            seen.family = self.world.provider_of(grant).refresh[held].family if held is not None else 0
+
+    def rotated(self, life: Life, before: bytes, done: Rotation) -> None:
+        closed = not done.rewrapped or not life.store.opens(before)
+        self.hold("law 15: after a rotation the key before opens nothing", closed, "it does")
+        self.hold("law 15: a rotation loses nothing", not done.damaged, f"{done}")
+
     def committed(self, life: Life) -> None:
+        if life.store.is_locked:  # whatever is sealed stays as it is
+            return
         before, self.durable = self.durable, life.store.records()
+        lost = before.keys() - self.durable.keys()
+        self.hold("law 15: what is sealed can be opened", not lost, f"{sorted(lost)}")
         for grant, record in self.durable.items():
             seen, provider = self.seen[grant], self.world.provider_of(grant)
             same = _same(record, before.get(grant))
             self.ever_durable |= _tokens(record)
+            seen.doomed |= _doomed(record)
             refresh = _refresh_token(record)
             if record.state is State.REVOKED:
                 seen.known.clear()
@@ -348,7 +420,7 @@ class Laws:
                 # An import counts from here on, whether its caller is still there or not. One that still lies here
                 # while a newer one is in memory only counts no more.
                 seen.known.add(refresh)
-            if refresh is not None and GRANTS[grant] == REFRESHING and not same:
+            if refresh is not None and GRANTS[grant] in NEEDS_A_PERSON and not same:
                 family = provider.refresh[refresh].family
                 other = seen.imported_by not in (None, life.broker.grants.get(grant))
                 self.hold(
@@ -365,7 +437,9 @@ class Laws:
         self.hold("law 12: no living refresh token is given up", not living, f"{grant} gave up {living}")
 
     def ended(self, durable: dict[str, Record]) -> None:
-        """All that was in memory only is gone: what was heard and not written was never heard."""
+        """All that was in memory only is gone: what was heard and not written was never heard. `durable` has what
+        systemd holds as well."""
+        self.held = {grant: record for grant, record in durable.items() if record is not self.durable.get(grant)}
         for grant, seen in self.seen.items():
             record = durable.get(grant)
             held = _refresh_token(record)
@@ -374,7 +448,7 @@ class Laws:
             seen.stirred.append(self.world.clock.true())
             if held is not None and held in seen.dead:
                 seen.dead.pop(held)
-                seen.touched.setdefault(held, seen.sent[held])
+                seen.touched.setdefault(held, seen.sent.get(held, self.world.clock.true()))
             if held in seen.rejected and not _is_rejected(record):
                 seen.rejected.discard(held)
                 seen.touched.setdefault(held, seen.sent[held])
@@ -413,6 +487,8 @@ class Laws:
 
     def observe(self, life: Life) -> None:
         now = self.world.clock.now()
+        if life.broker.locked:  # the protocol's methods refuse, whatever is there already
+            return
         for grant, held in list(life.broker.grants.items()):
             if (token := life.broker.cached(grant)) is not None:
                 self.served(life, grant, token)
@@ -461,6 +537,12 @@ class Laws:
 
 def _same(record: Record, before: Record | None) -> bool:
     return before is not None and record.generation == before.generation
+
+
+def _doomed(record: Record | None) -> set[str]:
+    """Tokens that the provider is still to be told of."""
+    found = (each.access_token or each.refresh_token for each in (record.doomed if record is not None else ()))
+    return {token.value.reveal() for token in found if token is not None}
 
 
 def _is_own(scope: str | None) -> bool:

@@ -15,8 +15,11 @@ import trio
 from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.config import Configuration, GrantSettings
-from brokerd.core.ports import StoreError
-from brokerd.core.secret import Secret
+from brokerd.core.failure import Code, Failure
+from brokerd.core.ports import StoreError, WrongKey
+from brokerd.core.secret import Secret, SecretSource
+from brokerd.core.typed import ConfigError
+from brokerd.custody import Custody
 from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import read_secret
 from brokerd.exchanger import Exchanger
@@ -74,7 +77,7 @@ class Life:
     # -- as daemon.py does
 
     async def run(self) -> None:
-        self.store = SimStore(self, self.world.folder, self.world.machine)
+        self.store = self._opened()
         try:
             with self._scope:
                 async with trio.open_nursery() as writing:
@@ -90,18 +93,30 @@ class Life:
             self.ready = False
             self.store.close()
 
+    def _opened(self) -> SimStore:
+        keys, folder, machine = self.world.keys, self.world.folder, self.world.machine
+        try:
+            return SimStore(self, folder, machine, keys.present)
+        except WrongKey:  # a rotation was to come, or was cut short
+            return SimStore(self, folder, machine, keys.previous)
+
     async def _serve(self) -> None:
         audit, metrics = Faultless(self.laws), _metrics()
         async with trio.open_nursery() as flights:
             exchanger = Exchanger(self.store, self.clock, self.entropy, self._read_secrets, audit, metrics)
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, audit, metrics)
+            self.custody = Custody(self.store, self.broker, self, audit)
+            self.laws.watch_logins(self)
             async with trio.open_nursery() as self.callers:
-                stored = self.store.all()
                 self.laws.found(self.store.records())
+                stored = self.store.all()
+                self.laws.recovered(self, stored)
                 times = [row.record.changed.wall for row in stored if row.record and row.record.changed]
                 self.clock.floor = max(times, default=0.0)
                 await self._bring_in(self.world.configuration(), stored, starting=True)
                 self.callers.start_soon(refresh_ahead, self.broker.flights, self.clock)
+                if any(event.what == "rotate" for event in self.world.schedule.events):
+                    self.callers.start_soon(self.custody.go_on)
                 self.ready = True
                 await self._stop.wait()
                 self.ready = False
@@ -117,9 +132,11 @@ class Life:
         disk = self.world.disk
         well = disk.refusals == refusals and not disk.failing and self.clock.true() >= disk.full
         self.laws.hold("law 2: an orderly stop stores what the disk takes", not (kept and well), f"{kept}")
-        self.laws.ended(self.laws.durable)
+        self.laws.ended(self.laws.durable | self.store.held())
 
     async def reload(self, *, half: bool = False) -> None:
+        if self.broker.locked:
+            raise self.broker.locked_failure()
         configuration = self.world.configuration(half=half)
         new = [name for name in configuration.grants if name not in self.broker.grants]
         stored = [row for name in new for row in await self.store.read(name)]
@@ -147,13 +164,34 @@ class Life:
             await self.store.set_dormant(changes.awake, None)
             await self.store.set_dormant(changes.aside, self.clock.now().wall)
 
+    # -- for the custody of the keys, as daemon.py does
+
+    async def key_sources(self) -> tuple[SecretSource, ...]:
+        return (SecretSource(file="present"), SecretSource(file="previous"))
+
+    async def read_key(self, source: SecretSource) -> bytes:
+        await self.pause(self.world.disk_delay())
+        return self.world.keys.present if source.file == "present" else self.world.keys.previous
+
+    async def resume(self) -> None:
+        try:
+            configuration = self.world.configuration()
+            await self.pause(self.world.disk_delay())
+            await self._bring_in(configuration, self.store.all(), starting=True)
+        except (ConfigError, StoreError) as error:
+            raise Failure(Code.UNAVAILABLE, f"still locked: {error}") from None
+
+    async def let_go(self) -> None:
+        self.laws.ended(self.laws.durable)
+        self.providers.clear()
+
     async def _read_secrets(self, settings: GrantSettings) -> dict[str, Secret]:
         await self.pause(self.world.disk_delay())
         return {name: read_secret(source) for name, source in settings.credentials.items()}
 
     def told(self, grant: str) -> None:
         """A watcher, who fetches at once."""
-        if not self.dead and (token := self.broker.cached(grant)) is not None:
+        if not self.dead and not self.broker.locked and (token := self.broker.cached(grant)) is not None:
             self.laws.served(self, grant, token)
 
     # -- as a process does
@@ -201,7 +239,9 @@ class Life:
         self._died.set()
         self._scope.cancel()
         self.store.abandon(power=power)
-        self.laws.ended(self.laws.durable)
+        if power:
+            self.world.systemd.pieces.clear()
+        self.laws.ended(self.laws.durable if power else self.laws.durable | self.store.held())
 
     def stop(self) -> None:
         """SIGTERM."""

@@ -19,11 +19,12 @@ from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer
 from brokerd.dialects.oauth2 import answers
-from brokerd.edge import sealed_record, store
+from brokerd.edge import backup, data_keys, resealing, sealed_record, store, unstored
 from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
 from brokerd.held import HeldGrant
+from brokerd.logins import Login, Logins
 from brokerd.provider import Provider
 
 Patch = tuple[object, str, Any]
@@ -82,11 +83,11 @@ async def _wait_for_a_flight_of_ones_own(self: Flights, held: HeldGrant, wait: f
 
 
 def _ignore_generation(old: Any) -> Any:
-    async def conclude(self: Any, held: HeldGrant, ending: Any) -> None:
+    async def conclude(self: Any, held: HeldGrant, plan: Any, generation: int, *rest: Any, **named: Any) -> None:
         if held.record.state is not record.State.REVOKED:
-            ending = replace(ending, generation=held.record.generation)
+            generation = held.record.generation
             held.record = replace(held.record, state=record.State.RENEWING)
-        await old(self, held, ending)
+        await old(self, held, plan, generation, *rest, **named)
 
     return conclude
 
@@ -111,7 +112,7 @@ def _ignore_min_ttl(old: Any) -> Any:
 
 
 def _undercut_retry_after(old: Any) -> Any:
-    return lambda failures, asked, *values: old(failures, None, *values)
+    return lambda failures, asked, jitter, *longest: old(failures, None, jitter, *longest)
 
 
 def _revoke_in_memory(old: Any) -> Any:
@@ -148,8 +149,8 @@ def _forget_the_journal_at_start(old: Any) -> Any:
 
 
 def _drop_the_refresh_token(old: Any) -> Any:
-    def issued(kept: record.Record, tokens: Any, *values: Any, **named: Any) -> record.Record:
-        changed = old(kept, tokens, *values, **named)
+    def issued(kept: record.Record, tokens: Any, *values: Any) -> record.Record:
+        changed = old(kept, tokens, *values)
         return changed if tokens.refresh_token else replace(changed, refresh_token=None)
 
     return issued
@@ -229,8 +230,7 @@ def _never_the_same(old: Any) -> Any:
     numbers = count()
 
     def sent(self: Exchanger, *values: Any) -> exchanger.Sent:
-        found = old(self, *values)
-        return replace(found, password=found.password and str(next(numbers)).encode())
+        return replace(old(self, *values), digest=str(next(numbers)).encode())
 
     return sent
 
@@ -251,6 +251,51 @@ def _no_limit(old: Any) -> Any:
     def init(self: Provider, *values: Any) -> None:
         old(self, *values)
         self._limiter = trio.CapacityLimiter(1_000)
+
+    return init
+
+
+def _forget_the_held(old: Any) -> Any:
+    return lambda self, stored: []
+
+
+async def _lock_at_once(self: Flights) -> bool:
+    """Exchanges go on while the keys go."""
+    for name in list(self.grants):
+        self.schedule.set(name, None)
+    self.grants = {}
+    return True
+
+
+async def _rotate_nothing(*_: object) -> None:
+    pass
+
+
+def _reseal_nothing(old: Any) -> Any:
+    def some(database: Any, keys: Any, current: int, after: Any) -> Any:
+        return [((name, print_), True) for name, print_, *_ in database.rows_after(after, 100)]
+
+    return some
+
+
+def _drop_every_key(old: Any) -> Any:
+    def retire(self: Any, database: Any, current: int, sealed: Any) -> list[int]:
+        for key_id, *_ in database.data_keys():
+            if key_id < current:
+                database.delete_data_key(key_id)
+        return []
+
+    return retire
+
+
+def _no_copy(old: Any) -> Any:
+    return lambda self, inode: str(self._machine)
+
+
+def _login_ends_all(old: Any) -> Any:
+    def init(self: Login, *values: Any, **named: Any) -> None:
+        old(self, *values, **named)
+        self.was_revoked = True
 
     return init
 
@@ -333,14 +378,10 @@ def _mutants() -> dict[str, Mutant]:
         "html-is-a-rejection": mutant(
             "a captive portal's page ends the grant", (answer, "strange", _html_is_a_rejection)
         ),
-        "confirm-at-once": mutant(
-            "a rejected refresh token is tried again at once", (conclusions, "confirmed_in", _constant(lambda *_: 1.0))
-        ),
         "keep-rejected": mutant("a rejected refresh token is kept", (record, "rejected", _keep_rejected)),
         "resend-refused-password": mutant(
             "a refused password is sent again",
             (Exchanger, "_sent", _never_the_same),
-            (conclusions, "RECHECK", _constant(30.0)),
             (exchanger, "RECHECK", _constant(30.0)),
         ),
         "drop-refresh-token": mutant(
@@ -354,6 +395,29 @@ def _mutants() -> dict[str, Mutant]:
         "not-synced": mutant("a commit returns before it is on the disk", (Database, "_open", _not_synced)),
         "echo-secrets": mutant("what a provider says is said as it is", (answers, "reason", _as_it_is)),
         "no-concurrency-limit": mutant("a provider gets all requests at once", (Provider, "__init__", _no_limit)),
+        "forget-what-systemd-holds": mutant(
+            "what systemd held is not looked at", (unstored.Unstored, "taken", _forget_the_held)
+        ),
+        "lock-at-once": mutant("a lock waits for no exchange", (Flights, "emptied", _constant(_lock_at_once))),
+        "rotate-nothing": mutant(
+            "a rotation leaves the data keys as they are", (store.Store, "rewrap", _constant(_rotate_nothing))
+        ),
+        "retire-too-soon": mutant(
+            "old data keys go while something is sealed under them",
+            (resealing, "some_records", _reseal_nothing),
+            (data_keys.DataKeys, "retire", _drop_every_key),
+        ),
+        "restored-is-adopted": mutant(
+            "a restored store counts as this machine's own",
+            (store.Store, "_identity_of", _no_copy),
+            (backup, "OLDER", lambda old: "machine-1"),
+            (store, "OLDER", lambda old: "machine-1"),
+        ),
+        "login-ends-a-revocation": mutant(
+            "a login ends a revocation that came while the person was busy",
+            (Login, "__init__", _login_ends_all),
+            (Logins, "end", _constant(lambda *_: None)),
+        ),
         "cancel-with-caller": mutant("a caller who leaves ends the exchange", *_cancelled_with_its_caller()),
         "reload-forgets": mutant(
             "a reload lets go what held a grant back", (reload, "_renew_settings", _a_reload_forgets)

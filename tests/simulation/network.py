@@ -29,9 +29,11 @@ class Http:
         life.check()
         fields = fields_of(request)
         grant, telling = fields["client_id"], request.url.endswith("/revoke")
-        if not telling:
+        if not telling and "device" not in "".join((request.url, *fields)):
             laws.decided(life, provider, grant, fields)
         await life.point("before-send")
+        if "/device" in request.url or "device_code" in fields:
+            return await self._log_in(request, fields, grant)
         fault = provider.fault()
         if fault is not None and fault.kind == "refuse":
             await life.pause(provider.latency())
@@ -51,6 +53,21 @@ class Http:
                 laws.touched(grant, fields, conversation.reply, conversation.epoch)
             if seen.in_flight and not life.dead:
                 seen.in_flight.pop()
+
+    async def _log_in(self, request: Request, fields: dict[str, str], grant: str) -> Response:
+        """A login's request goes on beside the grant's exchanges. What was answered is never sent again (law 3)."""
+        life, laws, code = self._life, self._life.laws, fields.get("device_code", "")
+        answered = code in laws.answered
+        laws.hold("law 3: a device code that was answered is not sent again", not answered, f"{grant}: {code}")
+        fault = self._provider.fault()
+        if fault is not None and fault.kind == "refuse":
+            raise models.unreachable()
+        conversation = _Conversation(life, self._provider, request, fields, grant, fault, laws.seen[grant].epoch)
+        response = await conversation.run(life.world.clock.now())
+        if conversation.settled and conversation.reply is not None:
+            pending = conversation.reply.body.get("error") == "authorization_pending"
+            laws.answered |= set() if pending or not code else {code}
+        return response
 
     def sweep(self) -> None:
         pass
@@ -117,13 +134,15 @@ class _Conversation:
             if kind == "429":
                 self.settled = True
                 laws.unused(self.grant, self.fields)
-            if (after := answer.retry_after(response)) is not None and "revoke" not in self.request.url:
+            if (after := answer.retry_after(response)) is not None and "token" in self.request.url:
                 laws.asked_to_wait(self.grant, after, self.epoch)
             return response
         assert self.reply is not None
         if self.reply.used_up:
             return self.provider.respond(self.reply, sent)
         self.settled = True
+        if "device" in "".join((self.request.url, *self.fields)):
+            return self.provider.respond(self.reply, sent)
         laws.heard(self.grant, self.fields, self.reply, self.epoch, self.held)
         return self.provider.respond(self.reply, sent)
 

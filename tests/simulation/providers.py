@@ -19,6 +19,8 @@ from tests.simulation.schedule import ProviderSetup
 MINUTE = 60.0
 DEADLINE = 60.0  # seconds: the HTTP client's own
 FORBIDDEN = "admin"  # a scope that is refused where it is asked for alone
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+DEVICE_LIFE = 120.0  # seconds
 RIGHT = "test-only-password-0"
 
 Pause = Callable[[float], Awaitable[None]]
@@ -30,6 +32,17 @@ class RefreshToken:
     family: int
     expires: float
     used: float | None = None
+
+
+@dataclass
+class Device:
+    """A login by a code. `answered`: its tokens were given out, which happens once."""
+
+    grant: str
+    user_code: str
+    expires: float
+    approved: bool = False
+    answered: bool = False
 
 
 @dataclass
@@ -79,6 +92,7 @@ class Provider:
     revoked: set[str] = field(default_factory=set)
     password: str = RIGHT
     families: int = 0
+    devices: dict[str, Device] = field(default_factory=dict)  # by device code
     limit: int | None = None
     _lately: deque[float] = field(default_factory=deque)
 
@@ -130,12 +144,16 @@ class Provider:
         """What the provider does when a request has reached it."""
         if request.url.endswith("/revoke"):
             return self._revoke(fields["token"])
+        if request.url.endswith("/device"):
+            return self._begin_device(grant)
         if fault == "invalid_client":
             return Reply(401, {"error": "invalid_client"})
         scope = fields.get("scope")
         if scope == FORBIDDEN and not (fields["grant_type"] == "refresh_token" and self.setup.rotates):
             return Reply(400, {"error": "invalid_scope"})
         match fields["grant_type"]:
+            case found if found == DEVICE_CODE:
+                return self._device(fields["device_code"], fault)
             case "refresh_token":
                 return self._renew(grant, fields["refresh_token"], fault, scope)
             case "password":
@@ -146,6 +164,28 @@ class Provider:
                 return self._issue(grant, self.families, fault, scope, refresh=True)
             case _:
                 return self._issue(grant, 0, fault, scope, refresh=False)
+
+    def approve(self, user_code: str) -> None:
+        """The person has typed it in."""
+        for device in self.devices.values():
+            device.approved = device.approved or device.user_code == user_code
+
+    def _begin_device(self, grant: str) -> Reply:
+        number = len(self.devices)
+        code, shown = f"test-only-device-{self.name}-{number}", f"CODE-{number}"
+        self.devices[code] = Device(grant, shown, self.clock.true() + DEVICE_LIFE)
+        body: dict[str, object] = {"device_code": code, "user_code": shown, "expires_in": DEVICE_LIFE, "interval": 5}
+        return Reply(200, {**body, "verification_uri": f"https://{self.name}.test/activate"})
+
+    def _device(self, code: str, fault: str) -> Reply:
+        device = self.devices[code]
+        if device.answered or self.clock.true() >= device.expires:
+            return Reply(400, {"error": "invalid_grant" if device.answered else "expired_token"})
+        if not device.approved:
+            return Reply(400, {"error": "authorization_pending"})
+        device.answered = True
+        self.families += 1
+        return self._issue(device.grant, self.families, fault, None, refresh=True)
 
     def respond(self, reply: Reply, sent: object, headers: dict[str, str] | None = None) -> Response:
         body = json.dumps(reply.body).encode()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 LIFETIMES = (30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0)
-REFRESHING, ISSUING, PASSWORD = "refresh_token", "client_credentials", "password"
-GRANTS = {"app": REFRESHING, "app2": REFRESHING, "svc": ISSUING, "user": PASSWORD}
-PROVIDER_OF = {"app": "one", "app2": "two", "svc": "one", "user": "two"}
+REFRESHING, ISSUING, PASSWORD, DEVICE = "refresh_token", "client_credentials", "password", "device_code"
+GRANTS = {"app": REFRESHING, "app2": REFRESHING, "svc": ISSUING, "user": PASSWORD, "dev": DEVICE}
+PROVIDER_OF = {"app": "one", "app2": "two", "svc": "one", "user": "two", "dev": "one"}
+NEEDS_A_PERSON = (REFRESHING, DEVICE)  # grant types whose tokens nobody brings again once they have died
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,12 @@ class ProviderSetup:
 
 @dataclass(frozen=True)
 class Setup:
+    """`holds`: systemd holds what the disk does not take."""
+
     providers: dict[str, ProviderSetup]
     grants: tuple[str, ...]
     disk_latency: float
+    holds: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def drawn(seed: int) -> Schedule:
             values["noticed"] = not liar
         events.append(Event(round(at, 3), what, values))
     events += _variants(Random(f"{seed} variants"), events)
+    setup, more = _more(Random(f"{seed} more"), setup, events, horizon)
+    events += more
     return Schedule(seed, setup, tuple(sorted(events, key=lambda event: event.at)), horizon)
 
 
@@ -90,6 +96,21 @@ def _variants(random: Random, events: list[Event]) -> list[Event]:
         Event(event.at + random.choice((0.0, 0.5, 20.0)), "get", {**event.values, "scope": random.choice(SCOPES)})
         for event in gets
     ]
+
+
+def _more(random: Random, setup: Setup, events: list[Event], horizon: float) -> tuple[Setup, list[Event]]:
+    """What people do with logins, keys and backups. Drawn by itself: the rest of a seed stays what it was."""
+    kinds = [kind for kind in KEEPING if random.random() < 0.3]
+    setup = replace(setup, holds=random.random() < 0.5)
+    if _login in kinds:
+        setup = replace(setup, grants=(*setup.grants, "dev"))
+    found = []
+    for _ in range(random.randint(1, 12) if kinds else 0):
+        near = random.choice(events).at + random.expovariate(0.7)
+        at = near if random.random() < 0.6 else random.uniform(1.0, horizon)
+        what, values = random.choice(kinds)(random, setup)
+        found.append(Event(round(min(at, horizon), 3), what, values))
+    return setup, found
 
 
 def _setup(random: Random) -> Setup:
@@ -212,6 +233,32 @@ def _reload(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
     return "reload", values
 
 
+def _login(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
+    values: dict[str, object] = {"grant": "dev", "approves": random.choice((1.0, 7.0, 7.0, 40.0, None))}
+    if random.random() < 0.2:
+        values["leaves"] = round(random.expovariate(0.1), 3)
+    return "login", values
+
+
+def _revoke_login(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
+    return random.choice(("revoke", "import", "refresh")), {"grant": random.choice(setup.grants)}
+
+
+def _lock(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
+    values: dict[str, object] = {"unlocked": random.choice((0.5, 5.0, 60.0, 400.0))}
+    if random.random() < 0.3:
+        values["leaves"] = round(random.expovariate(1.0), 3)
+    return "lock", values
+
+
+def _rotate(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
+    return "rotate", {"full": random.random() < 0.5}
+
+
+def _backup(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
+    return random.choice(("backup", "backup", "restore")), {"down": random.choice((1.0, 60.0))}
+
+
 def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -261,3 +308,4 @@ KINDS: tuple[tuple[float, Kind], ...] = (
     (0.5, _reboot),
     (1.2, _reload),
 )
+KEEPING: tuple[Kind, ...] = (_login, _revoke_login, _lock, _rotate, _backup)

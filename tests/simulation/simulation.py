@@ -18,7 +18,7 @@ from tests.simulation.laws import Broken
 from tests.simulation.schedule import Schedule, drawn
 from tests.simulation.world import World
 
-HUNG = 300  # seconds of real time: no simulation takes a hundredth of that; a task that nothing wakes does
+HUNG = 60  # seconds of real time: no simulation takes a fifth of that; a task that nothing wakes does
 SHRINKS_MOST = 250  # runs
 
 

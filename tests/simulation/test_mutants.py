@@ -6,21 +6,21 @@ import pytest
 
 from tests.simulation import mutants
 from tests.simulation.mutants import MUTANTS, Mutant, mutated
-from tests.simulation.schedule import drawn
+from tests.simulation.schedule import Event, ProviderSetup, Schedule, Setup, drawn
 from tests.simulation.simulation import simulate
 
 BITES = {
     "serve-before-commit": 0,
     "retry-at-once": 5,
     "no-single-flight": 3,
-    "variant-becomes-own": 0,
+    "variant-becomes-own": 3,
     "forget-what-a-refusal-used-up": 0,
     "redraw-jitter": 0,
     "ignore-generation": 25,
     "drop-journal": 0,
-    "journal-after-all": 0,
+    "journal-after-all": 1,
     "forget-interruption": 4,
-    "forget-journal-at-start": 19,
+    "forget-journal-at-start": 0,
     "serve-expired": 2,
     "ignore-min-ttl": 8,
     "undercut-retry-after": 0,
@@ -29,25 +29,52 @@ BITES = {
     "never-told": 17,
     "lose-unstored": 1,
     "html-is-a-rejection": 4,
-    "confirm-at-once": 0,
     "keep-rejected": 0,
     "resend-refused-password": 2,
     "drop-refresh-token": 12,
     "trust-the-clock": 38,
     "wall-clock-only": 0,
-    "spend-in-a-copy": 0,
+    "spend-in-a-copy": 8,
     "not-synced": 1,
     "echo-secrets": 0,
     "no-concurrency-limit": 49,
     "cancel-with-caller": 3,
     "reload-forgets": 13,
 }
+# Where seeds find one too seldom for every run of the tests, the schedule that shows it.
+SHOWS = {
+    "forget-what-systemd-holds": (
+        Event(30.0, "disk", {"kind": "full", "lasts": 200.0}),
+        Event(176.0, "crash", {"where": "now", "down": 1.0}),
+    ),
+    "lock-at-once": (
+        Event(99.0, "fault", {"provider": "one", "kind": "late", "requests": 1, "seconds": 40.0}),
+        Event(100.0, "refresh", {"grant": "app"}),
+        Event(101.0, "lock", {"unlocked": 5.0}),
+    ),
+    "rotate-nothing": (Event(50.0, "rotate", {"full": False}),),
+    "retire-too-soon": (Event(50.0, "rotate", {"full": True}),),
+    "restored-is-adopted": (Event(50.0, "backup", {}), Event(100.0, "restore", {"down": 1.0})),
+    "login-ends-a-revocation": (
+        Event(50.0, "login", {"grant": "dev", "approves": 7.0}),
+        Event(52.0, "revoke", {"grant": "dev"}),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_deliberate_bug_breaks_a_law(name: str) -> None:
+    schedule = shown(SHOWS[name]) if name in SHOWS else drawn(BITES[name])
+    if name in SHOWS:
+        assert simulate(schedule).broken is None, "it breaks a law without the bug"
     with mutated(name):
-        assert simulate(drawn(BITES[name])).broken is not None
+        assert simulate(schedule).broken is not None
+
+
+def shown(events: tuple[Event, ...]) -> Schedule:
+    provider = ProviderSetup(lifetime=60.0, latency=0.5)
+    setup = Setup({"one": provider, "two": provider}, ("app", "svc", "dev"), 0.02, holds=True)
+    return Schedule(1, setup, (Event(0.5, "import", {"grant": "app"}), *events), 300.0)
 
 
 def test_a_bug_that_can_be_put_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

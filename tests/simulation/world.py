@@ -10,12 +10,14 @@ from random import Random
 import trio
 
 from brokerd.config import Configuration, load
+from brokerd.core.record import Record
 from tests.simulation import providers as models
 from tests.simulation.clock import Clock
 from tests.simulation.crash import Crashed
 from tests.simulation.disk import Disk
 from tests.simulation.ending import heal, last_look
 from tests.simulation.events import happen
+from tests.simulation.keeping import Backup, Keys, Systemd
 from tests.simulation.laws import Laws
 from tests.simulation.life import Life
 from tests.simulation.providers import RIGHT
@@ -60,6 +62,10 @@ class World:
         }
         self.laws = Laws(self)
         self.machine = "machine-1"
+        self.systemd, self.keys = Systemd(), Keys(Random(f"{schedule.seed} keys"))
+        self.backup: Backup | None = None
+        self.copied: dict[str, Record] = {}  # what was durable when a snapshot was taken
+        self.restoring = False  # once brokerd has ended, the backup is put back
         self.life: Life | None = None
         self.lives = self.crashes = 0
         self.without: set[str] = set()
@@ -101,6 +107,8 @@ class World:
             lines = [f"[providers.{name}]", 'dialect = "oauth2"', f'token_url = "https://{name}.test/token"']
             if setup.revocation:
                 lines.append(f'revocation_url = "https://{name}.test/revoke"')
+            if "dev" in self.schedule.setup.grants:
+                lines.append(f'device_authorization_url = "https://{name}.test/device"')
             lines += [f"reuse_grace = {setup.grace}", f"concurrency = {setup.concurrency}"]
             parts.append("\n".join(lines))
         for grant in self.schedule.setup.grants:
@@ -137,7 +145,16 @@ class World:
             self.life = Life(self, self.lives)
             await self.life.run()
             self.life = None
+            if self.restoring and self.backup is not None:
+                self._restore(self.backup)
             await trio.sleep(self.down)
+
+    def _restore(self, backup: Backup) -> None:
+        self.restoring = False
+        backup.restore(self.folder)
+        self.keys.put_back(backup.key)
+        self.systemd.pieces.clear()  # brokerd was stopped
+        self.laws.restored(backup.records)
 
     async def _happen(self) -> None:
         try:

@@ -261,3 +261,23 @@ def test_a_token_that_an_import_replaced_before_the_revocation_was_written_is_no
     for gap in (0.3, 1.0):
         events = (IMPORT, slow, leaves, at(101, "revoke", grant="app"), at(101 + gap, "import", grant="app"))
         assert broken_by(schedule(*events, rotates=False, lifetime=30.0)) is None
+
+
+def test_a_lock_whose_caller_goes_away_is_a_whole_lock_and_can_be_unlocked() -> None:
+    late = at(99, "fault", provider="one", kind="late", requests=1, seconds=40.0)
+    lock = at(101, "lock", unlocked=60.0, leaves=0.2)
+    assert broken_by(schedule(IMPORT, late, at(100, "refresh", grant="app"), lock)) is None
+
+
+def test_what_systemd_holds_survives_an_older_commit_that_failed_and_landed() -> None:
+    made = schedule(at(30, "disk", kind="full", lasts=200.0), at(176, "crash", where="now", down=1.0), lifetime=60.0)
+    for seed in range(1, 13):  # which commit lands is drawn from the seed
+        held = replace(made, seed=seed, setup=replace(made.setup, grants=("app", "svc"), holds=True))
+        assert broken_by(held) is None
+
+
+def test_a_rotation_whose_commit_failed_and_landed_is_followed_by_another_one() -> None:
+    events = [IMPORT]
+    for n in range(100, 900, 40):  # a commit that fails lies on the disk at times
+        events += [at(n, "disk", kind="fails", after=0, writes=1), at(n + 0.01, "rotate", full=False)]
+    assert broken_by(schedule(*events)) is None

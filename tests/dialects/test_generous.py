@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from brokerd.core.exchange import Exchange, Response
 from brokerd.core.outcome import Cause, Issued, RetryLater
 from brokerd.core.scope import CUT, cut_scope, is_cut
 from brokerd.core.secret import Secret
 from brokerd.dialects import answer as reading
+from brokerd.dialects.body import plain, wrapped
 from brokerd.dialects.oauth2 import OAuth2
 from tests.dialects.answers import NOW, answer, http_date, meaning, outcome, recipe, view, words
 
@@ -198,3 +201,19 @@ def test_a_refusal_from_another_time_says_so(skew: int, said: str | None) -> Non
         found = words(outcome(RENEWALS["oauth2"](), answer(status, body, {"date": http_date(NOW.wall + skew)})))
         assert ("this machine's clock is" in found) is (said is not None)
         assert said is None or said in found
+
+
+# -- whatever comes
+
+
+@given(st.binary(max_size=300) | st.text("{}[]\"',:=&\\ax\0\ufeff\t <", max_size=60).map(str.encode))
+def test_any_body_is_members_or_nothing(data: bytes) -> None:
+    for read in (plain, wrapped):
+        found = read(answer(200, data))
+        assert found is None or all(isinstance(name, str) for name in found)
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_what_stands_around_an_object_never_changes_it(before: bytes, after: bytes) -> None:
+    found = wrapped(answer(200, before.replace(b"{", b"") + TEXT + after.replace(b"{", b"")))
+    assert found is None or found.get("refresh_token") in ("R1", None)

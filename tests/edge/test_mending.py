@@ -1,0 +1,43 @@
+# Heads and bodies against the rules, as bytes: whatever comes, mending ends, keeps the framing, and holds little.
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokerd.edge.mending import decompressed, mended
+
+LINES = st.lists(
+    st.binary(max_size=20).map(lambda line: line.replace(b"\n", b""))
+    | st.sampled_from(
+        [b"A: b", b"A : b", b" more", b"No colon", b"X\x00: y", b"Transfer-Encoding: identity", b"A:\x07"]
+    )
+)
+FRAMING = (b"Content-Length: 5", b"Content-Length : 6", b"content-length", b"Transfer-Encoding: chunked")
+
+
+@given(LINES, st.sampled_from(FRAMING))
+def test_no_line_about_where_the_body_ends_is_lost(lines: list[bytes], framing: bytes) -> None:
+    found = mended(b"\r\n".join([b"HTTP/1.1 200 OK", framing, *lines]) + b"\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert found.endswith(b"\r\n\r\n")
+    assert framing.replace(b" :", b":") in found
+    assert mended(found) == found
+
+
+@given(st.binary(max_size=200), st.sampled_from(["", "gzip", "deflate", "br", "identity", "GZIP "]))
+def test_no_body_raises_and_none_grows_beyond_the_limit(body: bytes, coding: str) -> None:
+    for each in (body, b"\x1f\x8b" + body, gzip.compress(body)[: len(body)]):
+        found = decompressed(each, coding, 100)
+        assert found is None or len(found) <= 100
+
+
+@pytest.mark.parametrize("squeeze", [gzip.compress, zlib.compress])
+def test_what_is_as_long_as_the_limit_is_read_and_a_byte_more_is_not(squeeze: object) -> None:
+    assert callable(squeeze)
+    coding = "gzip" if squeeze is gzip.compress else "deflate"
+    assert decompressed(squeeze(b"x" * 1000), coding, 1000) == b"x" * 1000
+    assert decompressed(squeeze(b"x" * 1001), coding, 1000) is None

@@ -1,5 +1,6 @@
 # A caller who is another user: `python as_user.py SOCKET UID GID [GROUP …]` becomes that user, connects, and sends what
 # comes on stdin, one JSON [method, params] on each line; each answer is a line of JSON, a result or an error's map.
+import grp  # noqa: F401 - the client imports it late, when this user may not read a Python that is root's alone
 import json
 import os
 import sys

@@ -30,6 +30,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.answered: list[str] = []  # the grants that were asked for
+        self.rules = "the same"
         self.audit = Audit()
 
     def answer(self, session: object, method: str, params: dict[str, Any]) -> object:
@@ -46,7 +47,7 @@ class Counting:
         pass
 
     def known(self, session: object) -> object:
-        return "the same"
+        return self.rules
 
     async def learn(self, session: object) -> bool:
         return True
@@ -132,6 +133,29 @@ async def test_answers_that_nobody_takes_are_few_and_after_a_while_the_connectio
             await trio.sleep(1)
         assert STALLED <= trio.current_time() - start < STALLED + 5
         assert len(world.methods.answered) < 2_000
+
+
+@pytest.mark.parametrize("rules", ["the same", "others"])
+async def test_what_a_client_has_not_taken_when_the_rules_change_is_not_sent_any_more(
+    world: World, autojump_clock: trio.testing.MockClock, rules: str
+) -> None:
+    with world.connection(Account()) as sock:
+        sock.send(gets("app", 5_000)[:100_000])
+        await wait_all_tasks_blocked()
+        made = len(world.methods.answered)
+        world.methods.rules = rules
+        reader, taken = Reader(2**24), 0
+        with trio.move_on_after(1), contextlib.suppress(ConnectionResetError):
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                if not (data := sock.recv(4_096)):
+                    break
+                reader.feed(data)
+                taken += len(list(reader))
+        if rules == "others":
+            assert 0 < taken < made == len(world.methods.answered)
+        else:
+            assert taken == len(world.methods.answered) > made
 
 
 async def test_a_large_answer_is_made_when_the_one_before_it_was_taken(

@@ -20,6 +20,8 @@ DENSE = {
     "nested": '{"a":' * (MIB // 5),
     "JSON in a text": json.dumps(TOKENS + ', "a": [' + "1," * (MIB // 4) + "1]}"),
     "objects that end too soon": "notice " + '{"a":[' * CANDIDATES + "1," * (MIB // 2),
+    "commas that a text hides": json.dumps(TOKENS + ', "a": [')[:-1] + "1\\u002c" * (MIB // 8) + '1]}"',
+    "a form of escapes": "access_token=" + "%41" * (MIB // 3),
     "a form": "access_token=x&" + "a=1&" * (MIB // 4),
 }
 

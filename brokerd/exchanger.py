@@ -15,7 +15,7 @@ import trio
 from brokerd.audit import Audit
 from brokerd.config import GrantSettings, ProviderSettings
 from brokerd.core import record as records
-from brokerd.core.backoff import LONGEST, RECHECK, SPREAD, doubted_delay, retry_delay
+from brokerd.core.backoff import LONGEST, RECHECK, doubted_delay, retry_delay
 from brokerd.core.breaker import Breaker
 from brokerd.core.conclusions import Ending, Sent, Terms, Verdict, concluded, verdict
 from brokerd.core.exchange import Exchange, Request
@@ -338,7 +338,7 @@ def _held_back(held: HeldGrant, sent: Sent, now: Moment) -> float:
     if record.refused_until is None or record.refused != sent.request:
         return 0.0
     # Longer only by a Retry-After, which `retry` holds; and one of an earlier release was not made by these rules.
-    return min(seconds_until(record.refused_until, now), LONGEST * (1 + SPREAD))
+    return min(seconds_until(record.refused_until, now), LONGEST)
 
 
 def _not_sent(record: Record, held: HeldGrant, plan: Plan, sent: Sent, wait: float, now: Moment) -> Record:

@@ -6,7 +6,9 @@ FIRST = 1.0  # seconds after the first failure; doubles with each further one
 LONGEST = 300.0  # seconds; a provider that came back, or a secret that was mended, is noticed within five minutes
 LONGEST_AHEAD = 900.0  # seconds, where nobody waits for what failed and no token is due
 LONGEST_ASKED = 86_400.0  # seconds; a Retry-After beyond a day is taken for a mistake of the provider's
-SPREAD = 0.25  # the share of a delay by which jitter lengthens it, so that failed grants do not return in step
+# The share of a delay by which jitter lengthens it, so that failed grants do not return in step. What parted them on
+# the way to the longest delay still parts them there: that one is not lengthened.
+SPREAD = 0.25
 SPREAD_ASKED = 0.1  # the same where the provider said how long (law 7)
 
 DOUBTED_FIRST = 900.0  # seconds until a password is sent again that may have been refused: tries lock accounts (law 7)
@@ -23,7 +25,7 @@ def retry_delay(failures: int, asked: float | None, jitter: float, longest: floa
     """
     if asked is not None and asked >= FIRST:
         return min(LONGEST_ASKED, asked) * (1 + SPREAD_ASKED * jitter)
-    return min(longest, FIRST * 2.0 ** min(failures - 1, 30)) * (1 + SPREAD * jitter)
+    return min(longest, FIRST * 2.0 ** min(failures - 1, 30) * (1 + SPREAD * jitter))
 
 
 def doubted_delay(times: int, jitter: float) -> float:

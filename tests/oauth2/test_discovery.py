@@ -95,8 +95,8 @@ def test_the_document_is_looked_for_where_the_standards_say(issuer: str, places:
     assert asked == [ISSUER + place for place in places]
     assert isinstance(found, Misconfigured)
     assert found.reason == (
-        f"discovery: {' and '.join(f'{issuer_at(each)} answered 404' for each in places)}; check issuer; if the server"
-        " has no metadata, write token_url instead of issuer"
+        f"discovery: {' and '.join(f'{issuer_at(each)} answered 404' for each in places)}; check issuer, or write"
+        " token_url if the server has no metadata"
     )
 
 

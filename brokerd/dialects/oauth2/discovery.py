@@ -51,7 +51,7 @@ def learn(issuer: str, known: Metadata | None, needed: Iterable[str] = TOKEN_END
             return replace(each.later, reason=words)
     if known and known.endpoints:  # it was there before, and may be there again
         return RetryLater(words, Cause.STRANGE)
-    return Misconfigured(f"{words}; check issuer; if the server has no metadata, write token_url instead of issuer")
+    return Misconfigured(f"{words}; check issuer, or write token_url if the server has no metadata")
 
 
 def _well_known(issuer: str) -> Iterator[str]:

@@ -142,7 +142,7 @@ class Exchanger:
     ) -> Conversation:
         """The conversation. A password that has not proved right is noted first: where nobody lives to hear the answer,
         it is not sent again at once (law 7)."""
-        now = self.clock.now()
+        now, used = self.clock.now(), held.credentials
         if held.record.state is not State.RENEWING:
             held.record = _begun(held.record)
         if sent.password is not None and sent.password != held.record.proven:
@@ -154,6 +154,8 @@ class Exchanger:
 
             await held.change(self.store, noted)
             now = self.clock.now()
+            if held.credentials is not used:  # without them an empty password would be sent
+                return Conversation(RetryLater("the configuration was read again meanwhile", Cause.POSTPONED), now)
             if not _stands(plan, held, generation, now):
                 return Conversation(RetryLater(OVERTAKEN, Cause.POSTPONED), now)
             if held.unstored:

@@ -74,7 +74,10 @@ def bring_in(
     metadata: Mapping[str, Metadata] = NOTHING_KNOWN,
 ) -> tuple[Changes, list[Http]]:
     """Make the broker hold what is configured. `stored` has at least the records of grants that are new to it;
-    `providers` is brought up to date in place. Returns what changed, and the ways out that are no longer used."""
+    `providers` is brought up to date in place. Returns what changed, and the ways out that are no longer used. Raises
+    Failure where brokerd was locked while the files were read: nothing may come back by that."""
+    if broker.locked and not starting:
+        raise broker.locked_failure()
 
     def made(settings: ProviderSettings) -> Provider:
         name, http = settings.name, way_out(settings)

@@ -11,7 +11,7 @@ from brokerd.core.grant import State
 from brokerd.core.record import AccessToken
 from tests.simulation.disk import Disk
 from tests.simulation.laws import AHEAD, UNDATED
-from tests.simulation.providers import DEADLINE
+from tests.simulation.providers import LATEST
 from tests.simulation.schedule import GRANTS, NEEDS_A_PERSON
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def heal(world: World) -> None:
     world.write_password(world.providers["two"].password)
     world.down = 0.1
     await _until_up(world)
-    await trio.sleep(DEADLINE + 10.0)  # requests that never get an answer have ended
+    await trio.sleep(LATEST + 10.0)  # requests that never get an answer have ended
     life = await _until_up(world)
     with contextlib.suppress(Failure):
         await life.custody.unlock()
@@ -44,7 +44,7 @@ async def heal(world: World) -> None:
         await life.broker.adopt()
     await life.reload()
     for grant, held in life.broker.grants.items():
-        if held.record.state is State.MISCONFIGURED:
+        if held.record.state is State.MISCONFIGURED or held.record.doubt is not None:
             world.laws.by_hand(grant)
             with contextlib.suppress(Failure):
                 await life.broker.refresh(grant)
@@ -80,7 +80,8 @@ def _good(world: World, life: Life, grant: str, token: AccessToken, status: Stat
     """A grant that serves in the end had its token before anybody asked, and says nothing bad of itself."""
     there = status["issued_at"] is not None or _on_its_way(world, grant, status)
     world.laws.hold(AHEAD, there, f"{grant}: {status}")
-    if token.lifetime is None or life.broker.grants[grant].record.rotation_retry is not None:
+    longer = token.lifetime is None or token.lifetime > world.provider_of(grant).setup.lifetime
+    if longer or life.broker.grants[grant].record.rotation_retry is not None:
         return  # it goes on without what failed, and the failure is still to be seen
     refresh = life.broker.grants[grant].record.refresh_token
     rejected = status["state"] == State.NEEDS_LOGIN or (refresh is not None and refresh.rejected is not None)

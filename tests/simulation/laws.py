@@ -28,6 +28,7 @@ EPSILON = 0.02  # seconds; expiries are told rounded to hundredths
 NEAR_END, NEAR_END_MOST = 0.1, 60.0  # law 3: what counts as near the end of a living access token
 LIFETIME = 3_600.0  # seconds that a token is taken to live which names no lifetime
 ABOUT = 1.0  # seconds by which brokerd may look at its clock later than the law does
+DOUBTED = 900.0  # seconds until a password is sent again that may have been refused (law 7)
 WINDOW = 60.0  # seconds over which requests are counted
 
 
@@ -50,9 +51,11 @@ class Seen:
     in_flight: list[tuple[str, HeldGrant | None]] = field(default_factory=list)
     left: defaultdict[str | None, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     stirred: deque[float] = field(default_factory=deque)  # acts of people and crashes, which excuse a request
+    invited: deque[float] = field(default_factory=deque)  # the same of Retry-After, each of which excuses one
     not_before: float = -inf  # Retry-After
     dead: dict[str, HeldGrant | None] = field(default_factory=dict)  # replaced or rejected, as this one heard
     rejected: set[str] = field(default_factory=set)  # once, while much of the access token's life was left
+    doubtless: set[str] = field(default_factory=set)  # those of them whose access token had half of its life left
     overruled: set[str] = field(default_factory=set)  # those of them that a person wants tried at once
     sent: dict[str, float] = field(default_factory=dict)  # refresh tokens: when first, since they were known to live
     touched: dict[str, float] = field(default_factory=dict)  # those that may be used up: when first sent
@@ -60,6 +63,7 @@ class Seen:
     imports: set[str] = field(default_factory=set)
     unheard: bool = False  # an answer with tokens was lost: what nobody can mend
     refused: set[str] = field(default_factory=set)  # passwords
+    doubted: dict[str, float] = field(default_factory=dict)  # passwords that may have been refused, and when
     refused_early: set[str] = field(default_factory=set)  # those of them that were tried ahead of need
     revoked: str = ""  # "asked", "stored"
     login_ends: bool = False  # the login under way was begun to end a revocation
@@ -87,6 +91,7 @@ class Laws:
         self.held: dict[str, Record] = {}  # what the disk did not take and systemd held when the last process ended
         self.ever_durable: set[str] = set()  # token values
         self.is_restored = False  # since the last process ended
+        self.skewed: set[str] = set()  # grants that were refused by another clock
         self.answered: set[str] = set()  # device codes
         self._due: dict[tuple[int, str, int, str], float] = {}
 
@@ -156,6 +161,12 @@ class Laws:
                 password not in seen.refused,
                 f"{grant}: {password} was refused before, at {now:.2f}",
             )
+            ago = now - seen.doubted.get(password, -inf)
+            self.hold(
+                "law 7: what may be a refused password waits a quarter of an hour",
+                ago >= DOUBTED - EPSILON,
+                f"{grant}: {password} was answered {ago:.2f} s ago",
+            )
 
     def crowded(self, provider: Provider, busy: int) -> None:
         most = provider.setup.concurrency
@@ -169,6 +180,12 @@ class Laws:
     def said(self, text: str) -> None:
         """brokerd told people something."""
         self.hold("law 11: no secret is said", "test-only-" not in text, text)
+
+    def explained(self, grant: str, reason: str) -> None:
+        """What is said of a grant's failure."""
+        if grant in self.skewed:
+            self.skewed.discard(grant)
+            self.hold("law 8: a refusal by another clock says so", "clock" in reason, f"{grant}: {reason}")
 
     def decided(self, life: Life, provider: Provider, grant: str, fields: dict[str, str]) -> None:
         """brokerd has decided to send a request, whether it can leave or not."""
@@ -191,9 +208,11 @@ class Laws:
             left.popleft()
         while seen.stirred and seen.stirred[0] < now - 1.5 * WINDOW:
             seen.stirred.popleft()
+        while seen.invited and seen.invited[0] < now - WINDOW:
+            seen.invited.popleft()
         setup = self.world.provider_of(grant).setup
         lifetime, kept = setup.lifetime, not setup.rotates and setup.refresh_lifetime is not None
-        most = 12 + WINDOW / (lifetime / 3) + WINDOW / (0.6 * lifetime) + 8 * len(seen.stirred)
+        most = 12 + WINDOW / (lifetime / 3) + WINDOW / (0.6 * lifetime) + 8 * len(seen.stirred) + len(seen.invited)
         law = "law 6: a refresh token that is never replaced causes no loop" if kept else "law 6: requests are bounded"
         self.hold(law, len(left) <= most, f"{grant}: {len(left)} in a minute for {scope}")
 
@@ -253,11 +272,15 @@ class Laws:
         access = held.record.access_token if held is not None else None
         if GRANTS[grant] not in NEEDS_A_PERSON or token in seen.touched or token in seen.rejected or access is None:
             return False
-        now, lifetime = self.world.clock.now(), access.lifetime or LIFETIME
+        if held is None or held.record.uncertain is not None:  # a variant that was refused is uncertain too
+            return False
+        now, lifetime = self.world.clock.now(), LIFETIME if access.lifetime is None else access.lifetime
         same = access.issued.boot_id == now.boot_id
         if not same and not (now.trusted and access.issued.trusted):
             return False
         left = access.issued.boot + lifetime - now.boot if same else access.issued.wall + lifetime - now.wall
+        if left > lifetime / 2:
+            seen.doubtless.add(token)
         return left > NEAR_END * lifetime - ABOUT
 
     def heard(self, grant: str, fields: dict[str, str], reply: Reply, epoch: int, held: HeldGrant | None) -> None:
@@ -283,6 +306,15 @@ class Laws:
             seen.known.add(reply.issued)
             seen.unheard = False
 
+    def brought(self, grant: str, reply: Reply, epoch: int) -> None:
+        """A refresh token came in an answer that says of itself that it failed: it is kept (law 3)."""
+        if reply.issued and epoch == self.seen[grant].epoch:
+            self.seen[grant].known.add(reply.issued)
+
+    def doubted(self, grant: str, password: str) -> None:
+        """That may have been a refusal of the password, in a form of the server's own."""
+        self.seen[grant].doubted[password] = self.world.clock.true()
+
     def unused(self, grant: str, fields: dict[str, str]) -> None:
         """The provider refused before it looked: the token is what it was before."""
         seen, token = self.seen[grant], fields.get("refresh_token", "")
@@ -300,6 +332,7 @@ class Laws:
     def asked_to_wait(self, grant: str, seconds: float, epoch: int) -> None:
         if epoch == self.seen[grant].epoch:
             self.seen[grant].not_before = self.world.clock.true() + seconds
+        self.seen[grant].invited.append(self.world.clock.true() + seconds)
 
     # -- what people do
 
@@ -309,6 +342,7 @@ class Laws:
         seen.stirred.append(self.world.clock.true())
         seen.not_before = -inf
         seen.refused.clear()
+        seen.doubted.clear()
         seen.overruled |= seen.rejected
 
     def revoking(self, grant: str, record: Record) -> None:
@@ -393,6 +427,7 @@ class Laws:
             seen.revoked = "stored" if record is not None and record.state is State.REVOKED else ""
             seen.doomed = _doomed(record)
             seen.refused.clear()
+            seen.doubted.clear()
             seen.refused_early.clear()
             seen.family = self.world.provider_of(grant).refresh[held].family if held is not None else 0
 
@@ -428,6 +463,10 @@ class Laws:
                     family >= seen.family,
                     f"{grant}: family {family} after the import of {seen.family}",
                 )
+            old = _refresh_token(before.get(grant))
+            once = old is not None and old in seen.doubtless & seen.rejected - seen.overruled and old not in seen.dead
+            gone = once and refresh is None and record.state is not State.REVOKED
+            self.hold("law 4: one rejection alone ends no refresh token", not gone, f"{grant} gave up {old}")
             if record.state is State.NEEDS_LOGIN and grant in before and before[grant].state is not State.NEEDS_LOGIN:
                 self._unended(grant, seen)
 
@@ -451,7 +490,7 @@ class Laws:
                 seen.touched.setdefault(held, seen.sent.get(held, self.world.clock.true()))
             if held in seen.rejected and not _is_rejected(record):
                 seen.rejected.discard(held)
-                seen.touched.setdefault(held, seen.sent[held])
+                seen.touched.setdefault(held, seen.sent.get(held, self.world.clock.true()))
             if lost := {token for token in seen.known if token != held}:
                 seen.known -= lost
                 seen.unheard = seen.unheard or (bool(lost - seen.imports) and held in seen.touched)
@@ -459,6 +498,8 @@ class Laws:
                 seen.known.add(held)  # a newer import may have been in memory only
             if record is None or record.refused is None:
                 seen.refused.clear()
+            if record is None or record.doubt is None:
+                seen.doubted.clear()
             if record is None or not self._remembers(record, seen.not_before):
                 seen.not_before = -inf
             if record is not None and record.state is State.REVOKED:

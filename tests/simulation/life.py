@@ -46,6 +46,8 @@ class Faultless(Audit):
 
     def _say(self, _: object, level: str, event: dict[str, object]) -> str:
         self._laws.said(str(event))
+        if event.get("outcome") not in (None, "issued") and "reason" in event and event.get("operation") != "revoke":
+            self._laws.explained(str(event["grant"]), str(event["reason"]))
         if os.environ.get("BROKERD_SIMULATE_LOG"):
             print(f"{trio.current_time():9.2f}  {level:<8} {event}")
         raise structlog.DropEvent

@@ -17,7 +17,7 @@ from brokerd.broker import Broker, Revocation
 from brokerd.core import conclusions, moment, record, renewal, revocation, variants
 from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
-from brokerd.dialects import answer
+from brokerd.dialects import answer, body
 from brokerd.dialects.oauth2 import answers
 from brokerd.edge import backup, data_keys, resealing, sealed_record, store, unstored
 from brokerd.edge.database import Database
@@ -300,6 +300,10 @@ def _login_ends_all(old: Any) -> Any:
     return init
 
 
+def _drop_what_came(old: Any) -> Any:
+    return lambda kept, *_: kept
+
+
 def _cancelled_with_its_caller() -> tuple[Patch, ...]:
     scopes: dict[object, trio.CancelScope] = {}
 
@@ -417,6 +421,26 @@ def _mutants() -> dict[str, Mutant]:
             "a login ends a revocation that came while the person was busy",
             (Login, "__init__", _login_ends_all),
             (Logins, "end", _constant(lambda *_: None)),
+        ),
+        "strict-json": mutant(
+            "tokens are read in RFC 6749's own form only",
+            (body, "_form", _constant(lambda _: None)),
+            (body, "wrapped", _constant(lambda _: None)),
+        ),
+        "drop-what-came": mutant(
+            "a refresh token goes with the answer that cannot be used", (conclusions, "_rescued", _drop_what_came)
+        ),
+        "believe-one-rejection": mutant(
+            "the first rejection of a refresh token is believed",
+            (conclusions, "confirmed_in", _constant(lambda *_: None)),
+        ),
+        "doubt-nothing": mutant(
+            "a password is sent again by ordinary backoff after a refusal in the server's own form",
+            (conclusions, "doubted_delay", _constant(lambda *_: 1.0)),
+            (exchanger, "doubted_delay", _constant(lambda *_: 1.0)),
+        ),
+        "silent-about-clocks": mutant(
+            "a refusal by another clock does not say so", (answer, "skew", _constant(lambda _: ""))
         ),
         "cancel-with-caller": mutant("a caller who leaves ends the exchange", *_cancelled_with_its_caller()),
         "reload-forgets": mutant(

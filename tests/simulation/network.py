@@ -8,6 +8,7 @@ import trio
 
 from brokerd.core.exchange import Request, Response
 from brokerd.dialects import answer
+from tests.simulation import answers
 from tests.simulation import providers as models
 from tests.simulation.crash import Crashed
 from tests.simulation.providers import DEADLINE, Fault, Reply, fields_of
@@ -98,6 +99,8 @@ class _Conversation:
 
     async def run(self, sent: object) -> Response:
         kind, life, provider = self.fault.kind, self.life, self.provider
+        if kind == answers.SKEWED and "/token" not in self.request.url:
+            kind = ""
         seconds = self.fault.seconds or 0.0
         try:
             await life.pause(provider.latency() + (seconds if kind == "late-before" else 0.0))
@@ -108,12 +111,18 @@ class _Conversation:
         if kind == "lost-before":
             raise models.lost()
         telling = self.request.url.endswith("/revoke")
-        if kind not in UNDONE or (telling and kind == "no-token"):  # RFC 7009 §2.2: any body, status 200 is enough
+        if kind == answers.STRAY and "refresh_token" in self.fields:
+            self._stray()
+        elif kind not in UNDONE or (telling and kind == "no-token"):  # RFC 7009 §2.2: any body, status 200 is enough
             self._do(kind)
             if kind.startswith("replayed"):
                 self._do(kind, heard=kind == "replayed-last")
         await life.point("after-send")
-        await life.pause(provider.latency() + (seconds if kind == "late" else 0.0))
+        late = seconds if kind == "late" else 0.0
+        if late > DEADLINE and not self.request.spends:  # minutes are waited for where a token is at stake (law 3)
+            await life.pause(DEADLINE)
+            raise models.lost()
+        await life.pause(provider.latency() + late)
         if kind == "never":
             await life.pause(DEADLINE)
         if kind in ("never", "lost-after"):
@@ -127,14 +136,33 @@ class _Conversation:
         reply = self.provider.do(self.grant, self.fields, self.request, kind)
         self.reply = reply if heard else self.reply
 
+    def _stray(self) -> None:
+        """A server of the cluster that has not heard of the token says that there is none."""
+        self.reply = Reply(400, {"error": "invalid_grant"}, rejected=True)
+
     def _answer(self, kind: str, sent: object) -> Response:
-        laws = self.life.laws
+        laws, reply = self.life.laws, self.reply
+        if reply is not None and kind in READ and reply.status == 200 and "access_token" in reply.body:
+            self.settled = kind in answers.READABLE or reply.issued is not None or "refresh_token" not in self.fields
+            if self.settled and "device_code" not in self.fields:
+                laws.heard(self.grant, self.fields, reply, self.epoch, self.held)
+            return self.provider.written(kind, reply, sent)
+        if kind == answers.SKEWED and "/token" in self.request.url:
+            self.settled = True
+            laws.unused(self.grant, self.fields)
+            laws.skewed.add(self.grant)
+            return self.provider.skewed(sent)
         if kind in STRANGE:
             response = self.provider.strange(kind, self.reply, sent, self.fault)
+            if kind == "500-with-tokens" and self.reply is not None and "device_code" not in self.fields:
+                laws.brought(self.grant, self.reply, self.epoch)
+            if response.status in answers.DOUBTFUL and "password" in self.fields:
+                laws.doubted(self.grant, self.fields["password"])
             if kind == "429":
                 self.settled = True
                 laws.unused(self.grant, self.fields)
-            if (after := answer.retry_after(response)) is not None and "token" in self.request.url:
+            asked = "token" in self.request.url and "device_code" not in self.fields
+            if asked and (after := answer.retry_after(response)) is not None:
                 laws.asked_to_wait(self.grant, after, self.epoch)
             return response
         assert self.reply is not None
@@ -147,5 +175,10 @@ class _Conversation:
         return self.provider.respond(self.reply, sent)
 
 
-UNDONE = ("html", "html-403", "407", "429", "500", "503", "200-error", "no-token")
-STRANGE = (*UNDONE, "500-with-tokens", "truncated")
+READ = {**answers.READABLE, **answers.RESCUED}
+UNDONE = (
+    *("html", "html-403", "407", "429", "500", "503", "200-error", "no-token"),
+    *answers.UNDONE,
+    answers.SKEWED,
+)
+STRANGE = (*(kind for kind in UNDONE if kind != answers.SKEWED), "500-with-tokens", "truncated")

@@ -13,11 +13,13 @@ from urllib.parse import parse_qs
 
 from brokerd.core.exchange import Request, Response
 from brokerd.core.ports import TransportError
+from tests.simulation import answers
 from tests.simulation.clock import Clock
 from tests.simulation.schedule import ProviderSetup
 
 MINUTE = 60.0
 DEADLINE = 60.0  # seconds: the HTTP client's own
+LATEST = 200.0  # seconds: the latest answer
 FORBIDDEN = "admin"  # a scope that is refused where it is asked for alone
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 DEVICE_LIFE = 120.0  # seconds
@@ -192,8 +194,21 @@ class Provider:
         named = {"content-type": "application/json", **(headers or {})}
         return Response(reply.status, tuple(named.items()), body, sent, self.clock.now())  # type: ignore[arg-type]
 
+    def written(self, kind: str, reply: Reply, sent: object) -> Response:
+        """Tokens in a form of the server's own."""
+        made = {**answers.READABLE, **answers.RESCUED}[kind](reply.body)
+        return Response(200, (), made.read(), sent, self.clock.now(), cut=made.cut)  # type: ignore[arg-type]
+
+    def skewed(self, sent: object) -> Response:
+        """A refusal by a clock that is behind the machine's, whatever that one is."""
+        headers, body = answers.skewed(sent.wall)  # type: ignore[attr-defined]
+        return self.respond(Reply(401, dict(body)), sent, headers)
+
     def strange(self, kind: str, reply: Reply | None, sent: object, fault: Fault) -> Response:
         """An answer that is not the provider's own form, or says nothing about the grant."""
+        if kind in answers.UNDONE:
+            status, said = answers.UNDONE[kind]
+            return Response(status, self._retry_after(fault), json.dumps(said).encode(), sent, self.clock.now())  # type: ignore[arg-type]
         if kind in ("429", "503"):
             return Response(int(kind), self._retry_after(fault), b"", sent, self.clock.now())  # type: ignore[arg-type]
         status, body = {
@@ -242,6 +257,8 @@ class Provider:
             "expires-absent": None,
             "expires-zero": 0,
             "expires-negative": -5,
+            "expires-epoch": self.clock.server_wall() // 1 + self.setup.lifetime,
+            "expires-milliseconds": 1_000 * self.setup.lifetime,
         }.get(fault, self.setup.lifetime)
         lasts = inf if lifetime is None else float(str(lifetime))
         self.access[value] = AccessToken(grant, self.clock.true() + lasts, refresh, self.clock.boots, scope)

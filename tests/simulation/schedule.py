@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from tests.simulation.answers import ALL as ANSWERS
+
 LIFETIMES = (30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0)
 REFRESHING, ISSUING, PASSWORD, DEVICE = "refresh_token", "client_credentials", "password", "device_code"
 GRANTS = {"app": REFRESHING, "app2": REFRESHING, "svc": ISSUING, "user": PASSWORD, "dev": DEVICE}
@@ -101,6 +103,7 @@ def _variants(random: Random, events: list[Event]) -> list[Event]:
 def _more(random: Random, setup: Setup, events: list[Event], horizon: float) -> tuple[Setup, list[Event]]:
     """What people do with logins, keys and backups. Drawn by itself: the rest of a seed stays what it was."""
     kinds = [kind for kind in KEEPING if random.random() < 0.3]
+    kinds += [_answer] * random.choice((0, 0, 1, 3))
     setup = replace(setup, holds=random.random() < 0.5)
     if _login in kinds:
         setup = replace(setup, grants=(*setup.grants, "dev"))
@@ -233,6 +236,20 @@ def _reload(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
     return "reload", values
 
 
+def _answer(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
+    kind = random.choice(ANSWERS)
+    values: dict[str, object] = {"provider": PROVIDER_OF[random.choice(setup.grants)], "kind": kind}
+    if random.random() < 0.2:
+        values["lasts"] = random.choice((5.0, 60.0, 400.0))
+    else:
+        values["requests"] = random.choice((1, 1, 1, 2, 4))
+    if kind.startswith("wait"):
+        values["seconds"] = random.choice((3.0, 120.0, 400.0))
+    if kind == "slow":
+        values["kind"], values["seconds"] = "late", random.choice((90.0, 200.0))
+    return "fault", values
+
+
 def _login(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
     values: dict[str, object] = {"grant": "dev", "approves": random.choice((1.0, 7.0, 7.0, 40.0, None))}
     if random.random() < 0.2:
@@ -241,7 +258,9 @@ def _login(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
 
 
 def _revoke_login(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:
-    return random.choice(("revoke", "import", "refresh")), {"grant": random.choice(setup.grants)}
+    what = random.choice(("revoke", "import", "refresh"))
+    grants = [each for each in setup.grants if what != "import" or GRANTS[each] in NEEDS_A_PERSON]
+    return what, {"grant": random.choice(grants)}
 
 
 def _lock(random: Random, setup: Setup) -> tuple[str, dict[str, object]]:

@@ -41,6 +41,13 @@ BITES = {
     "cancel-with-caller": 3,
     "reload-forgets": 13,
 }
+
+
+def _fault(at: float, provider: str, kind: str) -> Event:
+    """It befalls whatever is asked there for some seconds."""
+    return Event(at, "fault", {"provider": provider, "kind": kind, "lasts": 12.0})
+
+
 # Where seeds find one too seldom for every run of the tests, the schedule that shows it.
 SHOWS = {
     "forget-what-systemd-holds": (
@@ -55,6 +62,11 @@ SHOWS = {
     "rotate-nothing": (Event(50.0, "rotate", {"full": False}),),
     "retire-too-soon": (Event(50.0, "rotate", {"full": True}),),
     "restored-is-adopted": (Event(50.0, "backup", {}), Event(100.0, "restore", {"down": 1.0})),
+    "strict-json": (_fault(35.0, "one", "form"),),
+    "drop-what-came": (_fault(35.0, "one", "no-access"),),
+    "believe-one-rejection": (_fault(35.0, "one", "stray"),),
+    "doubt-nothing": (_fault(0.0, "two", "detail-401"),),
+    "silent-about-clocks": (_fault(35.0, "one", "skewed"),),
     "login-ends-a-revocation": (
         Event(50.0, "login", {"grant": "dev", "approves": 7.0}),
         Event(52.0, "revoke", {"grant": "dev"}),
@@ -73,8 +85,9 @@ def test_a_deliberate_bug_breaks_a_law(name: str) -> None:
 
 def shown(events: tuple[Event, ...]) -> Schedule:
     provider = ProviderSetup(lifetime=60.0, latency=0.5)
-    setup = Setup({"one": provider, "two": provider}, ("app", "svc", "dev"), 0.02, holds=True)
-    return Schedule(1, setup, (Event(0.5, "import", {"grant": "app"}), *events), 300.0)
+    setup = Setup({"one": provider, "two": provider}, ("app", "svc", "user", "dev"), 0.02, holds=True)
+    several = sorted((Event(0.5, "import", {"grant": "app"}), *events), key=lambda event: event.at)
+    return Schedule(1, setup, tuple(several), 300.0)
 
 
 def test_a_bug_that_can_be_put_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

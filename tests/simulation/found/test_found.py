@@ -281,3 +281,40 @@ def test_a_rotation_whose_commit_failed_and_landed_is_followed_by_another_one() 
     for n in range(100, 900, 40):  # a commit that fails lies on the disk at times
         events += [at(n, "disk", kind="fails", after=0, writes=1), at(n + 0.01, "rotate", full=False)]
     assert broken_by(schedule(*events)) is None
+
+
+def test_a_refused_client_is_not_taken_for_a_refused_password() -> None:
+    refused = at(103, "fault", provider="two", kind="invalid_client", requests=4)
+    events = (refused, at(117, "kill", grant="user"), at(186, "reload", kind="scope", grant="user"))
+    assert broken_by(schedule(*events, grants=("app", "user"), lifetime=30.0, horizon=300.0)) is None
+
+
+def test_a_refused_client_does_not_make_a_refused_password_forgotten() -> None:
+    events = (
+        *(IMPORT, at(12.61, "stop", down=60.0, copied=False)),
+        at(21.83, "crash", where="before-send", down=20.0, count=2),
+        at(43.83, "fault", provider="two", kind="expires-text", requests=1),
+        at(63.9, "fault", provider="two", kind="invalid_client", requests=2),
+        *(at(64.19, "password", told=True, kill=True), at(144.23, "stop", down=1.0, copied=False)),
+        *(at(144.45, "reload", kind="scope", grant="user"), at(181.56, "password", told=False, kill=False)),
+        *(at(240.08, "stop", down=0.1, copied=False), at(271.56, "reload", kind="scope", grant="user")),
+        at(288.58, "reload", kind="back"),
+    )
+    one = ProviderSetup(lifetime=30.0, latency=0.05, refresh_lifetime=600.0, limit=2)
+    two = ProviderSetup(lifetime=30.0, latency=0.5, refresh_lifetime=600.0, concurrency=2)
+    made = Schedule(7007875, Setup({"one": one, "two": two}, ("app", "user"), 0.0), events, 300.0)
+    assert broken_by(made) is None
+
+
+def test_a_reload_that_a_lock_overtook_brings_nothing_back() -> None:
+    slow = at(99, "disk", kind="slow", lasts=30.0)
+    reload, lock = at(100, "reload", kind="without", grant="app", back=0.2), at(100.3, "lock", unlocked=100.0)
+    for gap in (0.0, 0.2, 0.4):
+        events = (IMPORT, slow, reload, replace(lock, at=100.3 + gap), at(150, "stop", down=1.0, copied=False))
+        assert broken_by(schedule(*events, grants=("app", "svc"), horizon=300.0)) is None
+
+
+def test_a_reload_while_a_password_is_about_to_leave_sends_no_empty_one() -> None:
+    for n in range(8):
+        made = schedule(at(0.2 + n / 4, "reload", kind="same"), grants=("app", "user"), horizon=100.0)
+        assert broken_by(replace(made, setup=replace(made.setup, disk_latency=0.5))) is None

@@ -1,0 +1,42 @@
+# What a reload does to others that are under way: to a lock that came while the files were read, and to a password that
+# is about to leave.
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trio.testing import MockClock
+
+from brokerd.core.failure import Code, Failure
+from brokerd.core.record import Record
+from tests.laws.test_laws import imported
+from tests.laws.world import PASSWORD, REFRESHING, world
+
+
+async def test_a_reload_that_a_lock_overtook_brings_nothing_back(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with world(tmp_path, REFRESHING, refresher=False) as made:
+        await imported(made)
+        await made.broker.lock()
+        with pytest.raises(Failure) as raised:
+            made.bring_in()  # its files were read before
+        assert raised.value.code is Code.LOCKED
+        assert made.broker.cached("app") is None
+
+
+async def test_a_reload_while_a_password_is_about_to_leave_sends_no_empty_one(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("test-only-password")
+    secret.chmod(0o600)
+    async with world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made:
+
+        async def reload(_: Record) -> None:
+            made.store.before_write = None
+            made.bring_in()
+
+        made.store.before_write = reload  # it is noted, before it is sent, that it may be refused
+        with pytest.raises(Failure):
+            await made.broker.get("app", wait=0.5)
+        await made.broker.get("app", wait=60.0)
+    assert {fields["password"] for _, fields in made.provider.asked} == {"test-only-password"}

@@ -20,7 +20,8 @@ BACK = sorted({OLDER_SCHEMA, RELEASED[-1]})  # the releases that one can go back
 
 def unpacked(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)  # the Python of Debian 12 has none yet
+        opened.extractall(folder)
     return folder
 
 

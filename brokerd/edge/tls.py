@@ -62,6 +62,8 @@ def build(files: TlsFiles) -> ssl.SSLContext:
     """Blocking. Raises TransportError where a file cannot be used."""
     # Not create_default_context: that also obeys SSLKEYLOGFILE, and differs between versions of Python.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Older releases of Python set it, Debian 12 has one: whoever cuts a connection could then end an answer.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if files.ca_file is None:
@@ -227,6 +229,7 @@ FALLBACKS = {
 }
 
 REASONS = {
+    "UNEXPECTED_EOF_WHILE_READING": "connection closed",  # later releases of Python: SSLEOFError
     "WRONG_VERSION_NUMBER": "it does not speak TLS; is this a port for http://?",
     "PACKET_LENGTH_TOO_LONG": "it does not speak TLS; is this a port for http://?",
     "RECORD_LAYER_FAILURE": "it does not speak TLS; is this a port for http://?",

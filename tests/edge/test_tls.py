@@ -189,6 +189,10 @@ async def test_a_body_without_a_length_needs_a_tls_goodbye(tmp_path: Path) -> No
         assert error.reason.endswith("connection closed in the middle of the answer")
 
 
+def test_whatever_the_version_of_python_an_end_without_a_goodbye_is_none() -> None:
+    assert not tls.build(tls.TlsFiles()).options & ssl.OP_IGNORE_UNEXPECTED_EOF
+
+
 async def test_a_body_with_a_length_needs_none(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()

@@ -11,9 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from brokerd.core.chain import Memory
 from brokerd.core.envelope import EnvelopeError, unwrap
 from brokerd.core.record import Record
 from brokerd.edge.database import FILE, Database
+from brokerd.edge.sealed import audit_memory
 from brokerd.edge.sealed_record import open_row
 from brokerd.edge.store import Store
 from tests.simulation.crash import Crashed
@@ -188,6 +190,12 @@ class SimStore(Store):
         """What is durable."""
         rows = [open_row(self._keys, row) for row in self._database.rows()]
         return {row.grant: row.record for row in rows if row.record is not None}
+
+    def remembered(self) -> Memory:
+        """What the store knows of the audit log."""
+        found = audit_memory(self._database.meta, self._keys.unseal, self._keys.store)
+        assert found is not None, "the store has the audit log's key from the start on"
+        return found
 
     def held(self) -> dict[str, Record]:
         """What the disk did not take and systemd holds."""

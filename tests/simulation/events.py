@@ -109,6 +109,9 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
     epoch = seen.epoch
     try:
         done = await life.broker.revoke(grant)
+        if life.trail is not None:
+            await life.audit.settled()
+            world.laws.answered_revocations[grant] += not life.dead
     except trio.Cancelled:
         if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
             seen.revoked = ""

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from brokerd.core import chain
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.record import AccessToken, Record
 from brokerd.core.renewal import Operation
 from brokerd.core.wanted import Wanted
+from brokerd.edge.audit_file import FOLDER, SERIES, numbered
 from brokerd.held import HeldGrant
 from tests.simulation.providers import DEADLINE, Provider, Reply
 from tests.simulation.schedule import GRANTS, NEEDS_A_PERSON
@@ -92,6 +94,7 @@ class Laws:
         self.ever_durable: set[str] = set()  # token values
         self.is_restored = False  # since the last process ended
         self.skewed: set[str] = set()  # grants that were refused by another clock
+        self.answered_revocations: Counter[str] = Counter()
         self.answered: set[str] = set()  # device codes
         self._due: dict[tuple[int, str, int, str], float] = {}
 
@@ -293,6 +296,8 @@ class Laws:
                 seen.refused_early.add(fields["password"])
         if token is not None and (reply.status == 200 or reply.rejected):
             seen.touched.pop(token, None)
+            if not reply.rejected:  # the rejection before was a stray one
+                seen.rejected.discard(token)
             if not (reply.issued or reply.rejected):  # it is known to live: what may happen to it now begins anew
                 seen.sent.pop(token, None)
         elif token is not None:  # the client or the scope was refused, before it was looked at
@@ -430,6 +435,21 @@ class Laws:
             seen.doubted.clear()
             seen.refused_early.clear()
             seen.family = self.world.provider_of(grant).refresh[held].family if held is not None else 0
+
+    def logged(self, life: Life) -> None:
+        """The audit log as it lies there at an orderly end: a whole chain, with every revocation that was answered."""
+        entries: list[dict[str, object]] = []
+        memory = life.store.remembered()
+        for series in SERIES:
+            files = [
+                (number, path.name, path.read_bytes()) for number, path in numbered(self.world.folder / FOLDER, series)
+            ]
+            found = chain.verify(files, series, memory.key, memory.head(series))
+            self.hold("law 9: the audit log is a chain without a gap", not found.findings, str(found.findings[:2]))
+            entries += [chain.read(line) or {} for _, _, content in files for line in content.splitlines()]
+        said = Counter(str(each.get("grant")) for each in entries if each.get("event") == "revoked")
+        lost = [grant for grant, times in self.answered_revocations.items() if said[grant] < times]
+        self.hold("law 10: a revocation that was answered is in the audit log", not lost, f"{lost}")
 
     def rotated(self, life: Life, before: bytes, done: Rotation) -> None:
         closed = not done.rewrapped or not life.store.opens(before)

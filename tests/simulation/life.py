@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,12 +17,14 @@ from brokerd.audit import Audit
 from brokerd.broker import Broker
 from brokerd.config import Configuration, GrantSettings
 from brokerd.core.failure import Code, Failure
-from brokerd.core.ports import StoreError, WrongKey
+from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.custody import Custody
+from brokerd.edge.audit_file import FOLDER
 from brokerd.edge.sealed_record import Stored
 from brokerd.edge.secrets import read_secret
+from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger
 from brokerd.metrics import Metrics
 from brokerd.refresher import refresh_ahead
@@ -34,14 +37,15 @@ from tests.simulation.network import Http
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+AUDIT_BYTES = 4 << 20
 LANDING = 10.0  # as in daemon.py
 
 
 class Faultless(Audit):
     """The audit log; a fault of brokerd's own breaks a law, and so does a secret that it says."""
 
-    def __init__(self, laws: Laws) -> None:
-        super().__init__(structlog.wrap_logger(None, processors=[self._say]))
+    def __init__(self, laws: Laws, trail: Trail | None) -> None:
+        super().__init__(structlog.wrap_logger(None, processors=[self._say]), trail)
         self._laws = laws
 
     def _say(self, _: object, level: str, event: dict[str, object]) -> str:
@@ -83,6 +87,7 @@ class Life:
         try:
             with self._scope:
                 async with trio.open_nursery() as writing:
+                    self.writing = writing
                     writing.start_soon(self.store.run)
                     await self._serve()
                     writing.cancel_scope.cancel()
@@ -103,7 +108,9 @@ class Life:
             return SimStore(self, folder, machine, keys.previous)
 
     async def _serve(self) -> None:
-        audit, metrics = Faultless(self.laws), _metrics()
+        self.trail = await self._audit_log()
+        audit, metrics = Faultless(self.laws, self.trail), _metrics()
+        self.audit = audit
         async with trio.open_nursery() as flights:
             exchanger = Exchanger(self.store, self.clock, self.entropy, self._read_secrets, audit, metrics)
             self.broker = Broker(flights, self.store, self.clock, self.entropy, exchanger, audit, metrics)
@@ -130,11 +137,31 @@ class Life:
             flights.cancel_scope.cancel()
         with trio.move_on_after(LANDING):
             await self.broker.flights.store_again()
+        if self.trail is not None:
+            await self.trail.write(everything=True)
+            self.laws.logged(self)
         kept = [grant for grant, held in self.broker.grants.items() if held.unstored]
         disk = self.world.disk
         well = disk.refusals == refusals and not disk.failing and self.clock.true() >= disk.full
         self.laws.hold("law 2: an orderly stop stores what the disk takes", not (kept and well), f"{kept}")
         self.laws.ended(self.laws.durable | self.store.held())
+
+    async def _audit_log(self) -> Trail | None:
+        """The real one, in real files; its clock is the world's."""
+        if not self.world.schedule.setup.audits:
+            return None
+        try:
+            memory = await self.store.audit_memory()
+        except StoreUnavailable:  # it ends, and systemd starts it again
+            self.crash()
+            raise Crashed from None
+        trail = Trail(self.world.folder / FOLDER, memory, AUDIT_BYTES, self.store.remember_audit, self._write_audit)
+        self.writing.start_soon(trail.run)
+        return trail
+
+    async def _write_audit(self, work: Callable[[], None]) -> None:
+        await self.pause(self.world.disk_delay())
+        work()
 
     async def reload(self, *, half: bool = False) -> None:
         if self.broker.locked:
@@ -179,11 +206,15 @@ class Life:
         try:
             configuration = self.world.configuration()
             await self.pause(self.world.disk_delay())
+            if self.trail is not None:
+                self.trail.unlock(await self.store.audit_memory())
             await self._bring_in(configuration, self.store.all(), starting=True)
         except (ConfigError, StoreError) as error:
             raise Failure(Code.UNAVAILABLE, f"still locked: {error}") from None
 
     async def let_go(self) -> None:
+        if self.trail is not None:
+            await self.trail.lock()
         self.laws.ended(self.laws.durable)
         self.providers.clear()
 

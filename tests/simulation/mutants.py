@@ -19,7 +19,7 @@ from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer, body
 from brokerd.dialects.oauth2 import answers
-from brokerd.edge import backup, data_keys, resealing, sealed_record, store, unstored
+from brokerd.edge import backup, data_keys, resealing, sealed_record, store, trail, unstored
 from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
@@ -304,6 +304,14 @@ def _drop_what_came(old: Any) -> Any:
     return lambda kept, *_: kept
 
 
+def _forget_revocations(old: Any) -> Any:
+    def put(self: Any, series: str, entry: Any) -> None:
+        if entry.get("event") != "revoked":
+            old(self, series, entry)
+
+    return put
+
+
 def _cancelled_with_its_caller() -> tuple[Patch, ...]:
     scopes: dict[object, trio.CancelScope] = {}
 
@@ -441,6 +449,9 @@ def _mutants() -> dict[str, Mutant]:
         ),
         "silent-about-clocks": mutant(
             "a refusal by another clock does not say so", (answer, "skew", _constant(lambda _: ""))
+        ),
+        "audit-without-revocations": mutant(
+            "a revocation that is answered is not in the audit log", (trail.Trail, "_put", _forget_revocations)
         ),
         "cancel-with-caller": mutant("a caller who leaves ends the exchange", *_cancelled_with_its_caller()),
         "reload-forgets": mutant(

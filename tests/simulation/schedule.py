@@ -32,12 +32,13 @@ class ProviderSetup:
 
 @dataclass(frozen=True)
 class Setup:
-    """`holds`: systemd holds what the disk does not take."""
+    """`holds`: systemd holds what the disk does not take. `audits`: there is an audit log."""
 
     providers: dict[str, ProviderSetup]
     grants: tuple[str, ...]
     disk_latency: float
     holds: bool = False
+    audits: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def drawn(seed: int) -> Schedule:
         events.append(Event(round(at, 3), what, values))
     events += _variants(Random(f"{seed} variants"), events)
     setup, more = _more(Random(f"{seed} more"), setup, events, horizon)
+    setup = replace(setup, audits=Random(f"{seed} audits").random() < 0.3)
     events += more
     return Schedule(seed, setup, tuple(sorted(events, key=lambda event: event.at)), horizon)
 

@@ -34,7 +34,6 @@ BITES = {
     "drop-refresh-token": 12,
     "trust-the-clock": 38,
     "wall-clock-only": 0,
-    "spend-in-a-copy": 8,
     "not-synced": 1,
     "echo-secrets": 0,
     "no-concurrency-limit": 49,
@@ -62,6 +61,11 @@ SHOWS = {
     "rotate-nothing": (Event(50.0, "rotate", {"full": False}),),
     "retire-too-soon": (Event(50.0, "rotate", {"full": True}),),
     "restored-is-adopted": (Event(50.0, "backup", {}), Event(100.0, "restore", {"down": 1.0})),
+    "audit-without-revocations": (
+        Event(50.0, "revoke", {"grant": "svc"}),
+        Event(70.0, "stop", {"down": 1.0, "copied": False}),
+    ),
+    "spend-in-a-copy": (Event(50.0, "stop", {"down": 1.0, "copied": True}),),
     "strict-json": (_fault(35.0, "one", "form"),),
     "drop-what-came": (_fault(35.0, "one", "no-access"),),
     "believe-one-rejection": (_fault(35.0, "one", "stray"),),
@@ -76,16 +80,16 @@ SHOWS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_deliberate_bug_breaks_a_law(name: str) -> None:
-    schedule = shown(SHOWS[name]) if name in SHOWS else drawn(BITES[name])
+    schedule = shown(SHOWS[name], audits="audit" in name) if name in SHOWS else drawn(BITES[name])
     if name in SHOWS:
         assert simulate(schedule).broken is None, "it breaks a law without the bug"
     with mutated(name):
         assert simulate(schedule).broken is not None
 
 
-def shown(events: tuple[Event, ...]) -> Schedule:
+def shown(events: tuple[Event, ...], *, audits: bool) -> Schedule:
     provider = ProviderSetup(lifetime=60.0, latency=0.5)
-    setup = Setup({"one": provider, "two": provider}, ("app", "svc", "user", "dev"), 0.02, holds=True)
+    setup = Setup({"one": provider, "two": provider}, ("app", "svc", "user", "dev"), 0.02, holds=True, audits=audits)
     several = sorted((Event(0.5, "import", {"grant": "app"}), *events), key=lambda event: event.at)
     return Schedule(1, setup, tuple(several), 300.0)
 

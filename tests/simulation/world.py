@@ -6,11 +6,13 @@ import contextlib
 import functools
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import trio
 
 from brokerd.config import Configuration, load
 from brokerd.core.record import Record
+from brokerd.edge import trail
 from tests.simulation import providers as models
 from tests.simulation.clock import Clock
 from tests.simulation.crash import Crashed
@@ -44,6 +46,20 @@ def _loaded(path: Path, text: str) -> Configuration:
     path.write_text(text)
     path.chmod(0o600)
     return load(path)
+
+
+class Time:
+    """What the audit log takes for the module `time`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._counted = clock, 0
+
+    def time(self) -> float:
+        return self._clock.now().wall
+
+    def monotonic_ns(self) -> int:
+        self._counted += 1
+        return self._counted
 
 
 class World:
@@ -130,6 +146,10 @@ class World:
     # -- running
 
     async def run(self) -> None:
+        with mock.patch.object(trail, "time", Time(self.clock)):
+            await self._run()
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._machine)
             nursery.start_soon(self._happen)

@@ -123,7 +123,7 @@ def _moved(record: Record, ending: Ending, terms: Terms, now: Moment, jitter: fl
         case Misconfigured():
             return _refused(record, outcome, ending, terms, now, jitter)
         case RetryLater():
-            return _failed(_rescued(record, outcome, ending, terms, jitter), outcome, ending, terms, now, jitter)
+            return _failed(record, outcome, ending, terms, now, jitter)
         case _:
             raise AssertionError("an exchange for a token is never merely done")
 
@@ -201,8 +201,9 @@ def _refused(
 
 def _failed(record: Record, outcome: RetryLater, ending: Ending, terms: Terms, now: Moment, jitter: float) -> Record:
     """The provider or the network: nothing was learnt about the grant."""
-    reason, cause, after = outcome.reason, outcome.cause, outcome.after
-    touched = ending.spends and cause.touched and outcome.refresh_token is None
+    reason, cause, after, before = outcome.reason, outcome.cause, outcome.after, record
+    record = _rescued(before, outcome, ending, terms, jitter)
+    touched = ending.spends and cause.touched and record is before
     if verdict(ending) is Verdict.DOUBTED:
         return _doubted(record, reason, ending, now, jitter)
     if ending.plan.early:

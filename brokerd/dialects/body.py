@@ -13,6 +13,7 @@ Members = Mapping[str, object]
 BLANKS = "\ufeff\0 \t\r\n"  # stand before or after the value in real answers
 FORM_FIELDS = 64
 CANDIDATES = 32  # places in a text where an object may begin
+LONGEST_NUMBER = 100  # digits
 DEEPEST = 2  # JSON in JSON's text
 SIGNS = b",:[{%"  # for each of them parsing makes something
 MOST_SIGNS = 20_000  # in a body that is parsed: some 2 ms, where a megabyte of them takes up to 500
@@ -108,4 +109,9 @@ def _nothing(_constant: str) -> None:
     """NaN and Infinity say nothing."""
 
 
-DECODER = json.JSONDecoder(strict=False, parse_constant=_nothing, object_pairs_hook=_members)
+def _number(digits: str) -> int | None:
+    """A number that is longer than any that counts says nothing: it takes the square of its length to read."""
+    return int(digits) if len(digits) <= LONGEST_NUMBER else None
+
+
+DECODER = json.JSONDecoder(strict=False, parse_int=_number, parse_constant=_nothing, object_pairs_hook=_members)

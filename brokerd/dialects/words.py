@@ -19,6 +19,7 @@ TELLING = (
 HIDDEN = re.compile(r"token|secret|pass|key|code$|jwt|assertion|auth|cookie|session", re.IGNORECASE)
 TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 LONGEST_WORD = 24  # characters; what is longer may be a token
+LONGEST_NAME = 200  # characters of a name that is looked at
 WORD = re.compile(r"[A-Za-z_'-]+[.,:!?]?|https?://[A-Za-z0-9.:-]+(/[a-z0-9./_-]{0,60})?")
 MOST = 2_000  # characters that are looked at
 DEEPEST = 3
@@ -62,7 +63,7 @@ def _masked(value: object, room: int, name: str = "") -> object:
         case Mapping() | list():
             return "…"
         case str():
-            return MASK if HIDDEN.search(name) else value[:MOST]
+            return MASK if len(name) > LONGEST_NAME or HIDDEN.search(name) else value[:MOST]
         case _:
             return value
 

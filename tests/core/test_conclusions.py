@@ -59,10 +59,12 @@ def end(
     early: bool = False,
     wanted: Wanted | None = None,
     generation: int = 4,
+    spends: bool | None = None,
 ) -> Record | None:
     sent = Sent(REQUEST, PASSWORD if password else None, times if password else 0)
     plan = Plan(operation, 0.0, early=early, wanted=wanted)
-    ending = Ending(plan, generation, outcome, LATER, status, operation is Operation.RENEW, sent)
+    spends = operation is Operation.RENEW if spends is None else spends
+    ending = Ending(plan, generation, outcome, LATER, status, spends, sent)
     return concluded(before, ending, Terms("asked", Wanted(), can_issue, Pace()), LATER, 0.0)
 
 
@@ -121,6 +123,13 @@ ROWS = {
     ),
     "a 5xx with a refresh token, to credentials": Row(
         later(Cause.FAILED, refresh_token=NEW), {"refresh_token": OLD, "earlier": None}, 1, own(), BY_SECRET
+    ),
+    "a failed answer to the stored token, with one that is not kept": Row(
+        later(Cause.FAILED, refresh_token=NEW),
+        {"refresh_token": OLD, "earlier": None, "interrupted": LATER},
+        None,
+        own(),
+        {**BY_SECRET, "early": True, "spends": True},
     ),
     "a 2xx with a refresh token, to credentials": Row(
         later(Cause.UNREADABLE, refresh_token=NEW), {"generation": 5, "earlier": None}, 1, EMPTY, BY_SECRET

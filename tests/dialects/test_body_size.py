@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from brokerd.dialects import body
+from brokerd.core.scope import CUT
+from brokerd.dialects import answer as dialects_answer
+from brokerd.dialects import body, words
+from brokerd.dialects.answer import LONGEST_SCOPE
 from brokerd.dialects.body import CANDIDATES, MOST_SIGNS, plain, wrapped
+from brokerd.dialects.oauth2 import refusals
 from tests.dialects.answers import answer
 
 MIB = 1 << 20
@@ -54,3 +59,60 @@ def test_an_answer_that_is_made_to_be_slow_is_not_parsed(text: str, monkeypatch:
 def test_a_large_answer_that_is_not_slow_is_read() -> None:
     text = json.dumps({"access_token": "x" * 256 * 1024, "padding": [0] * 4_000, "more": ["y" * 100_000] * 5})
     assert (plain(answer(200, text.encode())) or {})["padding"] == [0] * 4_000
+
+
+def test_a_long_number_says_nothing_and_is_not_read() -> None:
+    """Reading it takes the square of its length, and Python's own limit would lose the tokens beside it."""
+    for digits, value in ((100, 10**100 // 9), (101, None), (5_000, None)):
+        found = plain(answer(200, f'{TOKENS}, "a": {"1" * digits}}}'.encode()))
+        assert (found or {})["a"] == value
+        assert (found or {})["access_token"] == "test-only-access"
+
+
+def test_of_a_long_description_the_beginning_is_searched() -> None:
+    """A search for all the ways to say that a refresh token is dead takes 400 ms for a megabyte."""
+    text = json.dumps({"error": "invalid_request", "error_description": "refresh token " + "is " * (MIB // 4)})
+    found = refusals.read(answer(400, text.encode()), refreshing=True)
+    assert found is not None
+    assert (found.code, len(found.description or "")) == ("invalid_request", refusals.LONGEST_DESCRIPTION)
+
+
+class Splitting:
+    """A pattern, and how much is made of a text by it."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def split(self, text: str, most: int = 0) -> list[str]:
+        found = re.split(r"[\s,]+", text, maxsplit=most)
+        self.made += len(found)
+        return found
+
+
+def test_a_long_scope_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    splitting = Splitting()
+    monkeypatch.setattr(dialects_answer, "SEPARATORS", splitting)
+    found = dialects_answer.scope("a " * (MIB // 2)) or ()
+    assert (len(found), found[-1]) == (LONGEST_SCOPE // 2 + 1, CUT)
+    assert splitting.made <= LONGEST_SCOPE + 1
+    assert dialects_answer.scope("a " * 10) == ("a",) * 10
+
+
+class Searched:
+    """A pattern, and what was searched by it."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def search(self, text: str) -> None:
+        self.lengths.append(len(text))
+
+
+def test_in_a_long_name_nothing_is_searched_and_its_value_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = Searched()
+    monkeypatch.setattr(words, "HIDDEN", searched)
+    text = json.dumps({"x" * MIB: "precious", "why": "because"})
+    said = words.said(answer(400, text.encode()), ())
+    assert "precious" not in said
+    assert "because" in said
+    assert searched.lengths == [3]

@@ -117,7 +117,9 @@ class HttpClient:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
         content, coding = reader.came, next((value for name, value in headers if name == "content-encoding"), "")
         if (plain := decompressed(content, coding, limits.body)) is not None:
-            content, headers = plain, [each for each in headers if each[0] != "content-encoding"]
+            (content, is_whole), headers = plain, [each for each in headers if each[0] != "content-encoding"]
+            if not is_whole and cut is None:
+                cut = _cut(attempt.failed("the answer's compressed body breaks off"), head, request)
         now, public = self._clock.now(), connection.is_public
         response = Response(head.status_code, tuple(headers), content, sent_at, now, public, cut)
         return response, not (request.spends or reader.mended) and connection.may_be_kept()
@@ -138,10 +140,9 @@ class HttpClient:
             words = str(error)
         if reader.tls or (reader.hung_up and not request.url.startswith("https:")):
             words += "; does it speak https?"
-        failure = attempt.failed(words)
-        if head is None or not request.spends or not 200 <= head.status_code < 300:
-            raise failure
-        return head, failure.reason
+        reason = _cut(attempt.failed(words), head, request)
+        assert head is not None
+        return head, reason
 
     async def _send_all(self, stream: trio.abc.SendStream, data: bytes, attempt: Attempt) -> None:
         with trio.move_on_after(self._settings.read_timeout):
@@ -168,6 +169,13 @@ class HttpClient:
         connection.protocol.start_next_cycle()
         connection.idle_since = self._clock.now().boot
         idle.append(connection)
+
+
+def _cut(failure: TransportError, head: h11.Response | None, request: Request) -> str:
+    """Why an answer is not whole that may have tokens in it all the same (law 3). Raises the failure for any other."""
+    if head is None or not request.spends or not 200 <= head.status_code < 300:
+        raise failure
+    return failure.reason
 
 
 def _message(request: Request, origin: Origin, target: str, asked: Proxy | None, attempt: Attempt) -> h11.Request:

@@ -32,9 +32,9 @@ def mended(head: bytes) -> bytes:
     return b"\r\n".join(kept) + b"\r\n\r\n"
 
 
-def decompressed(body: bytes, coding: str, limit: int) -> bytes | None:
-    """The body without its coding; None where it has none that we know, is broken, or would be longer than `limit`: a
-    bomb costs no more memory than that."""
+def decompressed(body: bytes, coding: str, limit: int) -> tuple[bytes, bool] | None:
+    """The body without its coding, and whether that is all of it; None where it has none that we know, is broken, or
+    would be longer than `limit`: a bomb costs no more memory than that."""
     coding = coding.strip().lower()
     if body.startswith(GZIP):  # whatever the header says of it
         coding = "gzip"
@@ -44,10 +44,11 @@ def decompressed(body: bytes, coding: str, limit: int) -> bytes | None:
     return _inflated(body, RAW_DEFLATE, limit) if found is None and coding == "deflate" else found
 
 
-def _inflated(body: bytes, wbits: int, limit: int) -> bytes | None:
+def _inflated(body: bytes, wbits: int, limit: int) -> tuple[bytes, bool] | None:
     stream = zlib.decompressobj(wbits)
     try:
         found = stream.decompress(body, limit + 1)
     except zlib.error:
         return None
-    return found if found and len(found) <= limit else None
+    is_whole = stream.eof and not stream.unused_data.startswith(GZIP)  # another part may follow (RFC 1952 §2.2)
+    return (found, is_whole) if found and len(found) <= limit else None

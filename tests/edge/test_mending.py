@@ -32,12 +32,27 @@ def test_no_line_about_where_the_body_ends_is_lost(lines: list[bytes], framing: 
 def test_no_body_raises_and_none_grows_beyond_the_limit(body: bytes, coding: str) -> None:
     for each in (body, b"\x1f\x8b" + body, gzip.compress(body)[: len(body)]):
         found = decompressed(each, coding, 100)
-        assert found is None or len(found) <= 100
+        assert found is None or len(found[0]) <= 100
 
 
 @pytest.mark.parametrize("squeeze", [gzip.compress, zlib.compress])
 def test_what_is_as_long_as_the_limit_is_read_and_a_byte_more_is_not(squeeze: object) -> None:
     assert callable(squeeze)
     coding = "gzip" if squeeze is gzip.compress else "deflate"
-    assert decompressed(squeeze(b"x" * 1000), coding, 1000) == b"x" * 1000
+    assert decompressed(squeeze(b"x" * 1000), coding, 1000) == (b"x" * 1000, True)
     assert decompressed(squeeze(b"x" * 1001), coding, 1000) is None
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_compressed_body_that_breaks_off_anywhere_is_never_a_whole_one(coding: str) -> None:
+    """Else a form that ends in the middle of its refresh token would be believed."""
+    body = b"access_token=test-only-access&refresh_token=test-only-refresh"
+    squeezed = (gzip if coding == "gzip" else zlib).compress(body)
+    assert decompressed(squeezed, coding, 1000) == (body, True)
+    for end in range(len(squeezed)):
+        found = decompressed(squeezed[:end], coding, 1000)
+        assert found is None or found[1] is False
+    if coding == "gzip":
+        parts = gzip.compress(body[:-9]) + gzip.compress(body[-9:])
+        assert decompressed(parts, coding, 1000) == (body[:-9], False)
+        assert decompressed(squeezed + bytes(9), coding, 1000) == (body, True), "NULs fill up a block"

@@ -186,7 +186,7 @@ class Laws:
 
     def explained(self, grant: str, reason: str) -> None:
         """What is said of a grant's failure."""
-        if grant in self.skewed:
+        if grant in self.skewed and "invalid_client" in reason:
             self.skewed.discard(grant)
             self.hold("law 8: a refusal by another clock says so", "clock" in reason, f"{grant}: {reason}")
 
@@ -304,6 +304,7 @@ class Laws:
             self.unused(grant, fields)
         if token is not None and confirms:
             seen.rejected.add(token)
+            seen.sent.pop(token, None)  # this answer is known; what may happen to it now begins anew
         elif token is not None and (reply.issued or reply.rejected):
             seen.dead[token] = held
             seen.known.discard(token)

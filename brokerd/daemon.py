@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 from brokerd_client.wire import pack_error
@@ -42,7 +41,6 @@ from brokerd.edge.trail import Trail
 from brokerd.exchanger import Exchanger, SecretsUnreadable
 from brokerd.held import HeldGrant
 from brokerd.installation import (
-    DEFAULT_SOCKET,
     EXIT_CONFIGURATION,
     EXIT_UNAVAILABLE,
     CannotStart,
@@ -52,7 +50,9 @@ from brokerd.installation import (
     opened_store,
     read_key,
     refuse,
+    socket_path,
 )
+from brokerd.installing import in_use
 from brokerd.methods import NOT_ADOPTED, Methods
 from brokerd.metrics import Metrics
 from brokerd.noticing import notice_secrets
@@ -72,11 +72,14 @@ def main() -> None:
     arguments = parser().parse_args()
     hardening.harden()
     said = log.Log(arguments.log_level)
+    path, folders = in_use(arguments.config)
+    for name, folder in folders.items():
+        os.environ.setdefault(name, folder)  # as the unit of a user's own brokerd sets them
     try:
         if arguments.check:
-            sys.exit(_check(arguments.config))
+            sys.exit(_check(path))
         gc.disable()  # what a start makes stays; looking through it again and again would double its time
-        trio.run(functools.partial(run, arguments.config))
+        trio.run(functools.partial(run, path))
     except (CannotStart, ConfigError) as error:
         said.cannot_start(str(error))
         sys.exit(_status(error))
@@ -93,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
         prog="brokerd", description="Keeps API tokens fresh and hands them to local processes."
     )
     made.add_argument(
-        "--config", metavar="FILE", default=DEFAULT_CONFIG, help="configuration file (default: %(default)s)"
+        "--config",
+        metavar="FILE",
+        help=f"configuration file (your own, ~/.config/brokerd/brokerd.toml, if there is one, else {DEFAULT_CONFIG})",
     )
     made.add_argument(
         "--check", action="store_true", help="check the configuration and what it names, then exit with 0 or 2"
@@ -441,8 +446,7 @@ def _passed() -> Iterator[socket.socket | None]:
 @contextlib.contextmanager
 def _listening(settings: DaemonSettings, passed: socket.socket | None) -> Iterator[socket.socket]:
     """The listening socket. One of our own goes with us; systemd's stays, and keeps those who connect meanwhile."""
-    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    path = Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
+    path = socket_path(settings)
     try:
         if passed is None:
             refuse(place.faults_of_socket(path.parent))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 
-from brokerd.config import Configuration, ProviderSettings, load
+from brokerd.config import Configuration, DaemonSettings, ProviderSettings, load
 from brokerd.config.tables import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
 from brokerd.core.secret import SecretSource
@@ -54,6 +54,12 @@ def loaded(path: str) -> Configuration:
 def state_path(configuration: Configuration, environ: Mapping[str, str] = os.environ) -> Path:
     """Where the state directory is, or is to be, for a daemon with that environment."""
     return Path(configuration.daemon.state_dir or environ.get("STATE_DIRECTORY", "").split(":")[0] or DEFAULT_STATE_DIR)
+
+
+def socket_path(settings: DaemonSettings, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the socket is, or is to be, for a daemon with that environment."""
+    runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return Path(settings.socket or (f"{runtime}/brokerd.sock" if runtime else DEFAULT_SOCKET))
 
 
 def _state_dir(configuration: Configuration) -> Path:

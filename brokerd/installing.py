@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brokerd.config import DEFAULT_CONFIG, Configuration, daemon_settings
-from brokerd.installation import DEFAULT_SOCKET, DEFAULT_STATE_DIR, state_path
+from brokerd.core.typed import ConfigError
+from brokerd.installation import DEFAULT_STATE_DIR, socket_path, state_path
 
 SYSTEMD = Path(__file__).parent / "systemd"
 PROGRAMS = "/opt/brokerd/bin"  # as the units name it
@@ -52,10 +53,10 @@ def of_user(home: Path, prefix: Path | None) -> Layout:
 
 def in_use(named: str | None) -> tuple[str, Mapping[str, str]]:
     """The configuration that is named, else a user's own where there is one, else the system's; and the environment by
-    which its brokerd knows its state directory."""
-    own = of_user(Path.home(), None)
+    which its brokerd knows its state directory and its socket."""
+    own = _own()
     path = named or (str(own.config) if os.geteuid() and os.access(own.config, os.F_OK) else DEFAULT_CONFIG)
-    return path, {"STATE_DIRECTORY": str(own.state)} if _is_own(path) else os.environ
+    return path, _own_folders() if _is_own(path) else os.environ
 
 
 def state_in_use(named: str | None, configuration: str | None) -> Path:
@@ -71,14 +72,35 @@ def state_in_use(named: str | None, configuration: str | None) -> Path:
 
 def socket_in_use(path: str) -> str:
     """The socket of the brokerd with that configuration: what it says, else its unit's. Raises ConfigError."""
-    if (socket := daemon_settings(path).socket) is not None:
-        return socket
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{runtime}/brokerd/brokerd.sock" if _is_own(path) and runtime else DEFAULT_SOCKET
+    return str(socket_path(daemon_settings(path), _own_folders() if _is_own(path) else {}))
+
+
+def told_socket() -> str | None:
+    """What a user's own configuration says of its socket, where it can be read. Root's own is the system's."""
+    own = _own().config
+    if not os.geteuid() or not os.access(own, os.R_OK):
+        return None
+    try:
+        return daemon_settings(own).socket
+    except ConfigError:
+        return None
+
+
+def _own() -> Layout:
+    try:
+        return of_user(Path.home(), None)
+    except RuntimeError:  # a user without a home, as some containers have
+        return of_user(Path("/"), None)
 
 
 def _is_own(path: str) -> bool:
-    return Path(path).absolute() == of_user(Path.home(), None).config
+    return Path(path).absolute() == _own().config
+
+
+def _own_folders() -> Mapping[str, str]:
+    """What the unit of a user's own brokerd sets, so that one without its unit has the same folders."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return {"STATE_DIRECTORY": str(_own().state), **({"RUNTIME_DIRECTORY": f"{runtime}/brokerd"} if runtime else {})}
 
 
 def files(

@@ -6,6 +6,7 @@ import os
 import sys
 
 from brokerd_client import Broker, BrokerError, NotPermitted, ProtocolError
+from brokerd_client.address import SYSTEM, find_socket
 
 from brokerd.ctl.terminal import OPTIONS, Failed, complain, plain
 
@@ -79,7 +80,7 @@ def _run(words: list[str]) -> int:
             from brokerd.ctl.fetch import print_token
 
             OPTIONS[:] = words[:-2]
-            with Broker(words[1] if len(words) > 2 else None) as broker:
+            with Broker(words[1] if len(words) > 2 else _own_socket()) as broker:
                 return print_token(broker, grant)
     from brokerd.ctl.arguments import read_arguments
 
@@ -99,8 +100,10 @@ def _run(words: list[str]) -> int:
 def socket_of(arguments: Namespace) -> str | None:
     """The socket of the brokerd that the options name; None: where the client library looks. Raises Failed."""
     socket: str | None = arguments.socket
-    if socket is not None or arguments.config is None:
+    if socket is not None:
         return socket
+    if arguments.config is None:
+        return _own_socket()
     from brokerd.core.typed import ConfigError
     from brokerd.installing import socket_in_use
 
@@ -108,6 +111,17 @@ def socket_of(arguments: Namespace) -> str | None:
         return socket_in_use(arguments.config)
     except ConfigError as error:
         raise Failed(f"{plain(str(error))}; or name the socket: --socket PATH") from None
+
+
+def _own_socket() -> str | None:
+    """What a user's own configuration says, where the client library would look for the system's brokerd."""
+    if os.environ.get("BROKERD_SOCKET") or not os.geteuid() or find_socket() != SYSTEM:
+        return None
+    if not os.access(os.path.expanduser("~/.config/brokerd/brokerd.toml"), os.R_OK):  # noqa: PTH111 - pathlib is slow
+        return None
+    from brokerd.installing import told_socket
+
+    return told_socket()
 
 
 def _words(error: BrokerError) -> str:

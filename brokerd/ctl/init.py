@@ -236,7 +236,7 @@ def _write(arguments: Namespace, setup: Setup | None, main: Path, addition: Addi
     reload(socket_of(arguments), addition.name, made, left)
     write("\nnext:")
     if setup is not None:
-        write(f"  {setup.control} enable --now brokerd.socket brokerd.service, where it does not run")
+        write(f"  {setup.start}, if brokerd does not run yet")
         if setup.layout.is_system:
             for user in addition.allow:
                 write(f"  usermod -aG {CALLERS} {plain(user)}, for the socket lets in root and that group alone")

@@ -31,13 +31,13 @@ def install(arguments: Namespace) -> int:
     if setup.is_image:
         return 0
     main, control = plain(str(setup.layout.config)), setup.control
-    own = "" if setup.layout.is_system else f"--config {main} "
     write("\nnext:")
-    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd {own}--check")
-    write(f"  {control} enable --now brokerd.socket brokerd.service; if it runs already: {control} restart brokerd")
+    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd --check")
+    running = f"; if it runs already: {control} restart brokerd" if setup.has_systemd else ""
+    write(f"  {setup.start}{running}")
     if setup.layout.is_system:
-        write(f"  usermod -aG {CALLERS} USER, for who is to connect; the rules say who gets what")
-    else:
+        write(f"  usermod -aG {CALLERS} USER, for each user who may connect; the rules say who gets what")
+    elif setup.has_systemd:
         write("  loginctl enable-linger, for it to run while you are not logged in")
     return 0
 
@@ -181,10 +181,24 @@ class Setup:
         write(f"{folder} and its folders: {self._word('made', there=folder.is_dir())}")
         self._run("systemd-tmpfiles", "--create", str(library / "tmpfiles.d/brokerd.conf"), needed=True)
 
-    def _reload_units(self) -> None:
+    @property
+    def has_systemd(self) -> bool:
         from brokerd.edge import service_manager
 
-        if not service_manager.is_running():
+        return service_manager.is_running()
+
+    @property
+    def start(self) -> str:
+        """The command that starts brokerd, here."""
+        from shlex import quote
+
+        if self.has_systemd:
+            return f"{self.control} enable --now brokerd.socket brokerd.service"
+        run = f"brokerd --config {plain(quote(str(self.layout.config)))}"
+        return f"runuser -u brokerd -- {run}" if self.layout.is_system else run
+
+    def _reload_units(self) -> None:
+        if not self.has_systemd:
             write("systemd does not run here; it finds the units when it does")
             return
         self._run(*self.control.split(), "daemon-reload")

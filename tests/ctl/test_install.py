@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from brokerd.config import load
+from brokerd.ctl.arguments import read_arguments
+from brokerd.ctl.install import Setup
+from brokerd.edge import service_manager
 from brokerd.installing import example, why_hidden
 from tests.ctl.conftest import Run
 from tests.daemon.conftest import as_root
@@ -123,3 +126,18 @@ def test_the_example_of_a_configuration_is_right_without_its_comments(tmp_path: 
     found = load(main)
     assert (len(found.providers), len(found.grants), len(found.rules)) == (1, 1, 1)
     assert str(found.grants["reports"].credentials["client_secret"].file).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("booted", "command"),
+    [
+        (True, "systemctl enable --now brokerd.socket brokerd.service"),
+        (False, "runuser -u brokerd -- brokerd --config /etc/brokerd/brokerd.toml"),
+    ],
+)
+def test_what_starts_brokerd_is_named_with_systemd_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_root: None, booted: bool, command: str
+) -> None:
+    monkeypatch.setattr(service_manager, "BOOTED", tmp_path if booted else tmp_path / "nowhere")
+    setup = Setup(read_arguments(["install", "--system", "--dry-run"]))
+    assert setup.start == command

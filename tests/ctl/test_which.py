@@ -2,6 +2,9 @@
 # socket is that of the configuration, and what a remedy says to type means the same brokerd.
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ from brokerd_client import address
 from brokerd_client.errors import NeedsLogin, NoDaemon, NotPermitted
 
 from brokerd import __version__
+from brokerd.config import Configuration, DaemonSettings
 from brokerd.ctl import EXITS, main, socket_of
 from brokerd.ctl.arguments import COMMANDS, WHICH, read_arguments
 from brokerd.ctl.terminal import OPTIONS, called
-from brokerd.installing import of_user, socket_in_use, state_in_use
+from brokerd.edge import keys
+from brokerd.installation import socket_path, state_path
+from brokerd.installing import in_use, of_user, socket_in_use, state_in_use
 from tests.client.daemon import Daemon
 from tests.ctl.conftest import Run
 
@@ -154,3 +160,56 @@ def test_who_is_not_in_the_group_is_denied_and_told_of_no_other_group(
 def test_the_unit_of_a_user_is_that_users() -> None:
     assert address.manager("/run/user/7/brokerd/brokerd.sock") == "systemctl --user"
     assert address.manager("/run/brokerd/brokerd.sock") == "systemctl"
+
+
+def test_without_options_a_user_reaches_the_socket_that_their_own_configuration_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = of_user(tmp_path, None).config
+    own.parent.mkdir(parents=True)
+    own.write_text('[daemon]\nsocket = "/run/other/s"\n')
+    own.chmod(0o600)
+
+    def socket() -> str | None:
+        return socket_of(read_arguments(["status"]))
+
+    monkeypatch.delenv("BROKERD_SOCKET", raising=False)
+    assert socket() is None, "root's brokerd is the system's"
+    monkeypatch.setattr("os.geteuid", lambda: own.stat().st_uid + 1)
+    assert socket() == "/run/other/s"
+    own.write_text("[daemon\n")
+    assert socket() is None, "nobody is kept out by a file that is being written"
+    own.write_text('[daemon]\nsocket = "/run/other/s"\n')
+    monkeypatch.setenv("BROKERD_SOCKET", "/run/of-the-shell")
+    assert socket() is None, "the client library takes what the shell names"
+
+
+@pytest.mark.parametrize("runtime", [None, "/run/user/7"])
+def test_a_brokerd_of_ones_own_has_the_same_folders_without_its_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str | None
+) -> None:
+    layout = of_user(tmp_path, None)
+    if runtime is not None:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    _, folders = in_use(str(layout.config))
+    assert state_path(Configuration(str(layout.config)), folders) == layout.state
+    there = "/run/brokerd/brokerd.sock" if runtime is None else f"{runtime}/brokerd/brokerd.sock"
+    assert socket_path(DaemonSettings(), folders) == Path(there)
+    assert in_use("/etc/brokerd/brokerd.toml")[1] is os.environ
+
+
+def test_brokerd_takes_a_users_own_configuration_state_and_socket(tmp_path: Path) -> None:
+    layout = of_user(tmp_path, None)
+    layout.config.parent.mkdir(parents=True)
+    layout.config.touch(0o600)
+    keys.create(layout.config.parent / "key")
+    (tmp_path / "run").mkdir(mode=0o700)
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    brokerd = [sys.executable, "-m", "brokerd.daemon", "--config", str(layout.config)]
+    with subprocess.Popen(brokerd, env=environ, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stderr is not None
+        said = next(line for line in daemon.stderr if "event=ready" in line or "event=fatal" in line)
+        daemon.terminate()
+    assert f"socket={tmp_path}/run/brokerd/brokerd.sock" in said
+    assert (layout.state / "brokerd.db").exists()

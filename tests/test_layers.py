@@ -88,7 +88,7 @@ LAYERS = (
     ),
     Layer("brokerd.server", (*USE_CASES, "brokerd.broker", "brokerd.methods", "brokerd.edge.peer", CLIENT)),
     Layer("brokerd.installation", (CORE, "brokerd.config", EDGE)),
-    Layer("brokerd.installing", ("brokerd.config", "brokerd.installation")),
+    Layer("brokerd.installing", (CORE, "brokerd.config", "brokerd.installation")),
     Layer("brokerd.checking", (CORE, "brokerd.config", "brokerd.installation", "brokerd.installing", EDGE)),
     # These build what they need, as the daemon does.
     Layer("brokerd.trial", (*USE_CASES, "brokerd.provider", "brokerd.installation", EDGE)),

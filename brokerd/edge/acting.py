@@ -37,8 +37,8 @@ class Owner:
 def owner_of(path: Path, *, writable: int = OTHERS, make: bool = False) -> Owner | None:
     """The one user besides root who decides what is found at a path: who owns it, a link or a folder on the way. None:
     root alone. Everything is opened first and then looked at, so nobody can exchange it in between. What is not there
-    decides nothing; with `make` root makes it, in folders of its own. `writable`: mode bits that no folder of root may
-    have, for whoever they let in decides too. Raises OSError, NotOnes."""
+    decides nothing where root alone could put it there; with `make` root makes it, in folders of its own. `writable`:
+    mode bits that no folder of root may have, for whoever they let in decides too. Raises OSError, NotOnes."""
     found = _Way(writable)
     with contextlib.closing(found):
         found.walk(Path.cwd() / path, make=make)
@@ -66,6 +66,7 @@ class _Way:
             name = names.pop()
             file = self._open(name, make=make)
             if file is None:
+                self._note_missing(walked)
                 return
             look = os.fstat(file)
             self._note(look, walked)
@@ -98,6 +99,12 @@ class _Way:
         elif stat.S_ISDIR(look.st_mode) and look.st_mode & self._writable and not look.st_mode & stat.S_ISVTX:
             words = "a folder on the way there can be written by others than root, who decide what is found in it"
             raise NotOnes(f"{path}: {words}; move it to one that only its owner can write")
+
+    def _note_missing(self, path: Path) -> None:
+        """Where others can put it while we look elsewhere, as in /tmp, root's work would find what is theirs."""
+        if not self.owners and os.fstat(self._at).st_mode & self._writable:
+            words = "it is not there, and others than root could put it there"
+            raise NotOnes(f"{path}: {words}; is the path right? Else make it, and try again")
 
 
 def act_as(owner: Owner | None, work: Callable[[], Any]) -> Any:

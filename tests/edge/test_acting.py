@@ -64,6 +64,17 @@ def test_a_folder_of_root_in_which_others_write_is_nobodys_word(tree: Path) -> N
         owner_of(tree / "roots/file", writable=GROUP_AND_OTHERS)
 
 
+def test_what_is_not_there_and_others_could_put_there_is_nobodys_word(tree: Path) -> None:
+    """Else they put it there between the look and root's work, which then runs a command of theirs."""
+    (tree / "roots").chmod(0o1777)
+    for path in ("roots/missing", "roots/missing/too"):
+        with pytest.raises(NotOnes, match="it is not there, and others than root could put it there"):
+            owner_of(tree / path)
+    assert owner_of(tree / "roots/missing", make=True) is None, "what root made is there"
+    (tree / "others").chmod(0o1777)
+    assert owner_of(tree / "others/missing") == Owner(OTHER, OTHER)
+
+
 def test_links_in_a_ring_end(tree: Path) -> None:
     (tree / "ring").symlink_to("ring")
     with pytest.raises(OSError, match="symbolic links"):

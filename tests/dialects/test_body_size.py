@@ -26,6 +26,8 @@ DENSE = {
     "JSON in a text": json.dumps(TOKENS + ', "a": [' + "1," * (MIB // 4) + "1]}"),
     "objects that end too soon": "notice " + '{"a":[' * CANDIDATES + "1," * (MIB // 2),
     "commas that a text hides": json.dumps(TOKENS + ', "a": [')[:-1] + "1\\u002c" * (MIB // 8) + '1]}"',
+    "behind texts with quotes": TOKENS + ', "b": "\\\\\\"", "a": [' + "1," * (MIB // 4) + "1]}",
+    "texts": TOKENS + ', "a": [' + '"",' * (MIB // 4) + "1]}",
     "a form of escapes": "access_token=" + "%41" * (MIB // 3),
     "a form": "access_token=x&" + "a=1&" * (MIB // 4),
 }
@@ -38,7 +40,7 @@ class Counting:
         self.made = 0
 
     def decode(self, text: str) -> Any:
-        self.made += sum(map(text.count, ",:[{"))
+        self.made += sum(map(re.sub(r'"(?:[^"\\]|\\.)*"', "", text).count, ",:[{"))
         return body.json.loads(text)
 
     def raw_decode(self, text: str, start: int) -> Any:
@@ -54,6 +56,13 @@ def test_an_answer_that_is_made_to_be_slow_is_not_parsed(text: str, monkeypatch:
     assert plain(response) is None
     assert wrapped(response) is None
     assert counting.made <= 3 * MOST_SIGNS
+
+
+@pytest.mark.parametrize("text", ["scope:1 " * 60_000, '\\ " , [{' * 30_000], ids=["colons", "everything"])
+def test_a_text_may_hold_any_number_of_signs(text: str) -> None:
+    for body_of in (json.dumps, lambda found: json.dumps(json.dumps(found))):
+        response = answer(200, body_of({"refresh_token": "test-only-refresh", "scope": text}).encode())
+        assert (wrapped(response) or {})["refresh_token"] == "test-only-refresh"
 
 
 def test_a_large_answer_that_is_not_slow_is_read() -> None:

@@ -1,5 +1,6 @@
 # A connection that breaks at every byte of a real answer, and of a real request as far as a server can see: the real
-# client and driver over real sockets. Only a whole answer brings a token; what was sent may be used up (law 3).
+# client and driver over real sockets. Only a whole answer brings a token, or one whose JSON is whole although the end of
+# its chunked coding is missing; what was sent may be used up (law 3).
 from __future__ import annotations
 
 import json
@@ -24,9 +25,10 @@ from tests.edge.http_servers import Peer, Server, serving
 from tests.hostile.servers import http
 
 TOKENS = json.dumps({"access_token": "test-only-a", "refresh_token": "test-only-b", "expires_in": 60}).encode()
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s" % (len(TOKENS), TOKENS)
 ANSWERS = {
     "length": http(200, TOKENS),
-    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(TOKENS), TOKENS),
+    "chunked": CHUNKS + b"\r\n0\r\n\r\n",
     "rejection": http(400, b'{"error": "invalid_grant"}'),
 }
 
@@ -63,18 +65,21 @@ class Renewing:
 
 @pytest.mark.parametrize("kind", ["closed", "reset"])
 @pytest.mark.parametrize(
-    ("answer", "secure"),
+    ("answer", "enough", "secure"),
     [
-        (ANSWERS["length"], False),
-        (ANSWERS["chunked"], False),
-        (ANSWERS["rejection"], False),
-        (ANSWERS["rejection"], True),  # a handshake for each byte: the answer in which half is worst
+        (ANSWERS["length"], len(ANSWERS["length"]), False),
+        (ANSWERS["chunked"], len(CHUNKS), False),  # from here on the JSON is whole
+        (ANSWERS["rejection"], len(ANSWERS["rejection"]), False),
+        # A handshake for each byte: the answer in which half is worst.
+        (ANSWERS["rejection"], len(ANSWERS["rejection"]), True),
     ],
     ids=["length", "chunked", "rejection", "rejection over TLS"],
 )
-async def test_an_answer_that_breaks_at_any_byte_is_tried_again_later(
-    answer: bytes, secure: bool, kind: str, tmp_path: Path
+async def test_an_answer_that_breaks_at_any_byte_is_tried_again_later_unless_its_json_is_whole(
+    answer: bytes, enough: int, secure: bool, kind: str, tmp_path: Path
 ) -> None:
+    """`enough`: so many bytes hold a whole body, whatever should have come after it."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.say(answer[: peer.number])
@@ -88,6 +93,12 @@ async def test_an_answer_that_breaks_at_any_byte_is_tried_again_later(
         renewing = Renewing(server, sender, tmp_path)
         for length in range(len(answer)):
             found = await renewing.outcome()
+            if length >= enough:
+                assert isinstance(found, Issued), (length, found)
+                assert found.tokens.access_token.value.reveal() == "test-only-a"
+                assert found.tokens.refresh_token is not None
+                assert found.tokens.refresh_token.value.reveal() == "test-only-b"
+                continue
             assert isinstance(found, RetryLater), (length, found)
             assert found.cause is Cause.UNANSWERED, (length, found)
             assert found.reason.startswith(f"{server.authority}: connection "), (length, found)

@@ -83,30 +83,32 @@ class Broker:
     # -- fetching
 
     def cached(
-        self, name: str, min_ttl: float = 0.0, refused: str | None = None, wanted: Wanted | None = None
+        self, name: str, min_ttl: float = 0.0, refused: bytes | None = None, wanted: Wanted | None = None
     ) -> AccessToken | None:
-        """The living token of a grant, or its variant that is wanted, with more than `min_ttl` seconds to live that is
-        not `refused`, if there is one: no thread, no disk, no lock (DESIGN.md 2). Raises Failure for a `min_ttl` that
-        is too long, and for a variant that is never to be had."""
+        """The living token of a grant, or its variant that is wanted, with more than `min_ttl` seconds to live: no
+        thread, no disk, no lock (DESIGN.md 2). `refused`: the SHA-256 of a token that does not count. Raises Failure
+        for a `min_ttl` that is too long, and for a variant that is never to be had."""
         held = self.flights.grants.get(name)
         return None if held is None else self._found(held, min_ttl, refused, wanted)
 
-    def _found(self, held: HeldGrant, min_ttl: float, refused: str | None, wanted: Wanted | None) -> AccessToken | None:
+    def _found(
+        self, held: HeldGrant, min_ttl: float, refused: bytes | None, wanted: Wanted | None
+    ) -> AccessToken | None:
         now = self._clock.now()
         if wanted is not None:
             return self._variant(held, min_ttl, refused, wanted, now)
         if min_ttl:
             _check_min_ttl(held, held.record.access_token, min_ttl)
         token = held.serves(now, min_ttl)
-        return None if token is None or token.value.reveal() == refused else token
+        return None if token is None or token.value.has_sha256(refused) else token
 
     def _variant(
-        self, held: HeldGrant, min_ttl: float, refused: str | None, wanted: Wanted, now: Moment
+        self, held: HeldGrant, min_ttl: float, refused: bytes | None, wanted: Wanted, now: Moment
     ) -> AccessToken | None:
         _check_wanted(held, wanted, now)
         _check_min_ttl(held, held.serves_variant(wanted, now), min_ttl)
         token = held.serves_variant(wanted, now, min_ttl)
-        if token is None or token.value.reveal() == refused:
+        if token is None or token.value.has_sha256(refused):
             return None
         before, held.record = held.record, variants.used(held.record, wanted, now)
         if held.record is not before and held.flight is None:
@@ -125,7 +127,7 @@ class Broker:
         *,
         min_ttl: float = 0.0,
         wait: float = 10.0,
-        refused: str | None = None,
+        refused: bytes | None = None,
         wanted: Wanted | None = None,
     ) -> AccessToken:
         """The token that `cached` finds, or will find: until then it waits for the grant's one exchange. Raises Failure

@@ -161,7 +161,7 @@ def _unless_dead(changed: Record, before: Record, token: AccessToken | None, now
     if token is None or alive(token, now):
         return changed
     failures = before.failures + 1
-    return records.came_dead(changed, failures, now, retry_delay(failures, None, jitter))
+    return records.came_dead(changed, failures, now, retry_delay(failures, None, jitter), token.odd)
 
 
 def _rejected(record: Record, reason: str, terms: Terms, now: Moment) -> Record:

@@ -283,14 +283,18 @@ def rescued(record: Record, refresh: RefreshToken, at: Moment, *, replaces: bool
     )
 
 
-def came_dead(record: Record, failures: int, now: Moment, delay: float) -> Record:
-    """What was just issued had no life left: it is kept, and is the `failures`-th failure, so that nobody hammers."""
+EXPIRED = "the provider issued a token that had already expired"
+
+
+def came_dead(record: Record, failures: int, now: Moment, delay: float, odd: str | None = None) -> Record:
+    """What was just issued had no life left: it is kept, and is the `failures`-th failure, so that nobody hammers.
+    `odd`: what is hard to believe of its life."""
     return replace(
         record,
         state=State.RETRYING,
         retry=now.after(delay),
         failures=failures,
-        last_error="the provider issued a token that had already expired",
+        last_error=EXPIRED if odd is None else f"{EXPIRED}: {odd}",
     )
 
 

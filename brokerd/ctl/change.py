@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from brokerd_client import Broker
 
 LONGEST = 60_000  # bytes of a refresh token: what a message holds
+LONGEST_TOKEN = 256 * 1024  # bytes of an access token
 NOT_DURABLE = 4
 
 
@@ -89,7 +90,7 @@ def trust(broker: Broker, arguments: Namespace) -> int:
     return 0
 
 
-def read_secret(grant: str, what: str) -> str:
+def read_secret(grant: str, what: str, longest: int = LONGEST) -> str:
     """A token from stdin, without the line break at its end. It is never shown, also not in errors."""
     if sys.stdin is None:
         raise Failed(f"expected a {what} on stdin, which is closed")
@@ -101,7 +102,7 @@ def read_secret(grant: str, what: str) -> str:
         except EOFError:
             text = ""
     else:
-        data = sys.stdin.buffer.read(LONGEST + 1)
+        data = sys.stdin.buffer.read(longest + 2)
         try:
             text = data.decode()
         except UnicodeDecodeError:
@@ -109,6 +110,6 @@ def read_secret(grant: str, what: str) -> str:
         text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise Failed(f"expected a {what} on stdin, found nothing")
-    if len(text.encode()) > LONGEST:
-        raise Failed(f"expected a {what} of at most {LONGEST} bytes on stdin")
+    if len(text.encode()) > longest:
+        raise Failed(f"expected a {what} of at most {longest} bytes on stdin")
     return text

@@ -5,6 +5,7 @@ import os
 
 from brokerd_client import Token
 from brokerd_client.messages import read_token
+from brokerd_client.session import refused_params
 
 from brokerd.ctl.terminal import Failed, away, complain, plain, write
 
@@ -92,9 +93,10 @@ def _fetch(broker: Broker, arguments: Namespace) -> Token:
     options |= {"scope": arguments.scope, "audience": arguments.audience, "resource": arguments.resource}
     given = {name: value for name, value in options.items() if value is not None}
     if getattr(arguments, "refused", False):
-        from brokerd.ctl.change import read_secret
+        from brokerd.ctl.change import LONGEST_TOKEN, read_secret
 
-        given["refused"] = read_secret(arguments.grant, "refused token")
+        refused = read_secret(arguments.grant, "refused token", LONGEST_TOKEN)
+        given |= refused_params(refused)
     return read_token(broker.call("get", grant=arguments.grant, **given))
 
 

@@ -150,14 +150,17 @@ def dated(response: Response) -> float | None:
     return _http_date(response.header("date"))
 
 
-def later(response: Response, what: str) -> RetryLater | None:
-    """The outcome of a status that means "again later" whatever the body says; None for the other statuses."""
+def later(response: Response, what: str, request: Request | None = None) -> RetryLater | None:
+    """The outcome of a status that means "again later" whatever the body says; None for the other statuses. What the
+    body says in answer to `request` is shown, without the secrets that this sent."""
     cause = LATER.get(response.status)
     if cause is None and response.status >= 500:
         cause = Cause.FAILED
     if cause is None:
         return None
-    return RetryLater(f"{what}: the provider answered {response.status}", cause, retry_after(response))
+    said = words.said(response, request.secrets) if request else ""
+    detail = f"{what}: the provider answered {response.status}" + (f": {said}" if said else "")
+    return RetryLater(detail, cause, retry_after(response))
 
 
 def refused(response: Response, what: str, said: str) -> str:

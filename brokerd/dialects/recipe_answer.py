@@ -21,7 +21,7 @@ At = str | list[str] | None  # where something stands: a path, or a list of whic
 def tokens(operation: Operation, reason_at: At, response: Response, request: Request) -> Outcome:
     """What an answer to a request for tokens means. One that cannot be used does not take its refresh token with it
     (law 3)."""
-    later = answer.later(response, operation.key)
+    later = answer.later(response, operation.key, request)
     if not 200 <= response.status < 300 and later is None:
         return refusal(operation, reason_at, response, request)
     # Tokens in headers may come with no body at all.
@@ -43,7 +43,7 @@ def tokens(operation: Operation, reason_at: At, response: Response, request: Req
 
 def revoked(operation: Operation, reason_at: At, response: Response, request: Request) -> Outcome:
     """What an answer to a revocation means."""
-    if later := answer.later(response, operation.key):
+    if later := answer.later(response, operation.key, request):
         return later
     if not 200 <= response.status < 300:
         return refusal(operation, reason_at, response, request)

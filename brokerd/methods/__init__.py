@@ -31,6 +31,7 @@ from brokerd.methods.parameters import (
     names_of_any_number,
     pid,
     seconds,
+    sha256,
     text,
     texts,
     wait,
@@ -102,7 +103,7 @@ class Methods:
         step = {"login": text, "step": count, "wait": wait}
         explaining = Explaining(broker, rights, processes)
         explain = {"grant": text, "pid": pid, **dict.fromkeys(SAID, text)}
-        get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, **VARIANT}
+        get = {"grant": text, "min_ttl": seconds, "wait": wait, "refused": text, "refused_sha256": sha256, **VARIANT}
         proof = {"grant": text, "http_method": text, "url": text, "nonce": text, "wait": wait}
         self._methods = {
             "hello": Method(looking.hello, {}, asks_rules=False),

@@ -13,6 +13,7 @@ from brokerd.core.record import AccessToken
 from brokerd.core.wanted import Wanted
 from brokerd.dialects.dialect import DEFAULT_PRESENT
 from brokerd.methods.parameters import WAIT
+from brokerd.methods.parameters import refused as refused_of
 from brokerd.methods.parameters import wanted as wanted_of
 from brokerd.methods.session import Later, Rights, Session
 from brokerd.metrics import Metrics
@@ -32,7 +33,7 @@ class Fetching:
             return self._get_variant(session, params, wanted)
         if not self._rights.may_get(session, grant):
             self._rights.require(session, Action.GET, grant, "get")
-        min_ttl, refused = params.get("min_ttl", 0.0), params.get("refused")
+        min_ttl, refused = params.get("min_ttl", 0.0), refused_of(params)
         token = self._broker.cached(grant, min_ttl, refused)
         if token is None or self._audit.forbids:
             return lambda: self._fetch(session, grant, min_ttl, params.get("wait", WAIT), refused)
@@ -42,7 +43,7 @@ class Fetching:
     def _get_variant(self, session: Session, params: dict[str, Any], wanted: Wanted) -> object:
         """A token of the grant for something else than its own. What the provider granted is looked at again by the
         rules: it may be more than was asked for."""
-        grant, min_ttl, refused = params["grant"], params.get("min_ttl", 0.0), params.get("refused")
+        grant, min_ttl, refused = params["grant"], params.get("min_ttl", 0.0), refused_of(params)
         self._rights.require(session, Action.GET, grant, "get", wanted)
 
         def served(token: AccessToken) -> dict[str, object]:
@@ -66,7 +67,7 @@ class Fetching:
         grant: str,
         min_ttl: float,
         wait: float,
-        refused: str | None = None,
+        refused: bytes | None = None,
         method: str = "get",
     ) -> dict[str, object]:
         token = await self._awaited(session, method, grant, min_ttl, wait, refused)
@@ -80,7 +81,7 @@ class Fetching:
         grant: str,
         min_ttl: float,
         wait: float,
-        refused: str | None = None,
+        refused: bytes | None = None,
         wanted: Wanted | None = None,
     ) -> AccessToken:
         """The token once it is there, if the caller may still have it then; to be answered at once (law 9). Whoever may

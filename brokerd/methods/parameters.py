@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from brokerd.core.failure import Code, Failure
+from brokerd.core.secret import sha256_of
 from brokerd.core.wanted import Wanted
 
 MANY = 64  # grants in one get_many or watch
@@ -22,6 +23,11 @@ def _wrong(what: str, wanted: str) -> Failure:
 def text(what: str, value: object) -> None:
     if type(value) is not str:
         raise _wrong(what, "text")
+
+
+def sha256(what: str, value: object) -> None:
+    if type(value) is not str or not DIGEST.fullmatch(value):
+        raise _wrong(what, "the SHA-256 of a token, as 64 hexadecimal digits in lower case")
 
 
 def texts(what: str, value: object) -> None:
@@ -92,6 +98,15 @@ def wanted(params: Mapping[str, Any]) -> Wanted | None:
     return Wanted(None if scope is None else tuple(sorted(set(scope))), params.get("audience"), params.get("resource"))
 
 
+def refused(params: Mapping[str, Any]) -> bytes | None:
+    """The SHA-256 of the token that, by right parameters, an API refused."""
+    value, named = params.get("refused"), params.get("refused_sha256")
+    if value is not None and named is not None:
+        raise Failure(Code.BAD_REQUEST, "get: expected refused or refused_sha256, found both")
+    return bytes.fromhex(named) if named is not None else None if value is None else sha256_of(value)
+
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
 VARIANT_LONGEST = 1_024  # characters; a record holds 16 variants and is sealed whole
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
 VISIBLE = re.compile(r"[!-~]+")

@@ -23,6 +23,11 @@ TIMEOUT = 5.0  # seconds beyond that until a daemon that does not answer is give
 REPEATABLE = frozenset({"hello", "get", "get_many", "proof", "watch", "unwatch", "status", "refresh", "login_wait"})
 
 
+# Characters of a refused token that are sent as they are: older daemons know nothing else. Of a longer one its SHA-256
+# is sent, for a request has 64 KiB at most.
+LONGEST_REFUSED = 60_000
+
+
 class Lost(Exception):
     """The connection ended before the answer came. Never leaves this package."""
 
@@ -107,7 +112,7 @@ def get_params(
     if min_ttl:
         params["min_ttl"] = min_ttl
     if refused is not None:
-        params["refused"] = refused
+        params |= refused_params(refused)
     if scope is not None:
         params["scope"] = scope.split() if isinstance(scope, str) else list(scope)
     if audience is not None:
@@ -115,6 +120,15 @@ def get_params(
     if resource is not None:
         params["resource"] = resource
     return params
+
+
+def refused_params(token: str) -> dict[str, Any]:
+    """The parameter of `get` that names a token which an API refused."""
+    if len(token) <= LONGEST_REFUSED:
+        return {"refused": token}
+    from hashlib import sha256  # a get from a shell seldom needs it
+
+    return {"refused_sha256": sha256(token.encode()).hexdigest()}
 
 
 def patience(params: dict[str, Any], timeout: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from brokerd_client import Denied, Gone, NoDaemon, Token, Unavailable, UnknownGrant
 from brokerd_client.on_asyncio import Broker
-from brokerd_client.session import MAX_MESSAGE
+from brokerd_client.session import LONGEST_REFUSED
 
 from tests.client.daemon import Daemon, Hangup
 
@@ -84,7 +84,7 @@ def test_cancelling_one_caller_leaves_the_others_and_the_stream_alone(daemon: Da
 
 
 def test_cancelling_in_the_middle_of_a_long_message_leaves_it_whole(daemon: Daemon) -> None:
-    long = "x" * (MAX_MESSAGE - 100)
+    long = "x" * LONGEST_REFUSED
 
     async def main(broker: Broker) -> None:
         await broker.get("ix")

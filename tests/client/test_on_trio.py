@@ -10,7 +10,7 @@ import trio
 import trio.lowlevel
 from brokerd_client import Denied, Gone, NoDaemon, ProtocolError, Token, Unavailable, UnknownGrant
 from brokerd_client.on_trio import Broker
-from brokerd_client.session import MAX_MESSAGE
+from brokerd_client.session import LONGEST_REFUSED
 
 from tests.client.daemon import Daemon, Hangup
 
@@ -101,7 +101,7 @@ async def test_cancelling_one_caller_leaves_the_others_and_the_stream_alone(daem
 
 async def test_cancelling_in_the_middle_of_a_long_message_leaves_it_whole(daemon: Daemon) -> None:
     # Many requests of nearly the largest size: more than a socket holds, so that some are sent in part.
-    long = "x" * (MAX_MESSAGE - 100)
+    long = "x" * LONGEST_REFUSED
     async with Broker() as broker:
         await broker.get("ix")
         async with trio.open_nursery() as nursery:

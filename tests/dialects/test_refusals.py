@@ -239,3 +239,27 @@ def test_a_recipe_names_what_it_sent() -> None:
 def test_what_is_not_about_the_client_advises_nothing_about_it() -> None:
     for heard in (answer(400, {"error": "invalid_scope"}), answer(404), answer(503), answer(400)):
         assert "check" not in words(outcome(IDP.issue(with_client("client_secret_basic")), heard))
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "shown"),
+    [
+        (500, {"error": "server_error", "error_description": "no such table: tokens"}, "server_error"),
+        (503, {"message": "Down for maintenance until 12:00 UTC"}, ": Down for maintenance until 12:00 UTC"),
+        (502, b"<title>502 Bad Gateway</title>", ": 502 Bad Gateway"),
+        (500, {"detail": "cannot use test-only-R0"}, ": cannot use ***"),
+        (500, {"access_token": "test-only-A1", "refresh_token": "test-only-R1"}, "***"),
+        (429, {"error": "too many requests"}, ": too many requests"),
+        (503, b"", "answered 503"),
+    ],
+)
+def test_what_a_provider_says_beside_a_failure_of_its_own_is_shown_without_secrets(
+    status: int, said: object, shown: str
+) -> None:
+    kind = html if isinstance(said, bytes) and said else answer
+    found = outcome(IDP.renew(REFRESH), kind(status, said))  # type: ignore[operator]
+    assert isinstance(found, RetryLater)
+    assert f"the provider answered {status}" in found.reason
+    assert shown in found.reason
+    assert "test-only" not in found.reason
+    assert len(found.reason) < 300

@@ -1,6 +1,6 @@
 # A connection that breaks at every byte of a real answer, and of a real request as far as a server can see: the real
-# client and driver over real sockets. Only a whole answer brings a token, or one whose JSON is whole although the end of
-# its chunked coding is missing; what was sent may be used up (law 3).
+# client and driver over real sockets. Only a whole answer brings a token, or one whose JSON is whole although the end
+# of its chunked coding is missing; what was sent may be used up (law 3).
 from __future__ import annotations
 
 import json

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from brokerd.core.failure import Code, Failure
 from brokerd.core.ports import TransportError
 from brokerd.core.record import VARIANTS_MOST
-from brokerd.core.secret import Secret
+from brokerd.core.secret import Secret, sha256_of
 from brokerd.core.wanted import Wanted
 from brokerd.variety import BURST
 from tests.laws.world import ISSUING, LIFETIME, PASSWORD, World, world
@@ -161,14 +161,14 @@ async def test_min_ttl_and_refused_bring_a_variant_forward_once_per_third_of_its
     async with world(tmp_path, ISSUING) as made:
         own = await get(made, None)
         first, sent = await get(made), len(made.provider.asked)
-        second = await get(made, refused=first)
+        second = await get(made, refused=sha256_of(first))
         assert second != first
-        failure = await failure_of(made, refused=second)
+        failure = await failure_of(made, refused=sha256_of(second))
         assert failure.code is Code.UNAVAILABLE
         assert len(made.provider.asked) == sent + 1
         assert await get(made, None) == own, "a refused variant brought the grant's own token forward"
         await trio.sleep(LIFETIME / 3 + 1)
-        assert await get(made, refused=second) != second
+        assert await get(made, refused=sha256_of(second)) != second
         failure = await failure_of(made, min_ttl=LIFETIME)
         assert failure.code is Code.BAD_REQUEST
 
@@ -399,7 +399,7 @@ async def test_a_revocation_tells_the_provider_of_every_variant(autojump_clock: 
     async with world(tmp_path, REFRESHING) as made:
         own = await imported(made)
         old = await get(made)
-        values = {own, old, await get(made, WRITE), await get(made, refused=old)}
+        values = {own, old, await get(made, WRITE), await get(made, refused=sha256_of(old))}
         done = await made.broker.revoke("app")
         assert done.provider == "told"
         assert values <= set(made.provider.revoked)

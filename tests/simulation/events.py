@@ -12,7 +12,7 @@ import trio
 from brokerd.core.failure import Failure
 from brokerd.core.grant import State
 from brokerd.core.ports import StoreError
-from brokerd.core.secret import Secret
+from brokerd.core.secret import Secret, sha256_of
 from brokerd.core.typed import ConfigError
 from brokerd.core.wanted import Wanted
 from tests.simulation.crash import Steps
@@ -52,11 +52,12 @@ async def _caller(world: World, life: Life, event: Event) -> None:
     wanted = Wanted((str(values["scope"]),)) if "scope" in values else None
     had = life.broker.cached(grant, wanted=wanted)
     refused = had.value.reveal() if had is not None and values.get("refused") else None
+    digest = None if refused is None else sha256_of(refused)
     at_once = had is not None and not min_ttl and refused is None
     begun = trio.current_time()
     with trio.move_on_after(_number(event, "leaves", inf)):
         try:
-            token = await life.broker.get(grant, min_ttl=min_ttl, wait=wait, refused=refused, wanted=wanted)
+            token = await life.broker.get(grant, min_ttl=min_ttl, wait=wait, refused=digest, wanted=wanted)
         except Failure as failure:
             laws.said(str(failure))
             laws.hold("law 5: a living token is served", not at_once, f"{grant}: {failure}")

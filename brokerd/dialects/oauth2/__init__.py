@@ -183,7 +183,7 @@ class OAuth2(Dialect):
                 response = yield from answered(request)
         except UnusableKey as error:
             return Misconfigured(f"client_auth: {error}")
-        return answer.later(response, what) or read(response, request)
+        return answer.later(response, what, request) or read(response, request)
 
     def _second(self, endpoint: str, place: _Place, view: GrantView) -> Generator[Step, Answer, _Place | None]:
         """The same endpoint with the client authentication that the metadata names for it (RFC 8414 §2)."""

@@ -40,7 +40,7 @@ def tokens(response: Response, what: str, errors: Errors, request: Request) -> O
     """RFC 6749 §5.1, and what real servers do beyond it: errors with status 200, forms, tokens in a wrapping. What
     cannot be used does not take its refresh token with it (law 3)."""
     found = body.plain(response)
-    if later := answer.later(response, what):
+    if later := answer.later(response, what, request):
         whole = found is not None and answer.token(found.get("access_token")) is not None and response.status >= 500
         return replace(later, refresh_token=_refresh_token(found)) if found and whole else later
     if not 200 <= response.status < 300 or (found and _refuses(found)):

@@ -110,7 +110,7 @@ def _url(
             return heard
         response = heard.response
         assert isinstance(response, Response)
-        if later := answer.later(response, "pushed authorization request"):
+        if later := answer.later(response, "pushed authorization request", heard.request):
             return later
         found = answer.token((body.json_object(response) or {}).get("request_uri"))
         if not 200 <= response.status < 300 or found is None:

@@ -79,7 +79,7 @@ def _read(heard: Heard) -> Begun | Outcome:
     """RFC 8628 §3.2, and Google's older `verification_url`. What is shown to a person must be fit for it."""
     response, what = heard.response, "device authorization"
     assert isinstance(response, Response)
-    if later := answer.later(response, what):
+    if later := answer.later(response, what, heard.request):
         return later
     found = body.plain(response)
     if not 200 <= response.status < 300 or found is None or "error" in found:

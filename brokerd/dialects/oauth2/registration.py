@@ -59,7 +59,7 @@ def register(metadata: Metadata, name: str, scope: Sequence[str]) -> Registratio
     url = metadata.endpoints["registration_endpoint"]
     request = Request("POST", url, head, dumps(wanted).encode(), guarded=metadata.guarded)
     response = yield from answered(request)
-    if later := answer.later(response, "registration"):
+    if later := answer.later(response, "registration", request):
         return later
     found = body.json_object(response)
     if not 200 <= response.status < 300 or found is None or "client_id" not in found:

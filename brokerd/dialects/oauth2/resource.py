@@ -49,8 +49,9 @@ def learn(url: str) -> Inquiry:
 
 def _look(place: str, url: str) -> Look:
     """None where there is no such document: many servers answer any path with some page of theirs."""
-    response = yield from answered(Request("GET", place, (("Accept", "application/json"),)))
-    if later := answer.later(response, "resource"):
+    request = Request("GET", place, (("Accept", "application/json"),))
+    response = yield from answered(request)
+    if later := answer.later(response, "resource", request):
         return later
     found = body.json_object(response) if 200 <= response.status < 300 else None
     return None if found is None else _read(found, url)

@@ -23,6 +23,7 @@ from brokerd.dialects.oauth2.browser import REDIRECT_URI
 from brokerd.dialects.oauth2.registration import Client
 from brokerd.dialects.oauth2.resource import Resource
 
+OFFLINE = "offline_access"  # a scope: many servers give a login no refresh token without it
 REGISTRATION = "registration"  # the token with which a client's registration is changed (RFC 7592)
 
 
@@ -83,11 +84,6 @@ async def register(http: Http, place: Place, name: str, scope: Sequence[str]) ->
     return client
 
 
-def by_hand(place: Place, client_id: str) -> Client:
-    """The client that somebody registered by hand: a public one."""
-    return Client(client_id, "none", registration.logins(place.metadata)[0])
-
-
 @dataclass(frozen=True, slots=True)
 class Addition:
     """A provider, and a grant there of the same name. `about`: what a reader is to know first. `secrets`: by the
@@ -99,6 +95,20 @@ class Addition:
     grant: Mapping[str, Any]
     secrets: Mapping[str, Secret]
     allow: Sequence[str] = ()
+
+    def with_client(self, client: Client) -> Addition:
+        """As this client, which takes the place of any other."""
+        own = {
+            "grant_type": client.grant_type,
+            "client_auth": client.auth_method,
+            "credentials": {"client_id": client.id},
+        }
+        secrets = {"client_secret": client.secret, REGISTRATION: client.access_token}
+        about = list(self.about)
+        if client.access_token is not None:
+            about.append(f"Its registration is changed at {reason(client.access_url or 'the server')} (RFC 7592).")
+        given = {what: secret for what, secret in secrets.items() if secret is not None}
+        return replace(self, about=about, grant={**own, **self.grant, **own}, secrets=given)
 
     def files(self, folder: Path) -> dict[Path, str]:
         """What is to be written beside the configuration file in `folder`; the drop-in is the last."""
@@ -124,27 +134,19 @@ def secret_files(folder: Path, name: str, secrets: Iterable[str]) -> dict[str, P
 
 
 def at_server(
-    place: Place, client: Client, name: str, scope: Sequence[str], ca_file: str | None, allow: Sequence[str] = ()
+    place: Place,
+    client: Client,
+    name: str,
+    scope: Sequence[str],
+    ca_file: str | None,
+    allow: Sequence[str] = (),
+    about: Sequence[str] = (),
 ) -> Addition:
     """A client's grant at an authorization server."""
-    secrets = {"client_secret": client.secret, REGISTRATION: client.access_token}
-    about = ["By brokerctl; every key is in brokerd.toml(5)."]
-    if client.access_token is not None:
-        about.append(f"Its registration is changed at {reason(client.access_url or 'the server')} (RFC 7592).")
-    grant = {
-        "grant_type": client.grant_type,
-        "client_auth": client.auth_method,
-        "credentials": {"client_id": client.id},
-        "scope": list(scope),
-        "resource": place.resource.identifier if place.resource else None,
-    }
-    given = {what: secret for what, secret in secrets.items() if secret is not None}
-    return Addition(name, about, oauth2(place.metadata.issuer, ca_file), grant, given, allow)
-
-
-def oauth2(issuer: str, ca_file: str | None) -> dict[str, Any]:
-    """The table of a provider that is known by its issuer."""
-    return {"dialect": "oauth2", "issuer": issuer, "ca_file": ca_file}
+    resource = place.resource.identifier if place.resource else None
+    provider = {"dialect": "oauth2", "issuer": place.metadata.issuer, "ca_file": ca_file}
+    addition = Addition(name, about, provider, {"scope": list(scope), "resource": resource}, {}, allow)
+    return addition.with_client(client)
 
 
 def _rule(name: str, users: Sequence[str]) -> list[str]:

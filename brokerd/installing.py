@@ -56,7 +56,7 @@ def in_use(named: str | None) -> tuple[str, Mapping[str, str]]:
     which its brokerd knows its state directory and its socket."""
     own = _own()
     path = named or (str(own.config) if os.geteuid() and os.access(own.config, os.F_OK) else DEFAULT_CONFIG)
-    return path, _own_folders() if _is_own(path) else os.environ
+    return path, _own_folders() if is_own(path) else os.environ
 
 
 def state_in_use(named: str | None, configuration: str | None) -> Path:
@@ -72,7 +72,7 @@ def state_in_use(named: str | None, configuration: str | None) -> Path:
 
 def socket_in_use(path: str) -> str:
     """The socket of the brokerd with that configuration: what it says, else its unit's. Raises ConfigError."""
-    return str(socket_path(daemon_settings(path), _own_folders() if _is_own(path) else {}))
+    return str(socket_path(daemon_settings(path), _own_folders() if is_own(path) else {}))
 
 
 def told_socket() -> str | None:
@@ -93,7 +93,7 @@ def _own() -> Layout:
         return of_user(Path("/"), None)
 
 
-def _is_own(path: str) -> bool:
+def is_own(path: str) -> bool:
     return Path(path).absolute() == _own().config
 
 

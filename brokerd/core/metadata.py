@@ -37,6 +37,7 @@ class Metadata:
     endpoint_auth_methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     signing_algorithms: tuple[str, ...] = ()
     names_issuer: bool = False  # authorization_response_iss_parameter_supported (RFC 9207)
+    offers_offline_access: bool = False  # a scope of OpenID Connect Core §11, in scopes_supported
     wants_pushed: bool = False  # require_pushed_authorization_requests (RFC 9126 §5)
     origins: tuple[str, ...] = ()
     public: bool = False

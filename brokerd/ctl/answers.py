@@ -1,4 +1,4 @@
-# What a person is asked for by init, or has said on the command line. Questions only at a terminal; a secret is typed
+# What a person is asked for by add, or has said on the command line. Questions only at a terminal; a secret is typed
 # unseen or comes from a file, for a command line is read by everybody on the machine.
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ class Answers:
         self._public = PUBLIC
         self._asks = sys.stdin is not None and sys.stdin.isatty()
         self._said = dict(_pairs("--credential", arguments.credential))
+        if arguments.client_id is not None:
+            if not arguments.client_id:
+                raise Failed("expected --client-id ID; found an empty one")
+            self._said["client_id"] = arguments.client_id
+        self._has_secret = arguments.client_id is None  # --client-id names a public client
         self._files = dict(_pairs("--credential-file", arguments.credential_file))
         for name in self._said:
             if not self._said[name]:
@@ -36,10 +41,11 @@ class Answers:
         """Whether somebody can be asked."""
         return self._asks
 
-    @property
-    def named(self) -> frozenset[str]:
-        """The credentials of the command line."""
-        return frozenset((*self._said, *self._files))
+    def refuse_others(self, known: tuple[str, ...], whose: str) -> None:
+        """Credentials of the command line that are not known. Raises Failed."""
+        for name in sorted({*self._said, *self._files} - set(known)):
+            words = ", ".join(known) or "none"
+            raise Failed(f"{plain(name)} is no credential of {plain(whose)}; it has: {words}")
 
     def text(self, question: str, said: str | None = None) -> str | None:
         """What was said, else what is typed; None for nothing."""
@@ -59,7 +65,7 @@ class Answers:
             elif name in self._public:
                 if (text := self.text(f"{name} (empty: none)", self._said.get(name))) is not None:
                     texts[name] = text
-            elif self._asks and (typed := _unseen(f"{name} (not shown; empty: none): ")):
+            elif self._asks and self._has_secret and (typed := _unseen(f"{name} (not shown; empty: none): ")):
                 secrets[name] = Secret(typed)
         return texts, secrets
 

@@ -53,6 +53,7 @@ class Parser(ArgumentParser):
 def read_arguments(words: list[str]) -> Namespace:
     """The command line as argparse has it, with `local` or `run`: the function to call. Raises Failed."""
     command = _command(words)
+    command = next((name for name, other in ALIASES.items() if other == command), command)
     if command and command not in COMMANDS:
         raise Failed(f"no command {plain(command)!r}{_similar(command, COMMANDS)}; see brokerctl --help")
     program: list[str] = []
@@ -92,6 +93,7 @@ def make_parser(only: str | None = None) -> Parser:
         words, fill, run = COMMANDS[name]
         command = commands.add_parser(
             name,
+            aliases=(ALIASES[name],) if name in ALIASES else (),
             help=words,
             description=_sentence(words),
             epilog=EVERYWHERE,
@@ -134,6 +136,8 @@ def every_parser(parser: ArgumentParser) -> dict[str, ArgumentParser]:
         if action.nargs == PARSER:
             commands: Any = action.choices
             for name, each in commands.items():
+                if each in found.values():
+                    continue  # by another name
                 found[name] = each
                 found |= {f"{name} {inner}": one for inner, one in every_parser(each).items()}
     return found
@@ -418,8 +422,9 @@ AUDIT_ACTIONS = {
     "tail": "print the newest entries",
 }
 LOCAL = (
-    *("add", "audit", "completion", "doctor", "init", "install", "keygen", "recipe", "restore", "uninstall"),
+    *("add", "audit", "completion", "doctor", "install", "keygen", "recipe", "restore", "uninstall"),
 )  # need no daemon
+ALIASES = {"add": "init"}  # a command, and its other name
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., int]]] = {
     "get": ("print a token and a newline, nothing else", _get, _later("fetch", "get")),
     "exec": ("run a command with a token in its environment", _exec, _later("fetch", "execute")),
@@ -443,7 +448,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
     "forget": ("delete what is stored of a grant that is configured no more", _grant, _later("change", "forget")),
     "adopt": ("let a store that was restored or copied be used here", _nothing, _later("change", "adopt")),
     "trust": ("agree to the endpoints that a provider's metadata names now", _provider, _later("change", "trust")),
-    "add": ("add a provider and a grant, from the URL of what tokens are for", beginnings.add, _later("add", "add")),
+    "add": (
+        "add a provider, a grant and a rule; install first where nothing is configured",
+        beginnings.add,
+        _later("add", "add"),
+    ),
     "audit": ("read the audit log, or say whether it was changed", _audit, _later("audit", "audit")),
     "install": (
         "put units, pages, user, key and an example configuration in place",
@@ -451,11 +460,6 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[..., i
         _later("install", "install"),
     ),
     "uninstall": ("take away what install put there", beginnings.uninstall, _later("install", "uninstall")),
-    "init": (
-        "begin: install, and write provider, grant and rule for a recipe or issuer",
-        beginnings.init,
-        _later("init", "init"),
-    ),
     "doctor": ("look at what brokerd stands on, and say what mends it", _doctor, _later("doctor", "doctor")),
     "lock": ("drop keys and tokens from memory, and serve nothing until unlock", _nothing, _later("keys", "lock")),
     "unlock": ("read the key again, or ask for the passphrase, and serve again", _unlock, _later("keys", "unlock")),

@@ -1,4 +1,4 @@
-# The arguments of the commands with which things begin: add, init, install, and uninstall, which ends them.
+# The arguments of the commands with which things begin: add, install, and uninstall, which ends them.
 from __future__ import annotations
 
 from argparse import SUPPRESS
@@ -9,32 +9,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
-CONFIG = f"brokerd's configuration (your own, if there is one, else {DEFAULT_CONFIG})"
 GRANT_TYPES = ("device_code", "authorization_code", "client_credentials")
 
 
 def add(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--resource", metavar="URL", help="what the tokens are for: an API, or an MCP server (RFC 9728)"
-    )
-    parser.add_argument("--issuer", metavar="URL", help="the authorization server, where no resource names it")
-    parser.add_argument("--name", metavar="NAME", help="what provider and grant are to be called (the URL's host)")
-    parser.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
-    parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
-    parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
-    parser.add_argument("--config", metavar="FILE", default=SUPPRESS, help=CONFIG)
-    then = parser.add_mutually_exclusive_group()
-    then.add_argument(
-        "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
-    )
-    then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
-
-
-def init(parser: ArgumentParser) -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--recipe", metavar="RECIPE", help="the recipe of the provider; see brokerctl recipe list")
     way.add_argument("--issuer", metavar="URL", help="the provider, where it is an OAuth 2.0 authorization server")
     way.add_argument("--token-url", metavar="URL", help="its token endpoint, where it says nothing about itself")
+    parser.add_argument(
+        "--resource",
+        metavar="URL",
+        help="what the tokens are for: an API, or an MCP server (RFC 9728), names its issuer",
+    )
     parser.add_argument(
         "--base-url", metavar="URL", help="of a recipe's provider: what the recipe's paths are appended to"
     )
@@ -42,6 +29,7 @@ def init(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="NAME", help="what provider and grant are to be called (as the recipe, or the URL's host)"
     )
+    parser.add_argument("--client-id", metavar="ID", help="the id of a public client that was registered by hand")
     parser.add_argument(
         "--credential", metavar="NAME=ID", action="append", default=[], help="a credential that is no secret"
     )
@@ -57,10 +45,12 @@ def init(parser: ArgumentParser) -> None:
     parser.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust in the place of the system's")
     whose = parser.add_mutually_exclusive_group()
     _whose(whose)
-    whose.add_argument(
-        "--config", metavar="FILE", default=SUPPRESS, help="write this configuration and its key alone, and no units"
+    whose.add_argument("--config", metavar="FILE", default=SUPPRESS, help="in this configuration; install no units")
+    then = parser.add_mutually_exclusive_group()
+    then.add_argument(
+        "--dry-run", action="store_true", help="register and write nothing, but show what would be written"
     )
-    parser.add_argument("--dry-run", action="store_true", help="change nothing, but show what would be written")
+    then.add_argument("--login", action="store_true", help="log in at once, as brokerctl login does")
 
 
 def install(parser: ArgumentParser) -> None:

@@ -32,7 +32,7 @@ def install(arguments: Namespace) -> int:
         return 0
     main, control = plain(str(setup.layout.config)), setup.control
     write("\nnext:")
-    write(f"  brokerctl init --recipe NAME, or --issuer URL; or write {main}, then: brokerd --check")
+    write(f"  brokerctl add --recipe NAME, or --issuer URL; or write {main}, then: brokerd --check")
     running = f"; if it runs already: {control} restart brokerd" if setup.has_systemd else ""
     write(f"  {setup.start}{running}")
     if setup.layout.is_system:

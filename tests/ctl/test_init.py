@@ -1,5 +1,6 @@
-# init for a recipe and for an issuer, as one line and at a terminal: what it writes is right by the daemon's own check,
-# nothing is written over, and no secret is on a command line, on the screen or open to everybody.
+# init, which is add by its other name, for a recipe and for an issuer, as one line and at a terminal: what it writes is
+# right by the daemon's own check, nothing is written over, and no secret is on a command line, on the screen or open to
+# everybody.
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import tomli
 
-from brokerd.ctl.init import _agree_to_register
+from brokerd.ctl.add import _agree_to_register
 from brokerd.ctl.terminal import Failed
 from brokerd.daemon import check_configuration
 from tests.ctl.conftest import Run
@@ -123,14 +124,15 @@ def test_a_grant_that_is_not_right_is_not_written(within: Run, main: Path, secre
         (("--recipe", "ix-api", *BASE, "--credential", "client_id=me"), "client_id is no credential of ix-api"),
         (("--recipe", "ix-api"), "expected --base-url URL"),
         (("--recipe", "nothing", *BASE), "expected one of oauth2, "),
-        ((), "expected --recipe NAME, or --issuer URL"),
+        ((), "expected --recipe NAME, --issuer URL, "),
         (("--issuer", "https://idp.example", "--credential", "client_id="), "found nothing behind the ="),
+        (("--issuer", "https://idp.example", "--client-id", ""), "expected --client-id ID; found an empty one"),
         (("--token-url", "https://idp.example/token"), "expected the client: --credential client_id=ID"),
         (("--token-url", "https://idp.example/token", "--grant-type", "device_code"), "a login needs --issuer"),
     ],
     ids=[
         *("a secret in sight", "another's credential", "no URL", "no such recipe", "nothing", "an empty client"),
-        *("no client", "a login without an issuer"),
+        *("the same by the option", "no client", "a login without an issuer"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(

@@ -94,6 +94,7 @@ def _read(
         },
         signing_algorithms=names(body, "token_endpoint_auth_signing_alg_values_supported"),
         names_issuer=body.get("authorization_response_iss_parameter_supported") is True,
+        offers_offline_access="offline_access" in names(body, "scopes_supported"),
         wants_pushed=body.get("require_pushed_authorization_requests") is True,
         origins=known.origins if known and known.origins else origins(endpoints, aliases),
         public=response.public,

@@ -469,7 +469,7 @@ def test_a_mistake_is_told_with_file_key_expected_and_found(main: Path, text: st
 
 
 def test_a_file_that_is_not_there_or_is_no_toml_says_so(main: Path) -> None:
-    missing = "CONFIG: there is no such file; name one with --config FILE, or make one: brokerctl init"
+    missing = "CONFIG: there is no such file; name one with --config FILE, or make one: brokerctl add"
     assert error_of(main) == missing
     assert error_of(main, "[daemon\n") == (
         "CONFIG: this is not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)"

@@ -15,7 +15,7 @@ from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.recipe_file import Recipe, read_recipe
 
 DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
-MISSING = "there is no such file; name one with --config FILE, or make one: brokerctl init"
+MISSING = "there is no such file; name one with --config FILE, or make one: brokerctl add"
 BUILT_IN_RECIPES = Path(__file__).parent.parent / "dialects" / "recipes"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

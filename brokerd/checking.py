@@ -18,8 +18,8 @@ from brokerd.edge import place
 from brokerd.edge.accounts import is_group, is_user
 from brokerd.edge.connection import PLAIN_HTTP, check
 from brokerd.edge.secrets import SecretUnreadable, doubtful, read_secret
-from brokerd.installation import as_config_error, http_settings, key_sources, read_key
-from brokerd.installing import state_in_use
+from brokerd.installation import as_config_error, http_settings, key_sources, read_key, socket_path, state_path
+from brokerd.installing import in_use, state_in_use
 
 Files = Mapping[tuple[str, str], Path]
 
@@ -27,8 +27,8 @@ Files = Mapping[tuple[str, str], Path]
 def check_configuration(path: str) -> str:
     """A line that says that it is right. Raises ConfigError, the others with it."""
     configuration, errors = read(path)
-    files = {} if configuration is None else places(path)
-    errors = [*errors, *(() if configuration is None else mistakes(configuration, files))]
+    if configuration is not None:
+        errors = [*errors, *mistakes(configuration, places(path), started=_can_start(errors))]
     if errors or configuration is None:
         errors[0].others = tuple(errors[1:])
         raise errors[0]
@@ -37,10 +37,12 @@ def check_configuration(path: str) -> str:
 
 def warnings(path: str) -> Iterator[ConfigError]:
     """What brokerd accepts, and is likely to be a mistake."""
-    configuration, _ = read(path)
+    configuration, errors = read(path)
     if configuration is None:
         return
     yield from strangers(configuration)
+    if _can_start(errors):
+        yield from _of_socket(configuration)
     files = places(path)
     for provider in configuration.providers.values():
         for key, host in _plain_urls(provider):
@@ -79,8 +81,9 @@ def counted(configuration: Configuration) -> str:
     return ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts.items())
 
 
-def mistakes(configuration: Configuration, files: Files) -> Iterator[ConfigError]:
-    """In what a configuration names that is right in itself: URLs, certificates, secrets, key and state directory."""
+def mistakes(configuration: Configuration, files: Files, *, started: bool) -> Iterator[ConfigError]:
+    """In what a configuration names that is right in itself: URLs, certificates, secrets; and where `started`, key and
+    state directory."""
     path = configuration.path
     for provider in configuration.providers.values():
         file = str(files["providers", provider.name])
@@ -95,6 +98,8 @@ def mistakes(configuration: Configuration, files: Files) -> Iterator[ConfigError
         for key, source in grant.sources:
             if _can_be_checked(source):
                 yield from _unreadable(str(files["grants", grant.name]), f"grants.{grant.name}.{key}", source)
+    if not started:
+        return
     for source in key_sources(configuration)[:1]:
         if _can_be_checked(source):
             try:
@@ -132,6 +137,26 @@ def _of_state(path: str) -> Iterator[ConfigError]:
             yield ConfigError(fault, key="daemon.state_dir", file=path)
         if not folder.is_dir():
             yield ConfigError(f"{folder} is no directory; name another", key="daemon.state_dir", file=path)
+
+
+def _of_socket(configuration: Configuration) -> Iterator[ConfigError]:
+    """What would keep brokerd from listening. systemd's socket needs none of that."""
+    settings, path = configuration.daemon, configuration.path
+    environ = in_use(path)[1]
+    owner = os.geteuid()
+    with contextlib.suppress(OSError):  # who brokerd runs as, as far as that is known
+        owner = state_path(configuration, environ).stat().st_uid
+    with contextlib.suppress(PermissionError):  # only brokerd itself may look there
+        for fault in place.faults_of_socket(socket_path(settings, environ).parent, owner):
+            yield ConfigError(fault, key="daemon.socket", file=path)
+    if (group := settings.socket_group) is not None and not is_group(group):
+        words = f"there is no group {group} on this machine; name one that is there"
+        yield ConfigError(words, key="daemon.socket_group", file=path)
+
+
+def _can_start(errors: Iterable[ConfigError]) -> bool:
+    """Whether it is known what [daemon] says."""
+    return not any(each.key.startswith("daemon") for each in errors)
 
 
 def _can_be_checked(source: SecretSource) -> bool:

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from shlex import quote
 
 import trio
 from brokerd_client.wire import pack_error
@@ -271,7 +272,9 @@ class Daemon:
         except (ConfigError, StoreError) as error:
             self.audit.warned("the configuration was not reloaded; nothing has changed", reason=str(error))
             code = Code.MISCONFIGURED if isinstance(error, ConfigError) else Code.UNAVAILABLE
-            raise Failure(code, f"nothing has changed: {error}") from None
+            more = len(error.others) if isinstance(error, ConfigError) else 0
+            words = f"; {more} more: brokerd --config {quote(self.path)} --check" if more else ""
+            raise Failure(code, f"nothing has changed: {error}{words}") from None
         finally:
             await self.service.ready()
         self.audit.said("reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)

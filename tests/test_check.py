@@ -166,6 +166,53 @@ def test_users_and_groups_that_are_not_there_are_a_warning_with_a_line(main: Pat
     ]
 
 
+def test_one_wrong_table_hides_nothing_of_what_the_others_name(main: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    state.chmod(0o755)
+    path = complete(
+        main,
+        'token_url = "http://192.0.2.1/token"\n[providers.slip]\ndialect = "oauth2"\ntoken_ulr = "https://x.example"',
+        grant='[grants.app]\nprovider = "idp"\ngrant_type = "client_credentials"\n'
+        'credentials = { client_id = "me", client_secret = { file = "/nowhere/secret" } }\n'
+        '[grants.other]\nprovider = "slipp"\n',
+        rule='[[allow]]\ngrants = ["app"]\ncaller = { user = "test-only-gone" }',
+        state=str(state),
+    )
+    text = "\n".join(found(path))
+    for words in (
+        ":3: daemon.state_dir:",
+        ":4: providers.idp: plain http://",
+        ":9: providers.slip.token_ulr: unknown key",
+        ":13: grants.app.credentials.client_secret: /nowhere/secret: No such file",
+        ":15: grants.other.provider: expected a provider of this configuration (idp, slip)",
+    ):
+        assert text.count(words) == 1, words
+    assert text.count("\n") == 4
+    assert any("there is no user test-only-gone" in str(each) for each in warnings(path))
+    write(main, main.read_text().replace("state_dir", "state_dri"))
+    assert [each for each in found(path) if "daemon" in each] == [
+        ":3: daemon.state_dri: unknown key; did you mean state_dir?"
+    ], "of a [daemon] that is wrong it is not known where state and key are"
+
+
+def test_a_socket_that_brokerd_could_not_make_is_a_warning(main: Path, tmp_path: Path) -> None:
+    """It is none where systemd passes the socket."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    path = complete(main, 'token_url = "https://idp.example/token"')
+    assert list(warnings(path)) == []
+    socket = f'[daemon]\nsocket = "{folder}/s"\nsocket_group = "test-only-nobody"\n'
+    write(main, main.read_text().replace("[daemon]\n", socket))
+    assert "is right" in check_configuration(path)
+    said = [located(each).removeprefix(path) for each in warnings(path)]
+    assert said[0].startswith(f":2: daemon.socket: {folder} can be written by others, who could replace the socket; ")
+    assert said[1:] == [
+        ":3: daemon.socket_group: there is no group test-only-nobody on this machine; name one that is there"
+    ]
+
+
 def test_a_state_directory_that_brokerd_would_refuse_is_found(main: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     path = complete(main, 'token_url = "https://idp.example/token"', state=str(state))

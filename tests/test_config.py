@@ -752,6 +752,7 @@ def test_check_names_a_secret_that_is_most_likely_mistaken(main: Path) -> None:
 
 def test_check_says_in_one_line_what_is_wrong(main: Path) -> None:
     write(main, GRANT + 'scope = "repo"')
+    keys.create(main.with_name("key"))
     done = checked(main)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f'brokerd: {main}:8: grants.g.scope: expected an array, found "repo"\n'

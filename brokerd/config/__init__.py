@@ -48,14 +48,15 @@ def daemon_settings(path: str | Path) -> DaemonSettings:
 def load(path: str | Path) -> Configuration:
     """The whole configuration, or ConfigError: all or nothing (law 14). The error has the others with it."""
     configuration, errors = read(path)
-    if configuration is None:
+    if errors or configuration is None:
         errors[0].others = tuple(errors[1:])
         raise errors[0]
     return configuration
 
 
 def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]:
-    """The configuration, or None and everything that is wrong with it."""
+    """Everything that is wrong with the configuration, and those of its tables that are right; None where a file cannot
+    be read."""
     main, errors = Path(path), Errors()
     tables = _tables(main, errors)
     if errors.unreadable:  # whatever else there is to say may be wrong
@@ -70,8 +71,11 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
         exposed = tables.exposed.get(file)
         if isinstance(raw, dict) and _is_broken(raw.get("provider"), tables, providers):
             errors.tried(file, f"grants.{name}", raw, lambda raw: convert(raw, GrantFile))
-        elif grant := errors.tried(file, f"grants.{name}", raw, partial(_grant, name, providers, exposed)):
-            grants[name] = grant
+        else:
+            known = tables.named["providers"]
+            grant = errors.tried(file, f"grants.{name}", raw, partial(_grant, name, providers, exposed, known))
+            if grant is not None:
+                grants[name] = grant
     if len(grants) == len(tables.named["grants"]):
         for check in (check_subjects, check_keys):
             found = ((tables.named["grants"][name][0], name, error) for name, error in check(grants))
@@ -85,9 +89,7 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
         daemon = errors.tried(file, "daemon", raw, partial(_daemon, file))
     else:
         daemon = errors.tried(main, "", None, lambda _: read_daemon(tables.daemon, main))
-    if errors or daemon is None:
-        return None, errors
-    return Configuration(str(main), daemon, providers, grants, tuple(rules)), errors
+    return Configuration(str(main), daemon or DaemonSettings(), providers, grants, tuple(rules)), errors
 
 
 def _tables(main: Path, errors: Errors) -> Tables:
@@ -118,9 +120,13 @@ def _provider(name: str, recipes: Recipes, exposed: ConfigError | None, raw: Any
 
 
 def _grant(
-    name: str, providers: Mapping[str, ProviderSettings], exposed: ConfigError | None, raw: Any
+    name: str,
+    providers: Mapping[str, ProviderSettings],
+    exposed: ConfigError | None,
+    known: Collection[str],
+    raw: Any,
 ) -> GrantSettings:
-    return read_grant(name, raw, providers, exposed)
+    return read_grant(name, raw, providers, exposed, known)
 
 
 def _rule(grants: Collection[str], place: str, raw: Any) -> Rule:

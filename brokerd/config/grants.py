@@ -1,7 +1,7 @@
 # The [grants.NAME] tables: what applications ask for by name, and with which credentials it is got.
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -59,13 +59,18 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_grant(
-    name: str, raw: Any, providers: Mapping[str, ProviderSettings], exposed: ConfigError | None
+    name: str,
+    raw: Any,
+    providers: Mapping[str, ProviderSettings],
+    exposed: ConfigError | None,
+    known: Collection[str],
 ) -> GrantSettings:
+    """`known`: the names of all providers, those with mistakes of their own as well."""
     table = convert(raw, GrantFile)
     provider = providers.get(table.provider)
     if provider is None:
-        known = ", ".join(sorted(providers)) or "none is configured"
-        raise expected(f"a provider of this configuration ({known})", table.provider, key="provider")
+        names = ", ".join(sorted(known)) or "none is configured"
+        raise expected(f"a provider of this configuration ({names})", table.provider, key="provider")
     if table.lifetime is not None and table.lifetime < 1:
         raise expected("a duration of a second or more", float(table.lifetime), key="lifetime")
     credentials = {key: secret_of(value, f"credentials.{key}") for key, value in table.credentials.items()}

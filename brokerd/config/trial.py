@@ -20,4 +20,4 @@ def trial(
     at = read_provider(TRIAL, {"dialect": recipe.stem, **provider}, Recipes(recipe.parent), None)
     raw, exposed = (read_toml(credentials), exposure(credentials)) if credentials else ({}, None)
     with Within(credentials or Path(), ""):
-        return read_grant(TRIAL, {"provider": TRIAL, **grant, "credentials": raw}, {TRIAL: at}, exposed)
+        return read_grant(TRIAL, {"provider": TRIAL, **grant, "credentials": raw}, {TRIAL: at}, exposed, (TRIAL,))

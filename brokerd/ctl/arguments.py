@@ -363,7 +363,9 @@ def _tail(parser: ArgumentParser) -> None:
     parser.add_argument("-n", dest="number", metavar="N", type=_number, default=20, help="how many (20)")
     parser.add_argument("--follow", action="store_true", help="go on with those that come")
     parser.add_argument("--grant", metavar="GRANT", help="about this grant only")
-    parser.add_argument("--event", metavar="NAME", help="of this event only, such as denied or renewed")
+    parser.add_argument(
+        "--event", metavar="NAME", help="of this event, or with this outcome, such as renewed or denied"
+    )
     parser.add_argument("--caller", metavar="USER|UID|PID", help="of this caller only")
     parser.add_argument("--json", action="store_true", help="print the lines as they lie there")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from brokerd.ctl.terminal import Failed, plain, write
+from brokerd.ctl.terminal import Failed, complain, plain, write
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def tail(folder: Path, arguments: Namespace) -> int:
     places: dict[str, tuple[int, int]] = {}
     wanted = (each for each in _entries(folder, places) if _is_wanted(each, arguments))
     newest = nlargest(arguments.number, wanted, _time)
+    if not newest and arguments.event is not None and not arguments.follow:
+        _name_events(folder, arguments.event)
     while True:
         for entry in sorted(newest, key=_time):
             write(_as_json(entry) if arguments.json else plain(_words(entry)))
@@ -247,8 +249,20 @@ def _time(entry: Mapping[str, Any]) -> tuple[float, int]:
 def _is_wanted(entry: Mapping[str, Any], arguments: Namespace) -> bool:
     who = entry.get("who", {})
     callers = (str(who.get("pid")), str(who.get("uid")), who.get("user"))
-    about = arguments.grant in (None, entry.get("grant")) and arguments.event in (None, entry.get("event"))
+    about = arguments.grant in (None, entry.get("grant")) and arguments.event in (None, *_names(entry))
     return about and (arguments.caller is None or arguments.caller in callers)
+
+
+def _names(entry: Mapping[str, Any]) -> tuple[object, object]:
+    """What people call an entry: a denied `get` has both names."""
+    return entry.get("event"), entry.get("outcome")
+
+
+def _name_events(folder: Path, event: str) -> None:
+    """Say which names there are, where it is none of them."""
+    known = {name for entry in _entries(folder, {}) for name in _names(entry) if isinstance(name, str)}
+    if event not in known:
+        complain(f"the audit log has no event {plain(event)!r}; it has: {plain(', '.join(sorted(known)))}")
 
 
 def _words(entry: Mapping[str, Any]) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from shlex import quote
 
 from brokerd.checking import counted, located, strangers
+from brokerd.config import places
 from brokerd.config.tables import drop_ins
 from brokerd.core.ports import TransportError
 from brokerd.core.remedy import change
 from brokerd.core.secret import SecretSource
+from brokerd.core.typed import ConfigError
 from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import place
@@ -53,12 +55,13 @@ def secrets(scene: Scene) -> Iterator[Finding]:
     """Those of grants, where they stand in files; commands are not run, and another process's environment not read."""
     if scene.configuration is None:
         return
-    name, read = "secrets", 0
+    name, read, files = "secrets", 0, places(scene.path)
     for grant in scene.configuration.grants.values():
         for key, source in grant.sources:
             if source.file is None and source.credential is None:
                 continue
-            found = _secret(scene, f"grants.{grant.name}.{key}", source)
+            place_of = ConfigError("", key=f"grants.{grant.name}.{key}", file=str(files["grants", grant.name]))
+            found = _secret(scene, located(place_of).removesuffix(": "), source)
             read += found is None
             if found is not None:
                 yield found
@@ -91,11 +94,12 @@ def permissions(scene: Scene) -> Iterator[Finding]:
 
 
 def _secret(scene: Scene, key: str, source: SecretSource) -> Finding | None:
+    """`key`: with its file and line."""
     name, reachable = "secrets", scene.reachable(source)
     if reachable.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
         if scene.unit is None or reachable.credential in scene.unit.credentials:
             return None
-        words = f"{scene.path}: {key}: {scene.unit.name} is given no credential {reachable.credential}"
+        words = f"{key}: {scene.unit.name} is given no credential {reachable.credential}"
         return problem(name, words, f"{scene.systemctl} edit brokerd: LoadCredential={reachable.credential}:PATH")
     if reachable.file is not None and Path(reachable.file).exists():
         if not os.access(reachable.file, os.R_OK):
@@ -105,11 +109,11 @@ def _secret(scene: Scene, key: str, source: SecretSource) -> Finding | None:
     try:
         doubt = doubtful(reachable)
     except SecretUnreadable as error:
-        return told(name, f"{scene.path}: {key}: {error}", "put the secret there, for brokerd alone")
+        return told(name, f"{key}: {error}", "write the secret there, in a file that only brokerd can read")
     if doubt is None:
         return None
     found, _, remedy = doubt.rpartition("; ")
-    return warning(name, f"{scene.path}: {key}: {found}", remedy)
+    return warning(name, f"{key}: {found}", remedy)
 
 
 def _closed(scene: Scene, name: str, files: Iterable[Path]) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ def socket(scene: Scene) -> Iterator[Finding]:
     try:
         found = path.stat()
     except FileNotFoundError:
+        for fault in place.faults_of_socket(path.parent, scene.account.uid):  # for which brokerd would not start
+            yield told(NAME, fault, place.ELSEWHERE["the socket"])
         yield problem(NAME, f"there is no socket at {path}", scene.start)
         return
     except PermissionError:

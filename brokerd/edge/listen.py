@@ -97,7 +97,11 @@ def _bind(listener: socket.socket, path: Path, mode: int, group: str | None) -> 
     finally:
         os.umask(before)
     if group is not None:
-        shutil.chown(path, group=group)
+        try:
+            shutil.chown(path, group=group)
+        except PermissionError as error:
+            words = f"socket_group: the socket cannot be given to the group {group}: {error.strerror}"
+            raise CannotListen(f"{words}; name a group that brokerd's user is in, or leave it out") from None
     path.chmod(mode)
     listener.listen(BACKLOG)
 

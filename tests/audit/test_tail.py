@@ -38,7 +38,18 @@ async def test_one_event_is_asked_for_by_its_name_and_lists_are_words(brokerd: B
     _, said = brokerctl(brokerd, "tail", "--event", "renewal failed")
     assert [line.split("  ")[1] for line in said.splitlines()] == ["renewal failed"]
     assert 'added="one, two"' in brokerctl(brokerd, "tail", "--event", "reloaded")[1]
-    assert brokerctl(brokerd, "tail", "--event", "get")[1] == ""
+    words = "brokerctl: the audit log has no event 'get'; it has: postponed, reloaded, renewal failed\n"
+    assert brokerctl(brokerd, "tail", "--event", "get") == (0, words)
+    assert brokerctl(brokerd, "tail", "--event", "reloaded", "--grant", "app") == (0, ""), "it has none of that grant"
+
+
+async def test_denials_are_asked_for_by_that_word(brokerd: Brokerd, tail: Any) -> None:
+    """The event of a denial is what was asked for; people look for the outcome."""
+    denied, head = link({"time": 1.0, "event": "get", "grant": "app", "outcome": "denied", "who": WHO}, Head())
+    served = link({"time": 2.0, "event": "get", "grant": "app", "outcome": "served", "who": WHO}, head)[0]
+    tail(denied, served)
+    assert [" denied " in line for line in brokerctl(brokerd, "tail", "--event", "denied")[1].splitlines()] == [True]
+    assert brokerctl(brokerd, "tail", "--event", "get")[1].count("\n") == 2
 
 
 async def test_what_a_caller_calls_things_looks_like_nothing_else(tail: Any) -> None:

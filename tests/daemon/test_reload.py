@@ -43,6 +43,9 @@ async def test_a_bad_file_changes_nothing_and_the_error_names_file_key_and_remed
     times = len(BAD) + 1
     brokerd.signal(signal.SIGHUP)
     await brokerd.said("the configuration was not reloaded; nothing has changed", times=times)
+    brokerd.write("[one]\n[two]\n[three]\n")
+    error = await brokerd.error("reload")
+    assert error["message"].endswith(f"; 2 more: brokerd --config {brokerd.config} --check")
     brokerd.write("[grants.other]\n", "conf.d/bad.toml")
     brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)})
     error = await brokerd.error("reload")

@@ -81,11 +81,11 @@ def proxied(brokerd: Brokerd) -> None:
             without("etc/secret"),
             "secrets",
             "client_secret: {etc}/secret: No such file",
-            "put the secret there",
+            "write the secret there",
             id="no secret",
         ),
         pytest.param(
-            holds("", "etc/secret"), "secrets", "{etc}/secret is empty", "put the secret there", id="empty secret"
+            holds("", "etc/secret"), "secrets", "{etc}/secret is empty", "write the secret there", id="empty secret"
         ),
         pytest.param(
             holds("\ufefftest-only \n", "etc/secret"),

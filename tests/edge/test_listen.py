@@ -146,6 +146,17 @@ def test_a_group_that_is_not_there_is_named_with_its_remedy(path: Path) -> None:
         assert connects(path)
 
 
+def test_a_group_that_we_are_not_in_is_to_blame_and_not_the_path(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chown(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("shutil.chown", chown)
+    assert refused(path, group="root") == (
+        "socket_group: the socket cannot be given to the group root: Operation not permitted; name a group that "
+        "brokerd's user is in, or leave it out"
+    )
+
+
 def test_a_path_that_is_too_long_or_cannot_be_made_says_so(path: Path) -> None:
     long = Path("x" * 120)
     assert refused(long) == (

@@ -10,6 +10,7 @@ from typing import Any
 import tomli
 
 from brokerd.config.errors import Errors
+from brokerd.core.policy import LONGEST_NAME
 from brokerd.core.remedy import change
 from brokerd.core.typed import ConfigError, convert, expected
 from brokerd.dialects.recipe_file import Recipe, read_recipe
@@ -17,7 +18,7 @@ from brokerd.dialects.recipe_file import Recipe, read_recipe
 DEFAULT_CONFIG = "/etc/brokerd/brokerd.toml"
 MISSING = "there is no such file; name one with --config FILE, or make one: brokerctl add"
 BUILT_IN_RECIPES = Path(__file__).parent.parent / "dialects" / "recipes"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 
 
 class Within:

@@ -16,6 +16,7 @@ PLACE = frozenset({"unit", "slice", "user_unit", "container"})  # selectors that
 PROGRAM = frozenset({"exe", "sha256"})  # and those that the executable answers
 EVIDENCE = PLACE | PROGRAM  # selectors for which the process itself is looked at
 REMEMBERED = 1_000  # names
+LONGEST_NAME = 128  # characters of a grant's name (config/tables.py): no longer one is compared, nor remembered
 
 
 class Action(StrEnum):
@@ -194,6 +195,8 @@ class Policy:
 
     def about(self, grant: str) -> list[Rule]:
         """The rules that cover the grant, in their order. A name that no rule has costs a look at the patterns."""
+        if len(grant) > LONGEST_NAME:
+            return []
         named = self._named.get(grant, [])
         found = [number for number in self._patterned if self.rules[number].covers(grant)]
         return [self.rules[number] for number in (sorted({*named, *found}) if found else named)]

@@ -144,6 +144,27 @@ async def test_a_file_that_cannot_be_read_for_a_while_does_not_make_a_refused_pa
     assert provider.count() == 1
 
 
+async def test_what_changes_by_itself_beside_a_refused_password_does_not_make_it_new(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    """A code of the minute, and a client's secret that a vault rotates."""
+    provider = await serving(OAuth2())
+    code, secret = brokerd.write("code-0", "code"), brokerd.write(OAUTH2_SECRET, "secret")
+    credentials = {"client_id": OAUTH2_CLIENT, "client_secret": {"file": secret}, "username": OAUTH2_USER}
+    grant = {"provider": "oauth2", "grant_type": "password", "credentials": {**credentials, "password": WRONG}}
+    brokerd.configure({"app": {**grant, "request": {"issue": {"otp": {"file": code}}}}}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await refused(brokerd, "app")
+    for number in range(1, TRIES):
+        code.write_text(f"code-{number}")
+        secret.write_text(f"test-only-secret-{number}")
+        await again(brokerd, number)
+        await refused(brokerd, "app")
+        await brokerd.call("reload")
+        await refused(brokerd, "app")
+    assert provider.count() == 1
+
+
 class InItsOwnForm(OAuth2):
     """Refuses as web frameworks do, and not as RFC 6749 says."""
 

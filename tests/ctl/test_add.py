@@ -13,7 +13,7 @@ import pytest
 import tomli
 from brokerd_client import Denied, Misconfigured
 
-from brokerd.ctl.add import registered, reload
+from brokerd.ctl.add import _where, registered, reload
 from brokerd.ctl.arguments import read_arguments
 from brokerd.ctl.terminal import Failed
 from brokerd.daemon import check_configuration
@@ -77,6 +77,21 @@ def test_where_nothing_is_configured_a_failure_leaves_nothing(within: Run, tmp_p
     assert "no such file" not in done.stderr
     assert "the grant was not written" in done.stderr
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "installs"), [((), True, False), ((), False, True), (("--system",), True, True)]
+)
+def test_it_installs_where_nothing_is_configured_or_where_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], there: bool, installs: bool
+) -> None:
+    main = tmp_path / "brokerd.toml"
+    if there:
+        main.touch()
+    monkeypatch.setattr("brokerd.ctl.add.in_use", lambda _named: (str(main), {}))
+    setup, found = _where(read_arguments(["add", "--dry-run", *words]))
+    assert (setup is not None) is installs
+    assert (found == main) is not installs
 
 
 @pytest.mark.parametrize("name", ["add", "init"])

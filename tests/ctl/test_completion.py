@@ -78,6 +78,8 @@ def test_commands_options_and_choices_are_completed(shell: Shell) -> None:
     assert {"--json", "--names", "--verify"} <= shell.completes("status --")
     assert shell.completes("recipe try x --operation ren") == {"renew"}
     assert shell.completes("recipe s") == {"show"}
+    assert shell.completes("in") == {"init", "install"}
+    assert shell.completes("init --reci") == shell.completes("add --reci") == {"--recipe"}
     assert shell.completes("completion ") >= set(SHELLS)
 
 

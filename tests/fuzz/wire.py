@@ -30,18 +30,25 @@ def check(data: bytes) -> None:
     if not data:
         return
     step, stream = 1 + data[0] % 64, data[1:]
-    tracemalloc.start()
-    try:
-        whole = read([stream])
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak <= MOST * len(stream) + MARGIN, f"{len(stream)} bytes took {peak} bytes of memory"
+    most = MOST * len(stream) + MARGIN
+    whole, peak = measured(stream)
+    if peak > most:  # what a process makes once, for a module or a cache, is traced with the Reader's memory
+        whole, peak = measured(stream)
+    assert peak <= most, f"{len(stream)} bytes took {peak} bytes of memory"
     pieces = read(stream[at : at + step] for at in range(0, len(stream), step))
     assert repr(whole) == repr(pieces), f"in pieces of {step} bytes: {pieces}; at once: {whole}"
     for message in whole[0]:
         assert isinstance(message, list)
         comes_back(message)
+
+
+def measured(stream: bytes) -> tuple[Read, int]:
+    """What is read of it, and the most memory in bytes that this took."""
+    tracemalloc.start()
+    try:
+        return read([stream]), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def read(chunks: Iterable[bytes]) -> Read:

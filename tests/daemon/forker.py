@@ -1,6 +1,7 @@
 # Starts daemons quickly for the tests: imports the module that its argument names once, and forks, where a new
 # interpreter would take a second. On stdin, a socket, come requests (arguments as JSON, with the descriptor that is to
-# be stdout and stderr); answers, a line each, are {"pid"} of one that began and {"pid", "status"} of one that ended.
+# be stdout and stderr); answers, a line each, are {"pid"} of one that began, which is to be confirmed by a byte, and
+# {"pid", "status"} of one that ended.
 import ctypes
 import importlib
 import json
@@ -33,6 +34,7 @@ def main() -> None:
                 if not request:
                     return
                 answer(control, pid=start(json.loads(request), descriptors[0]))
+                control.recv(1)  # it is known by a pidfd now: only then may it be reaped, and its number go to another
 
 
 def start(arguments: list[str], output: int) -> int:

@@ -168,7 +168,9 @@ class Forker:
         socket.send_fds(self._control, [json.dumps(arguments).encode()], [output])
         while "status" in (said := json.loads(self._answers.readline())):
             self._ended[said["pid"]] = said["status"]
-        return Forked(said["pid"], self)
+        forked = Forked(said["pid"], self)
+        self._control.sendall(b"\n")
+        return forked
 
     def status(self, pid: int) -> int:
         """The exit status of a daemon that has ended."""

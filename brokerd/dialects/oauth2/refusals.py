@@ -27,8 +27,8 @@ STATUSES = (400, 401)  # of a refusal (§5.2); and 2xx, with which many servers 
 # Where the code stands.
 PLACES = (
     ("error",),  # §5.2
-    ("error", "code"),  # as in issue 11; Microsoft's older services nest so too
-    ("error", "type"),
+    ("error", "code"),  # an issue report, no public source found
+    ("error", "type"),  # an issue report, no public source found
     (
         "errors",
         0,

@@ -34,6 +34,7 @@ from brokerd.core.outcome import (
     RetryLater,
     Unsupported,
 )
+from brokerd.core.passwords import LOCKABLE, account_of, digest, lasting
 from brokerd.core.ports import Clock, Entropy, StoreUnavailable
 from brokerd.core.record import AccessToken, Record, RefreshToken, usable
 from brokerd.core.renewal import Operation, Plan, risked_after
@@ -45,8 +46,6 @@ from brokerd.provider import OVERTAKEN, Conversation, Journal, Person, Stands, S
 
 REFUSED = "the provider refused this password before; it is not sent again until it changes"
 DOUBTED = "the provider may have refused this password before; it is sent again later"
-BESIDE = ("client_secret", "private_key", "request.")  # how credentials begin that do not say whose account it is
-LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
 
 ReadSecrets = Callable[[GrantSettings], Awaitable[dict[str, Secret]]]
 
@@ -103,7 +102,7 @@ class Exchanger:
         self._bind(held)
         if plan.operation is not Operation.ISSUE or LOCKABLE not in used:
             return await self._attempt(held, plan, generation, used, subjects)
-        async with held.provider.turn(_account(used)):
+        async with held.provider.turn(account_of(used)):
             return await self._attempt(held, plan, generation, used, subjects)
 
     async def _attempt(
@@ -185,14 +184,15 @@ class Exchanger:
         """What the exchange sends is known again by all that its request is made of: credentials, settings of grant and
         provider, and the URL; not by the request, for one that is signed never comes twice. A password is known by
         whose it is alone, whatever is asked for with it."""
-        settings, exchange = held.settings, _exchange(held, plan, now)
-        found = hashlib.sha256(_digest(held.credentials or {}))
+        settings, exchange, credentials = held.settings, _exchange(held, plan, now), held.credentials or {}
+        locks = plan.operation is Operation.ISSUE and LOCKABLE in credentials  # then a code of the minute is no change
+        found = hashlib.sha256(digest(lasting(credentials) if locks else credentials))
         found.update(repr((plan.operation, sorted(settings.settings.items()), *_way(settings.provider))).encode())
         with contextlib.suppress(StopIteration), contextlib.closing(exchange):
             if isinstance(step := next(exchange), Request):
                 found.update(step.url.encode())
-        if plan.operation is Operation.ISSUE and LOCKABLE in (held.credentials or {}):
-            account = _account(held.credentials or {})
+        if locks:
+            account = account_of(credentials)
             return Sent(found.digest(), account, held.provider.passwords.times(account) + 1)
         return Sent(found.digest())
 
@@ -380,20 +380,6 @@ def _learn(held: HeldGrant, ending: Ending, said: Verdict, now: Moment, jitter: 
 def _exchange(held: HeldGrant, plan: Plan, now: Moment) -> Exchange:
     view, dialect = held.view(now, plan.wanted), held.settings.provider.dialect
     return dialect.renew(view) if plan.operation is Operation.RENEW else dialect.issue(view)
-
-
-def _account(credentials: dict[str, Secret]) -> bytes:
-    """What a refused password is known again by, whoever of the provider's grants has it, and whichever client asks:
-    a client's secret, or a code of the minute in a field of the request, may change by itself."""
-    return _digest({name: value for name, value in credentials.items() if not name.startswith(BESIDE)})
-
-
-def _digest(credentials: dict[str, Secret]) -> bytes:
-    """What credentials are known again by."""
-    found = hashlib.sha256()
-    for name, value in sorted(credentials.items()):
-        found.update(f"\0{name}\0{value.reveal()}".encode())
-    return found.digest()
 
 
 def _way(provider: ProviderSettings) -> tuple[object, ...]:

@@ -2,10 +2,13 @@
 # their tries together lock it (law 7). Pure; the grants' records make it last.
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from math import inf
 
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.record import Doubt
+from brokerd.core.secret import Secret
 
 
 class Passwords:
@@ -45,3 +48,31 @@ class Passwords:
         by, doubt = found
         is_mended = by == grant and doubt.request != request
         return 0.0 if is_mended else max(0.0, seconds_until(doubt.until, now))
+
+
+def account_of(credentials: Mapping[str, Secret]) -> bytes:
+    """What a refused password is known again by, whoever of the provider's grants has it, and whichever client asks:
+    a client's secret, or a code of the minute in a field of the request, may change by itself."""
+    return digest(_without(BESIDE, credentials))
+
+
+def lasting(credentials: Mapping[str, Secret]) -> Mapping[str, Secret]:
+    """Those of a request with a password whose change is somebody's doing: a code of the minute is not among them."""
+    return _without((FIELD,), credentials)
+
+
+def digest(credentials: Mapping[str, Secret]) -> bytes:
+    """What credentials are known again by."""
+    found = hashlib.sha256()
+    for name, value in sorted(credentials.items()):
+        found.update(f"\0{name}\0{value.reveal()}".encode())
+    return found.digest()
+
+
+def _without(beginnings: tuple[str, ...], credentials: Mapping[str, Secret]) -> Mapping[str, Secret]:
+    return {name: value for name, value in credentials.items() if not name.startswith(beginnings)}
+
+
+LOCKABLE = "password"  # the credential whose repetition locks accounts (law 7)
+FIELD = "request."  # how secret fields of requests begin,
+BESIDE = ("client_secret", "private_key", FIELD)  # and all credentials that do not say whose account it is

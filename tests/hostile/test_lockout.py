@@ -199,6 +199,23 @@ async def test_a_password_that_is_refused_in_no_form_of_the_protocols_is_sent_on
     assert provider.count() == 2
 
 
+async def test_a_code_of_the_minute_does_not_make_a_password_new_that_may_have_been_refused(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(InItsOwnForm())
+    code = brokerd.write("code-0", "code")
+    credentials = {"client_id": OAUTH2_CLIENT, "client_secret": OAUTH2_SECRET, "username": OAUTH2_USER}
+    grant = {"provider": "oauth2", "grant_type": "password", "credentials": {**credentials, "password": WRONG}}
+    brokerd.configure({"app": {**grant, "request": {"issue": {"otp": {"file": code}}}}}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await refused(brokerd, "app")
+    for number in range(1, TRIES):
+        code.write_text(f"code-{number}")
+        await again(brokerd, number)
+        await refused(brokerd, "app")
+    assert provider.count() == 1
+
+
 @pytest.mark.parametrize("kind", ["issue", "renew"])
 async def test_a_refused_client_secret_goes_on_with_its_backoff_over_restarts(
     brokerd: Brokerd, serving: Serving, kind: str

@@ -446,7 +446,8 @@ def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:
     granted = token.scope if token else None
     if granted is None or is_cut(granted) or not isinstance(asked, list):
         return []
-    return [each for each in asked if each not in granted and not set(each.split(",")) <= set(granted)]
+    found = frozenset(granted)
+    return [each for each in asked if each not in found and not found.issuperset(each.split(","))]
 
 
 def _check_min_ttl(held: HeldGrant, token: AccessToken | None, min_ttl: float) -> None:

@@ -160,10 +160,19 @@ class Broker:
         await self.flights.wait_for(held, wait)
         if self.grants.get(name) is not held:
             raise self.absent(name)
-        token = held.serves(self._clock.now())
-        if token is None or token is before:
+        token = held.serves(now := self._clock.now())
+        if token is None:
             raise self.failure(held)
+        if token is before:
+            raise self.failure(held, lacks=self._kept_back(held, now))
         return token
+
+    def _kept_back(self, held: HeldGrant, now: Moment) -> str:
+        """Why a refresh brought nothing while the token lives."""
+        since = held.hastened.get(None)
+        if since is None or held.record.error or self.flights.haste_left(held, now) <= 0:
+            return "was not refreshed and keeps its token"
+        return f"was renewed {max(0.0, -seconds_until(since, now)):.0f} s ago"
 
     async def proof(
         self, name: str, method: str, url: str, *, nonce: str | None = None, wait: float = 10.0
@@ -172,7 +181,7 @@ class Broker:
         token = await self.get(name, wait=wait)
         key = self.held(name).record.proof_key
         if key is None or token.token_type.lower() != "dpop":
-            words = f"{name}: its token is bound to no key; a grant with dpop = true has such ones"
+            words = f"{name}: its token is bound to no key; set dpop = true on the grant"
             raise Failure(Code.BAD_REQUEST, words, name)
         signer = self.held(name).provider.signer
         return token, signer.proof(key, method, url, nonce=nonce, access_token=token.value)
@@ -191,7 +200,7 @@ class Broker:
     def locked_failure(self) -> Failure:
         return Failure(Code.LOCKED, LOCKED)
 
-    def failure(self, held: HeldGrant, wanted: Wanted | None = None) -> Failure:
+    def failure(self, held: HeldGrant, wanted: Wanted | None = None, lacks: str = "has no such token now") -> Failure:
         """Why the grant has no token to serve, or not the wanted variant, and what mends it."""
         name, record = held.name, held.record
         why = f": {record.error}" if record.error else ""
@@ -224,7 +233,7 @@ class Broker:
                 elif record.uncertain and plan and plan.delay > 0:
                     why += "; an interrupted exchange may have used up its refresh token, which is not risked yet"
                 after = max(1.0, plan.delay if plan else 0.0, self.flights.haste_left(held, now, wanted))
-                return Failure(Code.UNAVAILABLE, f"{name} has no such token now{why}", name, after)
+                return Failure(Code.UNAVAILABLE, f"{name} {lacks}{why}", name, after)
 
     def tell_watchers(self, name: str) -> None:
         for tell in (*self._watchers.get(name, ()), *self._watchers.get(EVERY, ())):
@@ -453,7 +462,7 @@ def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:
 def _check_min_ttl(held: HeldGrant, token: AccessToken | None, min_ttl: float) -> None:
     if token is not None and token.lifetime is not None and min_ttl > token.lifetime / 2:
         half = f"{token.lifetime / 2:g} s, half of the token's lifetime"
-        raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most {half}, found {min_ttl:g}", held.name)
+        raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most {half}, found {min_ttl:g}; ask for less", held.name)
 
 
 def _check_wanted(held: HeldGrant, wanted: Wanted, now: Moment) -> None:

@@ -23,6 +23,7 @@ WHICH = {
     "--state-dir": ("DIR", "its state directory, where that is read or written (that of the configuration)"),
 }
 EVERYWHERE = "--config, --socket and --state-dir may stand here too: see brokerctl --help"
+MEANT = {"explain --user": "--as"}  # what people type for another option
 DEFAULT_ENV = "ACCESS_TOKEN"
 SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = {
@@ -159,12 +160,16 @@ def _command(words: list[str]) -> str | None:
 def _unexpected(word: str, command: str | None, parser: ArgumentParser) -> str:
     """Words for what is too much. Only options are repeated: anything else may be a secret in the wrong place."""
     see = f"see {parser.prog} --help"
-    if word.startswith("-"):
+    if word.startswith("-") and word != "-":
         option = word.partition("=")[0]
+        if meant := MEANT.get(f"{command} {option}"):
+            return f"no option {option}, did you mean {meant}?; {see}"
         known = parser._option_string_actions if command else COMMANDS  # --version is a command here
         return f"no option {plain(option)}{_similar(option if command else option.strip('-'), known)}; {see}"
     if command == "import":
         return f"expected nothing after GRANT: the refresh token is read from stdin, where nobody sees it; {see}"
+    if command == "get":
+        return f"expected nothing after GRANT (--refused reads the token from stdin, where nobody sees it); {see}"
     return f"expected nothing more on the command line; {see}"
 
 

@@ -37,7 +37,9 @@ def backup(broker: Broker, arguments: Namespace) -> int:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    write(f"{plain(str(path))}: {size} bytes; worth nothing without the key, of which you keep a copy elsewhere")
+    write(
+        f"{plain(str(path))}: {size} bytes; it cannot be opened without the key; keep a copy of the key somewhere else"
+    )
     return 0
 
 

@@ -58,11 +58,13 @@ def reload(broker: Broker, _arguments: Namespace) -> int:
     """Read the configuration again."""
     from brokerd_client.address import manager
 
+    from brokerd.edge import service_manager
+
     done = broker.call("reload")
     lines = [f"{what}: {plain(', '.join(done[what]))}" for what in ("changed", "added", "removed") if done[what]]
     if done.get("restart"):
-        restart = f"{manager(broker.path)} restart brokerd"
-        lines.append(f"[daemon] has changed: that counts from the next start on: {restart}")
+        restart = f"{manager(broker.path)} restart brokerd" if service_manager.is_running() else "restart brokerd"
+        lines.append(f"[daemon] has changed: that counts from the next start on; to use it now: {restart}")
     for line in lines or ["nothing has changed"]:
         write(line)
     return 0

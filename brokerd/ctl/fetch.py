@@ -45,7 +45,7 @@ def execute(broker: Broker, arguments: Namespace) -> NoReturn:
     import signal
 
     name, program = arguments.env, arguments.program
-    if not name or "=" in name:
+    if len(name.split()) != 1 or "=" in name:
         raise Failed(f"--env: expected the name of an environment variable, found {plain(name)!r}")
     token = _fetch(broker, arguments)
     broker.close()

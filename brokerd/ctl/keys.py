@@ -31,7 +31,7 @@ def unlock(broker: Broker, arguments: Namespace) -> int:
         if error.code != "locked":  # it wants a passphrase
             raise
         done = broker.call("unlock", passphrase=read_passphrase(twice=arguments.new), **params)
-    write("unlocked" if done["unlocked"] else "it was unlocked")
+    write("unlocked" if done["unlocked"] else "brokerd was not locked")
     return 0
 
 

@@ -64,6 +64,8 @@ def _verified(broker: Broker, grant: str) -> dict[str, Any]:
 def _lines(found: dict[str, Any], arguments: Namespace) -> list[str]:
     if arguments.names:
         return [plain(grant["name"]) for grant in found["grants"]]
+    if arguments.grants and not found["grants"] and not arguments.json:
+        return []  # each that was asked for is named on stderr
     return [_as_json(found) if arguments.json else _as_text(found)]
 
 
@@ -125,7 +127,9 @@ def _picture(found: dict[str, Any], now: float) -> Any:
     running = f"brokerd {daemon['version']}, pid {daemon['pid']}, started {away(daemon['started_at'] - now)}"
     parts.append(Text(plain(running), style="dim"))
     if daemon["locked"]:
-        parts.append(Text("the keys are locked", style="red"))
+        parts.append(
+            Text(called("the keys are locked and nothing is served; to serve again: brokerctl unlock"), style="red")
+        )
     if (since := daemon.get("resealing_since")) is not None:
         words = f"key rotate --full has not come to its end {lasting(since, now)}; it goes on by itself"
         parts.append(Text(words, style="yellow"))

@@ -76,7 +76,9 @@ def memory(scene: Scene) -> Iterable[Finding]:
     if locked:
         return [ok("memory", "locked" if status is not None else "may be locked")]
     words = "not locked: tokens and keys may be swapped out"
-    how = "start it with: ulimit -l unlimited" if scene.unit is None else scene.edit("LimitMEMLOCK=infinity")
+    how = scene.edit("LimitMEMLOCK=infinity")
+    if scene.unit is None:
+        how = "raise memlock for its user (limits.conf(5)), log in again, and restart brokerd"
     if scene.unit is not None and scene.unit["LimitMEMLOCK"] == "infinity":
         words, how = f"{words}; the unit allows it, and what systemd runs in does not", "prlimit --memlock --pid 1"
     return [warning("memory", words, how)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SYSTEM = "/run/brokerd/brokerd.sock"
 CALLERS = "brokerd-callers"  # the group that may connect, and nothing else, as `brokerctl install` makes it
+BOOTED = "/run/systemd/system"  # is there where systemd runs (sd_booted(3))
 BUSY_PAUSE = 0.01  # seconds between tries while the daemon's queue of new connections is full
 
 
@@ -60,7 +61,8 @@ def connect(path: str, kind: type[Kind]) -> Kind | None:
         if error.errno == errno.EACCES:
             raise NotPermitted(f"no permission to connect at {path}: {_way_in(path)}") from None
         found = _WORDS.get(error.errno or 0, str(error))
-        words = f"is brokerd running? ({manager(path)} status brokerd; BROKERD_SOCKET names another socket)"
+        look = f"{manager(path)} status brokerd" if os.access(BOOTED, os.F_OK) else "see brokerctl doctor"
+        words = f"is brokerd running? ({look}; to use another socket, set BROKERD_SOCKET)"
         raise NoDaemon(f"{found} at {path}: {words}") from None
 
 

@@ -97,7 +97,7 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
         "to fix: brokerctl import ix-prod",
         "store: the disk is full (failing for 3 min, since ",
         "key rotate --full has not come to its end for 5 min, since ",
-        "the keys are locked",
+        "the keys are locked and nothing is served; to serve again: brokerctl unlock",
     ):
         assert words in text
     assert "\x1b" not in text
@@ -122,6 +122,8 @@ def test_a_grant_that_is_not_shown_to_root_is_3_and_the_others_are_shown(daemon:
         done = brokerctl("status", "ix-prod", "nope", "nope", *form)
         assert (done.returncode, done.stderr.count("there is no grant 'nope' that you may see;")) == (3, 1)
         assert "ix-prod" in done.stdout
+    answer(daemon)
+    assert brokerctl("status", "nope").stdout == "", "one sentence about it is enough"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -847,6 +847,23 @@ async def test_only_an_import_ends_a_revocation(autojump_clock: MockClock, tmp_p
         assert await imported(made)
 
 
+async def test_a_refresh_that_brings_nothing_does_not_deny_the_token_that_lives(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        await trio.sleep(0.5 * LIFETIME)
+        await made.broker.refresh("app")
+        await trio.sleep(3)
+        with pytest.raises(Failure, match=r"^app was renewed 3 s ago$") as caught:
+            await made.broker.refresh("app")
+        assert (caught.value.code, caught.value.retry_after) == (Code.UNAVAILABLE, LIFETIME / 3 - 3)
+        await trio.sleep(LIFETIME / 3)
+        made.provider.answers = [TransportError("connection refused", sent=False)] * 3
+        with pytest.raises(Failure, match=r"^app was not refreshed and keeps its token: connection refused"):
+            await made.broker.refresh("app")
+
+
 async def test_an_edited_configuration_does_not_end_a_revocation(autojump_clock: MockClock, tmp_path: Path) -> None:
     store, provider = MemoryStore(), ModelProvider(TestClock())
     async with world(tmp_path, REFRESHING, store=store, provider=provider) as made:

@@ -118,6 +118,8 @@ class Exchanger:
             held.provider.passwords.trust(sent.password)
         if not insisted and (wait := _held_back(held, sent, now)) > 0:
             await held.change(self.store, lambda record: _not_sent(record, held, plan, sent, wait, now))
+            if held.flight is not None:
+                held.flight.held_back = True
             return None
         spends = held.ability(now, plan.wanted).spends(plan.operation)
         with trio.CancelScope() as scope:

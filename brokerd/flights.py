@@ -155,7 +155,8 @@ class Flights:
                         return
                 flight = held.flight
                 await flight.done.wait()
-                if flight.wanted == wanted and flight.operation is not Operation.VERIFY:
+                is_for_us = flight.wanted == wanted and flight.operation is not Operation.VERIFY
+                if is_for_us and not flight.held_back:
                     return
 
     # -- the flight

@@ -47,13 +47,14 @@ class GrantStore(Protocol):
 
 class Flight:
     """The one exchange of a grant that is under way; everybody who waits, waits for this. `wanted`: the variant that it
-    is for."""
+    is for. `held_back`: nothing was sent, since the same request failed shortly before; the record says until when."""
 
-    __slots__ = ("done", "operation", "wanted")
+    __slots__ = ("done", "held_back", "operation", "wanted")
 
     def __init__(self, operation: Operation, wanted: Wanted | None = None) -> None:
         self.operation = operation
         self.wanted = wanted
+        self.held_back = False
         self.done = trio.Event()
 
 

@@ -609,6 +609,22 @@ async def test_a_mended_secret_is_tried_at_once_at_a_reload_and_at_a_restart(
         assert len(provider.asked) == asked + 1
 
 
+async def test_who_asks_after_a_restart_waits_for_the_try_that_is_held_back(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock)
+    provider.answers = [TransportError("connection refused", sent=False)] * 3
+    async with world(tmp_path, ISSUING, store=store, provider=provider):
+        while len(provider.asked) < 3:
+            await trio.sleep(0.1)
+    provider.answers = []
+    async with world(tmp_path, ISSUING, store=store, provider=provider) as made:
+        before = len(provider.asked)
+        assert (await made.broker.get("app")).value.reveal()
+        assert len(provider.asked) == before + 1
+
+
 def password_file(folder: Path, password: str) -> Path:
     file = folder / "password"
     file.write_text(password)

@@ -13,6 +13,7 @@ LOOK = 0.35  # requests as which each grant of a status counts, and each name th
 RULE = 0.15  # and each description of callers, in rules, that is compared with one
 ARRIVAL = 8.0  # requests as which a new connection counts: its process is pinned and attested
 SIZE = 1024  # bytes of one request: what comes at once counts as one for each, but as one at least
+HASHED = 100_000  # bytes of an executable that are hashed count as one: an executable may have 256 MiB
 ARREARS = 1.0  # seconds; who would have to be heard later than that makes no new connection
 RETRY_AFTER = 1.0  # seconds
 WARN_AGAIN = 60.0  # seconds between two lines in the log about the same user

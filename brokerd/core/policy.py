@@ -30,7 +30,8 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was read of the process itself. None: not asked for, or not to be read; `unread` says why, by selector."""
+    """What was read of the process itself. None: not asked for, or not to be read; `unread` says why, by selector.
+    `hashed`: bytes that were read for it now, which cost time."""
 
     exe: str | None = None
     sha256: str | None = None
@@ -39,6 +40,7 @@ class Evidence:
     user_unit: str | None = None
     container: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
+    hashed: int = field(default=0, compare=False)
 
 
 NOTHING_READ = Evidence()

@@ -22,11 +22,12 @@ ON_FUSE = "is not believed: it lies on a FUSE file system, which shows everybody
 
 
 class Program(NamedTuple):
-    """What a process executes; `unread` says by selector why something is missing."""
+    """What a process executes; `unread` says by selector why something is missing; `hashed`: bytes that were read."""
 
     exe: str | None = None
     sha256: str | None = None
     unread: Mapping[str, str] = {}
+    hashed: int = 0
 
 
 Key = TypeVar("Key")
@@ -58,7 +59,7 @@ def read(pid: int, *, hashed: bool) -> Program:
     """Path and hash of what a process executes."""
     link = f"/proc/{pid}/exe"
     unread: dict[str, str] = {}
-    exe = sha256 = None
+    exe, sha256, size = None, None, 0
     with ExitStack() as opened:
         try:
             opened.callback(os.close, executed := os.open(link, PINNED))
@@ -68,6 +69,7 @@ def read(pid: int, *, hashed: bool) -> Program:
         if (on := _kind(executed)) == FUSE:
             return Program(unread=dict.fromkeys(("exe", "sha256"), ON_FUSE))
         if hashed:
+            size = 0 if file in _hashes or file.size > LONGEST else file.size
             try:
                 sha256 = _hash(executed, file)
             except _Unread as error:
@@ -80,7 +82,7 @@ def read(pid: int, *, hashed: bool) -> Program:
             if on in NEAR:
                 _remember(_near, exe, None)
                 _remember(_known, (exe, file), (Program(exe, _hashes.get(file)), time.monotonic() + BELIEVED))
-    return Program(exe, sha256, unread)
+    return Program(exe, sha256, unread, size)
 
 
 def _unreadable(pid: int, error: OSError) -> Program:

@@ -35,11 +35,11 @@ class Explaining:
             try:
                 if "pid" in params:
                     with closing(await self._processes.of_pid(params["pid"])) as process:
-                        caller = await process.look(EVIDENCE)
+                        caller = await self._rights.seen(session, process, EVIDENCE)
                 elif described:
                     caller = await self._described(described)
                 else:
-                    caller = await session.process.look(EVIDENCE)
+                    caller = await self._rights.seen(session, session.process, EVIDENCE)
             except OSError as error:
                 raise Failure(
                     Code.BAD_REQUEST, f"explain: that process cannot be looked at: {error.strerror}; name one that runs"

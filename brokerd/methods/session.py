@@ -9,7 +9,7 @@ import trio
 
 from brokerd.audit import Audit, Told
 from brokerd.broker import Broker
-from brokerd.core.admission import DENIAL, RULE, Account
+from brokerd.core.admission import DENIAL, HASHED, RULE, Account
 from brokerd.core.failure import Code, Failure, unknown
 from brokerd.core.policy import Action, Caller, Policy, Standing, learned
 from brokerd.core.ports import Process
@@ -91,7 +91,13 @@ class Rights:
         while rules is not self.policy:
             rules = self.policy
             needs = self._needs(session, grants)
-            session.know(await session.process.look(needs), needs)
+            session.know(await self.seen(session, session.process, needs), needs)
+
+    async def seen(self, session: Session, process: Process, needs: frozenset[str]) -> Caller:
+        """A look at a process, for which the session's user is charged. Raises OSError where that is gone."""
+        found = await process.look(needs)
+        session.account.charge(found.evidence.hashed / HASHED, trio.current_time())
+        return found
 
     async def see_again(self, session: Session, grants: Sequence[str | None], method: str) -> None:
         """When the wait for an answer is over: learn what counts now. From here on nothing may be waited for until the

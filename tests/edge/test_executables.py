@@ -60,7 +60,7 @@ def test_it_is_known_again_by_path_and_hash(program: Path) -> None:
         assert read(pid, hashed=False) == Program(str(program))
         assert glance(pid, hashed=False) == Program(str(program))
         assert glance(pid, hashed=True) is None
-        assert read(pid, hashed=True) == whole
+        assert read(pid, hashed=True) == whole._replace(hashed=program.stat().st_size)
         assert glance(pid, hashed=True) == glance(other, hashed=True) == whole
 
 
@@ -161,3 +161,11 @@ def test_what_lies_far_away_is_never_known_again(program: Path, monkeypatch: pyt
     with running(program) as pid:
         assert read(pid, hashed=True).sha256
         assert glance(pid, hashed=True) is None
+
+
+def test_what_is_hashed_is_counted_each_time(program: Path) -> None:
+    with running(program) as pid:
+        size = program.stat().st_size
+        assert [read(pid, hashed=hashed).hashed for hashed in (False, True, True)] == [0, size, 0]
+        change(program, lambda: program.chmod(0o755))
+        assert read(pid, hashed=True).hashed == size

@@ -13,8 +13,8 @@ import trio
 from trio.testing import MockClock
 
 from brokerd import broker
-from brokerd.core.admission import BURST, Account
-from brokerd.core.policy import Action, Policy, Rule, Selector
+from brokerd.core.admission import BURST, HASHED, Account
+from brokerd.core.policy import Action, Evidence, Policy, Rule, Selector
 from brokerd.methods import Methods
 from brokerd.methods.parameters import MANY
 from tests.access.methods import PORTAL, Desk, Program, desk
@@ -136,6 +136,23 @@ async def test_a_request_costs_no_more_than_its_charge(
         here.methods.end(session)
 
 
+@pytest.mark.parametrize("method", ["explain", "get"])
+async def test_who_has_a_large_executable_hashed_is_charged_for_it(
+    autojump_clock: MockClock, tmp_path: Path, method: str
+) -> None:
+    """256 MiB take half a second of a processor, and a change of their mode has them hashed again."""
+    named = Rule(("app",), (Selector(uid=STRANGER, sha256="x"),))
+    size = 256 << 20
+    async with desk(tmp_path, Policy((named,), owner=990), ISSUING) as here:
+        account = Account(rate=1.0)
+        account.charge(BURST + 1.0, trio.current_time())
+        session = here.session(Program(STRANGER, Evidence(sha256="y", hashed=size), at_once=False), account)
+        before = charged(account)
+        await here.ask(session, method, grant="app")
+        assert charged(account) - before > size / HASHED
+        here.methods.end(session)
+
+
 class Walked(tuple[str, ...]):
     """Counts how often somebody goes through it."""
 
@@ -147,7 +164,7 @@ class Walked(tuple[str, ...]):
         return super().__iter__()
 
     def __contains__(self, name: object) -> bool:
-        return name in iter(self)
+        return any(name == each for each in self)
 
 
 def test_status_goes_through_what_was_granted_once() -> None:

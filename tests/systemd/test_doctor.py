@@ -9,7 +9,7 @@ from tests.systemd.box import Box
 
 pytestmark = pytest.mark.real
 CTL = "/opt/brokerd/bin/brokerctl"
-PROXY = "systemctl edit brokerd: Environment=HTTPS_PROXY=http://HOST:PORT; or proxy in the configuration"
+PROXY = "systemctl edit brokerd: Environment=HTTPS_PROXY=http://HOST:PORT, or set proxy of the provider"
 SURROUNDINGS = ("clock", "disk", "memory")  # of the machine that the tests run on
 Told = tuple[str, str, str]  # check, level, remedy
 
@@ -40,9 +40,9 @@ def test_an_installation_that_is_whole(box: Box) -> None:
     assert found["endpoint", "ok"]["found"].startswith("http://127.0.0.1:8080/oauth2/token answers 4")
 
 
-def test_a_caller_outside_the_group_learns_how_to_get_in_and_what_he_cannot_see(box: Box) -> None:
+def test_a_caller_outside_the_group_learns_how_to_get_in_and_what_they_cannot_see(box: Box) -> None:
     found = look(box, "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
-    assert found["socket", "problem"]["remedy"] == "sudo usermod -aG brokerd-callers nobody, then log in anew"
+    assert found["access", "problem"]["remedy"] == "usermod -aG brokerd-callers nobody, as root; then log in again"
     assert found["configuration", "warning"]["remedy"] == "sudo brokerctl doctor"
 
 

@@ -60,6 +60,7 @@ class Settings:
     now: Callable[[], float] = time.time  # the provider's clock, its Date header included
     access_lifetime: float = 3600.0
     refresh_lifetime: float = 30 * 86_400.0
+    access_padding: int = 0  # characters that an opaque access token is longer
     rotation: bool = True  # a refresh replaces the refresh token
     reuse_detection: bool = True  # a replaced refresh token that comes again kills its family, living tokens included
     reuse_grace: float = 0.0  # seconds in which a replaced refresh token is accepted once more
@@ -450,6 +451,7 @@ class Provider(ABC, Generic[S]):
             scopes=scopes,
             expires_at=expires_at,
             audience=audience,
+            padding=self.settings.access_padding,
         )
 
     def issue_refresh(

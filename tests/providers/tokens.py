@@ -68,11 +68,13 @@ class Ledger:
         audience: Iterable[str] = (),
         value: str | None = None,
         token_id: str | None = None,
+        padding: int = 0,
     ) -> Token:
-        """Issue a token; without `value` it is an opaque one that nobody can take for a real secret."""
+        """Issue a token; without `value` it is an opaque one that nobody can take for a real secret, with so many
+        characters of padding."""
         number = len(self.tokens) + 1
         token = Token(
-            value=value or f"test-only-{self.issuer}-{kind}-{number}-{secrets.token_urlsafe(24)}",
+            value=value or f"test-only-{self.issuer}-{kind}-{number}-{secrets.token_urlsafe(24)}{'x' * padding}",
             kind=kind,
             id=token_id or f"tok-{kind}-{number}",
             family=family,

@@ -21,7 +21,9 @@ grant_type  = "password"
 credentials = {{ client_id = "{OAUTH2_CLIENT}", client_secret = {{ file = "/etc/brokerd/secrets/app" }}, \
 username = "{OAUTH2_USER}", password = "{OAUTH2_PASSWORD}" }}
 """
-LONG = 40_000 * "x"  # makes the record larger than the room that a start gains by clearing SQLite's log
+PADDING = (
+    200_000  # characters of a token, for a record larger than the room that a start gains by clearing SQLite's log
+)
 QUICK = "/run/systemd/system/brokerd.service.d/quick.conf"  # a watchdog that needs no minute
 
 
@@ -57,7 +59,7 @@ def full(box: Box) -> str:
     box.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=3\\n' > {QUICK}; systemctl daemon-reload")
     box.run("systemctl", "start", "brokerd.service")
     before = box.run(CTL, "get", "spends").strip()
-    provider(box, settings={"token_type": LONG}, hold={"operation": "refresh"})
+    provider(box, settings={"access_padding": PADDING}, hold={"operation": "refresh"})
     box.run("systemd-run", "--unit=refresh", CTL, "refresh", "spends")
     until(lambda: provider(box)["by_operation"].get("refresh") == 1)
     box.run("dd", "if=/dev/zero", "of=/var/lib/brokerd/ballast", "bs=1k", check=False)

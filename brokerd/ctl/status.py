@@ -184,6 +184,9 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
         notes.append(f"refresh token expires {away(ends - now)}")
     if grant["last_error"]:
         notes.append(plain(f"{_failing(grant, now)}{grant['last_error']}"))
+    if grant["state"] == "revoked":
+        again = " or ".join(f"brokerctl {command} {plain(grant['name'])}" for command in ("login", "import"))
+        notes.append(called(f"nothing is served; to use it again: {again}"))
     if remedy := grant.get("remedy"):
         notes.append(f"to fix: {called(plain(remedy))}")
     return notes

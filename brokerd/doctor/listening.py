@@ -107,7 +107,12 @@ def of_grants(grants: list[dict[str, Any]], now: float) -> Iterator[Finding]:
     if (more := len(troubled) - GRANTS_SHOWN) > 0:
         yield warning(GRANTS, f"{more} more fail", "brokerctl status")
     if grants and not troubled:
-        yield ok(GRANTS, f"none of the {len(grants)} that you may see fails" if len(grants) > 1 else "it does not fail")
+        yield ok(
+            GRANTS,
+            f"none of the {len(grants)} that you may see fails"
+            if len(grants) > 1
+            else f"{grants[0]['name']} does not fail",
+        )
 
 
 def _of_grant(grant: dict[str, Any], now: float) -> Finding:

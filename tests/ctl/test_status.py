@@ -103,6 +103,12 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
     assert "\x1b" not in text
 
 
+def test_a_revoked_grant_says_what_brings_it_back(daemon: Daemon, brokerctl: Run) -> None:
+    answer(daemon, {"state": "revoked", "expires_at": None, "next_renewal_at": None})
+    words = "nothing is served; to use it again: brokerctl login ix-prod or brokerctl import ix-prod"
+    assert words in brokerctl("status").stdout
+
+
 def test_without_grants_it_says_so(daemon: Daemon, brokerctl: Run) -> None:
     answer(daemon)
     assert "no grants that you may see" in brokerctl("status").stdout

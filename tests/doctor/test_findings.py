@@ -187,8 +187,8 @@ GRANT = {"name": "app", "state": "ready", "last_error": None, "failing_since": N
 @pytest.mark.parametrize(
     ("said", "level", "found", "remedy"),
     [
-        ({}, "ok", "it does not fail", None),
-        ({"state": "revoked", "last_error": "x"}, "ok", "it does not fail", None),
+        ({}, "ok", "app does not fail", None),
+        ({"state": "revoked", "last_error": "x"}, "ok", "app does not fail", None),
         (
             {"state": "needs_login", "last_error": "invalid_grant", "remedy": "brokerctl import app"},
             "problem",

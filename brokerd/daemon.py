@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 
 import trio
@@ -78,7 +79,7 @@ def main() -> None:
         os.environ.setdefault(name, folder)  # as the unit of a user's own brokerd sets them
     try:
         if arguments.check:
-            sys.exit(_check(path))
+            sys.exit(_checked(path))
         gc.disable()  # what a start makes stays; looking through it again and again would double its time
         trio.run(functools.partial(run, path))
     except (CannotStart, ConfigError) as error:
@@ -108,6 +109,21 @@ def parser() -> argparse.ArgumentParser:
     version = f"brokerd {__version__}"
     made.add_argument("--version", action="version", version=version, help="print the version, then exit")
     return made
+
+
+def _checked(path: str) -> int:
+    """The exit code of `--check`. For root it looks as the user who owns the configuration: what that names may be a
+    file of somebody else's, which root alone could read."""
+    from brokerd.ctl.acting import as_owner_of
+    from brokerd.ctl.terminal import Failed
+
+    try:
+        return as_owner_of(Path(path), lambda: _check(path))
+    except FileNotFoundError:
+        return _check(path)  # which says so
+    except Failed as failed:
+        print(f"brokerd: {failed}", file=sys.stderr)  # noqa: T201 - it is what the command is for
+        return EXIT_CONFIGURATION
 
 
 def _check(path: str) -> int:

@@ -73,6 +73,23 @@ async def test_root_reads_no_secret_file_for_a_user_whose_configuration_names_it
         assert (b"ok       secrets" in done.stdout) == reads, done.stdout
 
 
+async def test_check_as_root_reads_no_secret_file_for_a_user_whose_configuration_names_it(
+    brokerd: Brokerd, as_root: None, folder: Path
+) -> None:
+    roots = folder / "roots"
+    roots.write_text(" test-only-secret")  # the blank is what --check warns of, where it can read the file
+    roots.chmod(0o600)
+    app = {"grant_type": "client_credentials", "credentials": {"client_id": "app", "client_secret": {"file": roots}}}
+    brokerd.configure(
+        {"app": {"provider": "op", **app}}, {"op": {"dialect": "oauth2", "token_url": "https://op.example/token"}}
+    )
+    check = [sys.executable, "-m", "brokerd.daemon", "--check", "--config", str(brokerd.config)]
+    for owner, reads in ((0, True), (OTHER, False)):
+        os.chown(brokerd.config, owner, owner)
+        done = await trio.run_process(check, check=False, capture_stdout=True, capture_stderr=True)
+        assert (b"blank" in done.stderr) == reads, done.stderr
+
+
 @contextlib.contextmanager
 def exchanging(one: Path, other: Path) -> Iterator[None]:
     """A process of another user that exchanges the two, as fast as it can, for a minute at most."""

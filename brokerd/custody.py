@@ -103,16 +103,9 @@ class Custody:
                 return False
             sources = await self._world.key_sources()
             try:
-                if sources:
-                    await self._unlock_with(sources)
-                else:
-                    await self._unlock_by(passphrase, new=new)
-            except StoreError as error:
-                code = Code.UNAVAILABLE if isinstance(error, StoreUnavailable) else Code.MISCONFIGURED
-                raise Failure(code, str(error)) from None
-            try:
+                await self._open(sources, passphrase, new=new)
                 await self._world.resume()
-            except BaseException:
+            except BaseException:  # half of it would hold the keys and pass for locked
                 with trio.CancelScope(shield=True):
                     await self._store.lock()
                     await self._world.let_go()
@@ -120,6 +113,17 @@ class Custody:
             self._broker.unlocked()
         self._audit.said("unlocked", grants=len(self._broker.grants))
         return True
+
+    async def _open(self, sources: tuple[SecretSource, ...], passphrase: Secret | None, *, new: bool) -> None:
+        """Open the store. Raises Failure; what the disk did not take then may be open all the same."""
+        try:
+            if sources:
+                await self._unlock_with(sources)
+            else:
+                await self._unlock_by(passphrase, new=new)
+        except StoreError as error:
+            code = Code.UNAVAILABLE if isinstance(error, StoreUnavailable) else Code.MISCONFIGURED
+            raise Failure(code, str(error)) from None
 
     async def _unlock_with(self, sources: tuple[SecretSource, ...]) -> None:
         wrong: WrongKey | None = None

@@ -10,7 +10,7 @@ import trio.testing
 
 from brokerd.audit import Audit
 from brokerd.core.failure import Code, Failure
-from brokerd.core.ports import WrongKey
+from brokerd.core.ports import StoreUnavailable, WrongKey
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.custody import PATIENCE_LONGEST, Custody
 from brokerd.edge import passphrase
@@ -23,7 +23,8 @@ class Locked:
 
     def __init__(self) -> None:
         self.passphrase = passphrase.fresh()
-        self.locked = True
+        self.locked, self.holds_keys = True, False
+        self.is_full, self.slow = False, 0.0
         self.grants: dict[str, object] = {}
         self.tried: list[float] = []
         self._kek = passphrase.derive(RIGHT, self.passphrase)
@@ -38,9 +39,19 @@ class Locked:
         self.tried.append(trio.current_time())
         if kek != self._kek:
             raise WrongKey("the key is not the one")
+        self.holds_keys = True
+        if self.is_full:
+            raise StoreUnavailable("the disk is full")
+        await trio.sleep(self.slow)
 
     def unlocked(self) -> None:
         self.locked = False
+
+    async def lock(self) -> None:
+        self.holds_keys = False
+
+    async def let_go(self) -> None:
+        """There was nothing to hold."""
 
 
 class Silent:
@@ -103,6 +114,23 @@ async def test_guesses_at_the_same_time_wait_for_one_another(
             nursery.start_soon(guess)
     assert sorted(codes) == [Code.DENIED] + [Code.LIMIT] * 19
     assert len(world.tried) == 1
+
+
+async def test_an_unlock_that_fails_or_is_given_up_leaves_no_keys_in_memory(
+    quick: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    world: Any = Locked()
+    custody = Custody(world, world, world, Audit(Silent()))
+    world.is_full = True
+    failure = await tried(custody, RIGHT)
+    assert failure is not None
+    assert (failure.code, world.holds_keys, world.locked) == (Code.UNAVAILABLE, False, True)
+    world.is_full, world.slow = False, 10.0
+    with trio.move_on_after(1.0):
+        await tried(custody, RIGHT)
+    assert (world.holds_keys, world.locked) == (False, True)
+    assert await tried(custody, RIGHT) is None
+    assert (world.holds_keys, world.locked) == (True, False)
 
 
 async def test_a_lock_that_was_begun_is_finished_also_if_who_asked_goes_away(

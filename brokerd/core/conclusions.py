@@ -183,7 +183,7 @@ def _refused(
     reason, after, sent, early = outcome.reason, outcome.after, ending.sent, ending.plan.early
     said = verdict(ending)
     if said is Verdict.DOUBTED:
-        return _doubted(record, reason, ending, now, jitter)
+        return _doubted(record, reason, after, ending, now, jitter)
     if said is Verdict.REFUSED:
         assert sent is not None
         if early:
@@ -205,7 +205,7 @@ def _failed(record: Record, outcome: RetryLater, ending: Ending, terms: Terms, n
     record = _rescued(before, outcome, ending, terms, jitter)
     touched = ending.spends and cause.touched and record is before
     if verdict(ending) is Verdict.DOUBTED:
-        return _doubted(record, reason, ending, now, jitter)
+        return _doubted(record, reason, after, ending, now, jitter)
     if ending.plan.early:
         delay = retry_delay(record.rotation_failures + 1, after, jitter, LONGEST_AHEAD)
         return records.rotation_failed(
@@ -233,14 +233,19 @@ def _delay(record: Record, after: float | None, ending: Ending, terms: Terms, no
     return delay
 
 
-def _doubted(record: Record, reason: str, ending: Ending, now: Moment, jitter: float) -> Record:
-    """It may be the password, or an account that is locked for longer each time it is sent (law 7)."""
+def _doubted(record: Record, reason: str, after: float | None, ending: Ending, now: Moment, jitter: float) -> Record:
+    """It may be the password, or an account that is locked for longer each time it is sent (law 7). What the provider
+    asked for, `after` so many seconds, holds for the refresh token as well."""
     assert ending.sent is not None
+    asked = 0.0 if after is None else retry_delay(1, after, jitter)
     delay = doubted_delay(ending.sent.times, jitter)
     record = records.doubted(record, ending.sent.doubt(now, delay))
+    delay = max(delay, asked)
     if ending.plan.early:
-        return records.rotation_failed(record, reason, now, delay, interrupted=False)
-    return records.refused(record, reason, now, delay, record.refused, record.refused_until)
+        record = records.rotation_failed(record, reason, now, delay, interrupted=False)
+        return replace(record, retry=now.after(asked), asked_until=now.after(asked)) if asked else record
+    record = records.refused(record, reason, now, delay, record.refused, record.refused_until)
+    return replace(record, asked_until=now.after(asked)) if asked else record
 
 
 def _rescued(record: Record, outcome: RetryLater, ending: Ending, terms: Terms, jitter: float) -> Record:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 
+from brokerd.core.backoff import doubted_delay
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.record import Doubt
 from brokerd.core.secret import Secret
@@ -40,14 +42,19 @@ class Passwords:
 
     def wait(self, grant: str, password: bytes, request: bytes, now: Moment) -> float:
         """Seconds until the grant may send it as part of that request: 0: now, infinity: not as it is. The grant whose
-        try it was may try at once what has been changed in the request."""
+        try it was may try at once what has been changed in the request. What no clock can date after a reboot (law 8)
+        counts from this question on: a machine that is rebooted often does not try at every start."""
         if password in self.refused:
             return inf
         if (found := self._doubts.get(password)) is None:
             return 0.0
         by, doubt = found
-        is_mended = by == grant and doubt.request != request
-        return 0.0 if is_mended else max(0.0, seconds_until(doubt.until, now))
+        if by == grant and doubt.request != request:  # it is mended
+            return 0.0
+        if (wait := seconds_until(doubt.until, now)) == -inf:
+            wait = doubted_delay(doubt.times, 0.0)
+            self._doubts[password] = by, replace(doubt, until=now.after(wait))
+        return max(0.0, wait)
 
 
 def account_of(credentials: Mapping[str, Secret]) -> bytes:

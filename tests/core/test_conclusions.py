@@ -219,6 +219,20 @@ ROWS = {
         EMPTY,
         {**BY_PASSWORD, "status": 422, "times": 2},
     ),
+    "a password is perhaps refused with Retry-After": Row(
+        later(Cause.SILENT, after=400.0),
+        {"asked_until": LATER.after(400), "doubt": Doubt(PASSWORD, REQUEST, 1, LATER.after(900))},
+        900,
+        EMPTY,
+        {**BY_PASSWORD, "status": 401},
+    ),
+    "a password is perhaps refused with a long Retry-After": Row(
+        Misconfigured("no", Blame.REQUEST, 2_000.0),
+        {"asked_until": LATER.after(2_000), "doubt": Doubt(PASSWORD, REQUEST, 1, LATER.after(900))},
+        2_000,
+        EMPTY,
+        {**BY_PASSWORD, "status": 403},
+    ),
     "a password meets an outage": Row(
         later(Cause.STRANGE),
         {"state": State.RETRYING, "doubt": None},
@@ -265,6 +279,13 @@ ROWS = {
         None,
         own(),
         {**BY_PASSWORD, "early": True, "status": 400},
+    ),
+    "a password is perhaps refused ahead of need with Retry-After": Row(
+        later(Cause.SILENT, after=400.0),
+        {"state": State.READY, "rotation_retry": LATER.after(900), "asked_until": LATER.after(400)},
+        400,
+        own(),
+        {**BY_PASSWORD, "early": True, "status": 403},
     ),
 }
 

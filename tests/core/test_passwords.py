@@ -1,10 +1,12 @@
 # What a provider's grants know of each other's passwords (law 7): who may send one, as part of what, and when.
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
 
+from brokerd.core.moment import Moment
 from brokerd.core.passwords import Passwords
 from brokerd.core.record import Doubt
 from tests.core.values import HOUR, MINUTE, NOW
@@ -41,6 +43,17 @@ def test_a_doubted_password_waits_for_its_time(grant: str, request_: bytes, wait
     assert passwords.times(b"password") == 2
     assert passwords.wait(grant, b"password", request_, NOW.after(MINUTE)) == wait
     assert passwords.wait(grant, b"password", request_, NOW.after(2 * HOUR)) == 0.0
+
+
+def test_a_doubt_that_no_clock_can_date_after_a_reboot_counts_from_the_first_question_on() -> None:
+    passwords, up = Passwords(), Moment(NOW.wall + 10 * HOUR, 5.0, "another boot", trusted=False)
+    passwords.doubt("app", replace(DOUBT, times=1))
+    assert passwords.wait("app", b"password", b"mended", up) == 0.0
+    assert passwords.wait("app", b"password", b"request", up) == HOUR / 4
+    assert passwords.wait("app", b"password", b"request", up.after(MINUTE)) == HOUR / 4 - MINUTE
+    assert passwords.wait("app", b"password", b"request", up.after(HOUR)) == 0.0
+    passwords.doubt("app", DOUBT)
+    assert passwords.wait("app", b"password", b"request", up._replace(trusted=True)) == 0.0, "that can be dated"
 
 
 def test_a_refusal_ends_a_doubt_and_a_success_ends_both() -> None:

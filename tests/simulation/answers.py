@@ -27,7 +27,7 @@ class Written:
     def read(self) -> bytes:
         """As the HTTP client hands it on."""
         plain = decompressed(self.content, self.coding, MOST)
-        return self.content if plain is None else plain
+        return self.content if plain is None else plain[0]
 
 
 def _json(body: Body) -> bytes:

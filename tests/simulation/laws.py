@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from brokerd.core import chain
 from brokerd.core.grant import State
 from brokerd.core.moment import Moment
-from brokerd.core.record import AccessToken, Record
+from brokerd.core.record import AccessToken, Record, refuses_password
 from brokerd.core.renewal import Operation
 from brokerd.core.wanted import Wanted
 from brokerd.edge.audit_file import FOLDER, SERIES, numbered
@@ -398,6 +398,8 @@ class Laws:
         ended = record.state is State.REVOKED and not seen.login_ends
         self.hold("law 10: a login that was begun before a revocation does not end it", not ended, f"{grant}: {token}")
         self.importing(grant, token)
+        # Of a login and an import the one that was stored last counts, whichever the provider gave out first.
+        seen.family = min(seen.family, self.world.provider_of(grant).refresh[token].family)
 
     def login_begun(self, grant: str, record: Record) -> None:
         self.seen[grant].login_ends = record.state is State.REVOKED
@@ -428,6 +430,8 @@ class Laws:
             held = _refresh_token(record)
             for of in (seen.dead, seen.touched, seen.sent):
                 of.pop(held, None)  # type: ignore[attr-defined]
+            if not _is_rejected(record):
+                seen.rejected.discard(held or "")
             seen.known = {held} if held is not None else set()
             seen.unheard, seen.not_before, seen.epoch = False, -inf, seen.epoch + 1
             seen.revoked = "stored" if record is not None and record.state is State.REVOKED else ""
@@ -439,12 +443,13 @@ class Laws:
 
     def logged(self, life: Life) -> None:
         """The audit log as it lies there at an orderly end: a whole chain, with every revocation that was answered."""
+        if life.store.is_locked:  # the key of the chain is locked as well: the next orderly end looks at all of it
+            return
         entries: list[dict[str, object]] = []
-        memory = life.store.remembered()
+        memory, folder = life.store.remembered(), self.world.folder / FOLDER
         for series in SERIES:
-            files = [
-                (number, path.name, path.read_bytes()) for number, path in numbered(self.world.folder / FOLDER, series)
-            ]
+            there = numbered(folder, series) if folder.exists() else []  # the first line makes it
+            files = [(number, path.name, path.read_bytes()) for number, path in there]
             found = chain.verify(files, series, memory.key, memory.head(series))
             self.hold("law 9: the audit log is a chain without a gap", not found.findings, str(found.findings[:2]))
             entries += [chain.read(line) or {} for _, _, content in files for line in content.splitlines()]
@@ -517,7 +522,7 @@ class Laws:
                 seen.unheard = seen.unheard or (bool(lost - seen.imports) and held in seen.touched)
             if held in seen.imports - seen.dead.keys():
                 seen.known.add(held)  # a newer import may have been in memory only
-            if record is None or record.refused is None:
+            if record is None or not refuses_password(record):
                 seen.refused.clear()
             if record is None or record.doubt is None:
                 seen.doubted.clear()

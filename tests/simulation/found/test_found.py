@@ -318,3 +318,45 @@ def test_a_reload_while_a_password_is_about_to_leave_sends_no_empty_one() -> Non
     for n in range(8):
         made = schedule(at(0.2 + n / 4, "reload", kind="same"), grants=("app", "user"), horizon=100.0)
         assert broken_by(replace(made, setup=replace(made.setup, disk_latency=0.5))) is None
+
+
+def test_a_retry_after_to_a_password_that_may_be_refused_holds_for_the_refresh_token_too() -> None:
+    limit = at(99, "fault", provider="two", kind="wait-401", requests=1, seconds=400.0)
+    reload = at(100, "reload", kind="scope", grant="user")
+    assert broken_by(schedule(limit, reload, grants=("app", "user"), lifetime=300.0)) is None
+
+
+def test_a_password_that_may_be_refused_waits_also_where_no_clock_can_date_it_after_a_reboot() -> None:
+    doubted = at(99, "fault", provider="two", kind="detail-401", requests=4)
+    events = (doubted, at(100, "reload", kind="scope", grant="user"), at(200, "reboot", down=30.0, off=7_200.0))
+    assert broken_by(schedule(*events, grants=("app", "user"))) is None
+
+
+def test_an_unlock_that_the_disk_does_not_take_leaves_everything_locked() -> None:
+    full = at(101, "disk", kind="full", lasts=20.0)
+    events = (IMPORT, at(100, "lock", unlocked=5.0), full, at(150, "stop", down=1.0, copied=False))
+    made = schedule(*events)
+    assert broken_by(replace(made, setup=replace(made.setup, audits=True))) is None
+
+
+def test_brokerd_can_be_stopped_while_it_is_locked() -> None:
+    made = schedule(IMPORT, at(100, "lock", unlocked=400.0), at(150, "stop", down=1.0, copied=False))
+    assert broken_by(replace(made, setup=replace(made.setup, audits=True))) is None
+
+
+def test_of_a_login_and_an_import_the_one_that_was_stored_last_counts() -> None:
+    late = at(9, "fault", provider="one", kind="late", requests=1, seconds=5.0)
+    events = (at(1, "login", grant="dev", approves=7.0), late, at(14, "import", grant="dev"))
+    assert broken_by(schedule(*events, grants=("app", "dev"), horizon=300.0)) is None
+
+
+def test_a_restored_store_knows_nothing_of_a_rejection_that_came_after_its_backup() -> None:
+    rejected = (at(100, "kill", grant="app"), at(110, "refresh", grant="app"), at(120, "refresh", grant="app"))
+    events = (IMPORT, at(50, "backup", down=1.0), *rejected, at(200, "restore", down=1.0))
+    made = schedule(*events, at(250, "stop", down=1.0, copied=False), rotates=False, horizon=300.0)
+    assert broken_by(made) is None
+
+
+def test_a_life_in_which_nothing_happens_begins_no_audit_log() -> None:
+    made = schedule(at(50, "stop", down=1.0, copied=False), horizon=60.0)
+    assert broken_by(replace(made, setup=replace(made.setup, audits=True))) is None

@@ -84,6 +84,7 @@ class Box:
 
     def journal(self, unit: str = "brokerd") -> str:
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            self.run("journalctl", "--sync", check=False)  # what was said a moment ago may still be on its way
             return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit, check=False)
         return ""
 

@@ -225,15 +225,16 @@ class Database:
             (grant,),
         )
         return [
-            Row(name, fingerprint, generation, sealed, since, None if wall is None else Moment(wall, boot, boot_id))
+            Row(name, fingerprint, generation, sealed, since, None if wall is None else _attempt(wall, boot, boot_id))
             for name, fingerprint, generation, sealed, since, wall, boot, boot_id in found
         ]
 
     def put_attempt(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
-        """Journal an exchange that is about to spend that generation's token."""
+        """Journal an exchange that is about to spend that generation's token. A wall clock that is not trusted is
+        written as a negative number: the provider's grace is not counted from it in another boot (laws 3 and 8)."""
         self._connection.execute(
             "INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?)",
-            (grant, fingerprint, generation, at.wall, at.boot, at.boot_id),
+            (grant, fingerprint, generation, at.wall if at.trusted else -at.wall, at.boot, at.boot_id),
         )
 
     def put_record(self, grant: str, fingerprint: str, generation: int, sealed: bytes, replaces: int | None) -> None:
@@ -295,3 +296,8 @@ def glance(folder: Path) -> tuple[dict[str, str], list[tuple[int, bytes]]]:
             dict(connection.execute("SELECT key, value FROM meta")),
             connection.execute("SELECT id, wrapped FROM data_key").fetchall(),
         )
+
+
+def _attempt(wall: float, boot: float, boot_id: str) -> Moment:
+    """A row of the journal; see `put_attempt`."""
+    return Moment(abs(wall), boot, boot_id, trusted=wall >= 0)

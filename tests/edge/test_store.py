@@ -26,6 +26,7 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
 from brokerd.core.record import AccessToken, Doomed, Doubt, Earlier, Record, RefreshToken
+from brokerd.core.renewal import Pace, risked_after
 from brokerd.core.secret import Secret
 from brokerd.edge import database, schema
 from brokerd.edge.data_keys import RESERVED
@@ -34,7 +35,7 @@ from brokerd.edge.entropy import SystemEntropy
 from brokerd.edge.lock import Held, Lock
 from brokerd.edge.sealed_record import Stored, fingerprint
 from brokerd.edge.store import Store, in_thread
-from tests.core.values import NOW, access, refresh
+from tests.core.values import HOUR, NOW, access, refresh
 
 KEK, OTHER_KEK = b"k" * 32, b"x" * 32
 PRINT = fingerprint(("ix-api", "https://api.example", "api_key=k"))
@@ -316,6 +317,22 @@ async def test_an_exchange_whose_end_nobody_saw_marks_its_generation(tmp_path: P
     found = stored(tmp_path)["reports", PRINT].record
     assert found is not None
     assert found.interrupted == NOW
+
+
+async def test_the_providers_grace_is_not_counted_from_a_clock_that_nobody_trusted_before_a_reboot(
+    tmp_path: Path,
+) -> None:
+    sent = NOW._replace(wall=NOW.wall + HOUR, trusted=False)  # an hour ahead
+    async with running(tmp_path) as store:
+        living = replace(FULL, interrupted=None, access_token=access(4 * HOUR))
+        await store.write(living, PRINT, None, concludes=True)
+        await store.begin("reports", PRINT, 7, sent)
+    found, pace = stored(tmp_path)["reports", PRINT].record, Pace(reuse_grace=30.0)
+    assert found is not None
+    assert found.interrupted == sent
+    assert risked_after(found, pace, sent.after(5.0)) == 0.0, "in the same boot it is known how long ago it was sent"
+    reboot = Moment(sent.wall + 5.0, 60.0, "another boot")  # an hour has passed, and the clock was set right
+    assert risked_after(found, pace, reboot) > HOUR
 
 
 @pytest.mark.parametrize(("generation", "print_"), [(6, PRINT), (8, PRINT), (7, OTHER_PRINT)])

@@ -180,6 +180,11 @@ class Laws:
         well = not cancelled or life.dead or (life.stopping and "refresh_token" not in fields)
         self.hold("law 1: who goes away cancels no exchange", well, f"{grant}: {fields}")
 
+    def gives_up(self, grant: str, fields: dict[str, str], patience: float) -> None:
+        """brokerd no longer waits for an answer."""
+        at_stake = fields.keys() & {"refresh_token", "device_code"}
+        self.hold("law 3: minutes are waited for a new refresh token", not at_stake, f"{grant}: {patience:g} s")
+
     def said(self, text: str) -> None:
         """brokerd told people something."""
         self.hold("law 11: no secret is said", "test-only-" not in text, text)

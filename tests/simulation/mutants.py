@@ -19,7 +19,7 @@ from brokerd.core.outcome import Rejected
 from brokerd.core.ports import StoreUnavailable
 from brokerd.dialects import answer, body
 from brokerd.dialects.oauth2 import answers
-from brokerd.edge import backup, data_keys, resealing, sealed_record, store, trail, unstored
+from brokerd.edge import backup, connection, data_keys, resealing, sealed_record, store, trail, unstored
 from brokerd.edge.database import Database
 from brokerd.exchanger import Exchanger
 from brokerd.flights import Flights
@@ -300,6 +300,14 @@ def _login_ends_all(old: Any) -> Any:
     return init
 
 
+def _impatient(old: Any) -> Any:
+    return lambda self, spends: old(self, False)
+
+
+def _numbers_alone(old: Any) -> Any:
+    return lambda value: None if isinstance(value, str) else old(value)
+
+
 def _drop_what_came(old: Any) -> Any:
     return lambda kept, *_: kept
 
@@ -441,6 +449,15 @@ def _mutants() -> dict[str, Mutant]:
         "believe-one-rejection": mutant(
             "the first rejection of a refresh token is believed",
             (conclusions, "confirmed_in", _constant(lambda *_: None)),
+        ),
+        "give-up-slow-answers": mutant(
+            "an answer that may bring a new refresh token is waited for one minute",
+            (connection.HttpSettings, "patience", _impatient),
+        ),
+        "numbers-alone": mutant("an expires_in that is text says nothing", (answer, "number", _numbers_alone)),
+        "dead-at-once": mutant(
+            "a token that comes dead is a success, and the next one is asked for at once",
+            (conclusions, "_unless_dead", _constant(lambda changed, *_: changed)),
         ),
         "doubt-nothing": mutant(
             "a password is sent again by ordinary backoff after a refusal in the server's own form",

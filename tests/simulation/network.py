@@ -8,6 +8,7 @@ import trio
 
 from brokerd.core.exchange import Request, Response
 from brokerd.dialects import answer
+from brokerd.edge.connection import HttpSettings
 from tests.simulation import answers
 from tests.simulation import providers as models
 from tests.simulation.crash import Crashed
@@ -119,8 +120,10 @@ class _Conversation:
                 self._do(kind, heard=kind == "replayed-last")
         await life.point("after-send")
         late = seconds if kind == "late" else 0.0
-        if late > DEADLINE and not self.request.spends:  # minutes are waited for where a token is at stake (law 3)
-            await life.pause(DEADLINE)
+        patience = HttpSettings().patience(self.request.spends).answer  # as the HTTP client has it
+        if late > patience:
+            life.laws.gives_up(self.grant, self.fields, patience)
+            await life.pause(patience)
             raise models.lost()
         await life.pause(provider.latency() + late)
         if kind == "never":

@@ -69,6 +69,11 @@ SHOWS = {
     "strict-json": (_fault(35.0, "one", "form"),),
     "drop-what-came": (_fault(35.0, "one", "no-access"),),
     "believe-one-rejection": (_fault(35.0, "one", "stray"),),
+    "give-up-slow-answers": (
+        Event(35.0, "fault", {"provider": "one", "kind": "late", "lasts": 12.0, "seconds": 90.0}),
+    ),
+    "numbers-alone": (_fault(35.0, "one", "expires-text"),),
+    "dead-at-once": (Event(35.0, "fault", {"provider": "one", "kind": "expires-zero", "lasts": 60.0}),),
     "doubt-nothing": (_fault(0.0, "two", "detail-401"),),
     "silent-about-clocks": (_fault(35.0, "one", "skewed"),),
     "login-ends-a-revocation": (

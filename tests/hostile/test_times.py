@@ -88,7 +88,7 @@ def asking(after: float, off: float) -> tuple[str, ...]:
     return f"Date: {formatdate(now, usegmt=True)}", f"Retry-After: {formatdate(now + after, usegmt=True)}"
 
 
-# Headers → seconds, the least and the most, until the next try; jitter lengthens what is asked by a tenth at most (law 7).
+# Headers → seconds, the least and the most, until the next try; jitter lengthens what is asked by a tenth at most.
 # OWN: nothing sensible is asked, and our own backoff, a second or two, counts.
 OWN = 1.0
 RETRIES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from brokerd.core.failure import Code, Failure
@@ -40,3 +41,24 @@ async def test_a_reload_while_a_password_is_about_to_leave_sends_no_empty_one(
             await made.broker.get("app", wait=0.5)
         await made.broker.get("app", wait=60.0)
     assert {fields["password"] for _, fields in made.provider.asked} == {"test-only-password"}
+
+
+async def test_a_refresh_by_hand_while_a_password_is_about_to_leave_shares_its_exchange(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("test-only-password")
+    secret.chmod(0o600)
+    async with (
+        world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def refresh(_: Record) -> None:
+            made.store.before_write = None
+            nursery.start_soon(made.broker.refresh, "app")
+            await trio.sleep(0.1)
+
+        made.store.before_write = refresh
+        await made.broker.get("app", wait=0.5)
+    assert len(made.provider.asked) == 1

@@ -24,7 +24,7 @@ from brokerd.core.outcome import (
     Token,
     Tokens,
 )
-from brokerd.core.record import AccessToken, Doubt, Record, alive
+from brokerd.core.record import AccessToken, Doubt, Record, alive, usable
 from brokerd.core.renewal import Operation, Pace, Plan, confirmed_in
 from brokerd.core.wanted import Wanted
 
@@ -234,8 +234,9 @@ def _delay(record: Record, after: float | None, ending: Ending, terms: Terms, no
 
 
 def _doubted(record: Record, reason: str, after: float | None, ending: Ending, now: Moment, jitter: float) -> Record:
-    """It may be the password, or an account that is locked for longer each time it is sent (law 7). What the provider
-    asked for, `after` so many seconds, holds for the refresh token as well."""
+    """It may be the password, or an account that is locked for longer each time it is sent (law 7). A refresh token
+    that is there has its turn by ordinary backoff: it locks nothing. What the provider asked for, `after` so many
+    seconds, holds for that as well."""
     assert ending.sent is not None
     asked = 0.0 if after is None else retry_delay(1, after, jitter)
     delay = doubted_delay(ending.sent.times, jitter)
@@ -244,6 +245,8 @@ def _doubted(record: Record, reason: str, after: float | None, ending: Ending, n
     if ending.plan.early:
         record = records.rotation_failed(record, reason, now, delay, interrupted=False)
         return replace(record, retry=now.after(asked), asked_until=now.after(asked)) if asked else record
+    if usable(record.refresh_token, now):
+        delay = retry_delay(record.failures + 1, after, jitter)
     record = records.refused(record, reason, now, delay, record.refused, record.refused_until)
     return replace(record, asked_until=now.after(asked)) if asked else record
 

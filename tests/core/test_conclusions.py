@@ -226,6 +226,13 @@ ROWS = {
         EMPTY,
         {**BY_PASSWORD, "status": 401},
     ),
+    "a password is perhaps refused, and a refresh token is there": Row(
+        later(Cause.SILENT),
+        {"state": State.MISCONFIGURED, "doubt": Doubt(PASSWORD, REQUEST, 1, LATER.after(900)), "instead": True},
+        1,
+        own(),
+        {**BY_PASSWORD, "status": 401},
+    ),
     "a password is perhaps refused with a long Retry-After": Row(
         Misconfigured("no", Blame.REQUEST, 2_000.0),
         {"asked_until": LATER.after(2_000), "doubt": Doubt(PASSWORD, REQUEST, 1, LATER.after(900))},

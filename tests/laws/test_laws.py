@@ -727,6 +727,21 @@ async def test_where_renewals_stay_unreadable_the_password_brings_tokens(
         await until(lambda: made.broker.cached("app"), 10)
 
 
+async def test_after_an_outage_the_refresh_token_brings_tokens_while_the_password_still_waits(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    async with world(tmp_path, text) as made:
+        await made.broker.get("app")
+        serve = made.provider._serve
+        made.provider._serve = lambda *_: (401, {"detail": "no route"})  # type: ignore[method-assign]
+        await until(lambda: made.provider.count("password") == 2, 3 * LIFETIME)
+        await trio.sleep(60)
+        made.provider._serve = serve  # type: ignore[method-assign]
+        await until(lambda: made.broker.cached("app"), 310)
+        assert made.provider.count("password") == 2, "it may have been refused"
+
+
 async def test_a_secret_file_is_read_again_before_misconfigured_is_believed(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

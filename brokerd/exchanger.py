@@ -113,9 +113,10 @@ class Exchanger:
         if held.credentials is not used or not _stands(plan, held, generation, now):
             return None  # while the credentials were read, the grant went another way
         sent = self._sent(held, plan, now)
-        insisted, held.insisted = held.insisted, False
-        if insisted and sent.password is not None:
+        insisted = held.insisted
+        if insisted and sent.password is not None:  # its turn may come after the refresh token's
             held.provider.passwords.trust(sent.password)
+            held.insisted = False
         if not insisted and (wait := _held_back(held, sent, now)) > 0:
             await held.change(self.store, lambda record: _not_sent(record, held, plan, sent, wait, now))
             if held.flight is not None:
@@ -129,6 +130,7 @@ class Exchanger:
                 if _stands(plan, held, generation, now):
                     sent = self._sent(held, plan, now)
                     ended = await self._sending(held, plan, generation, sent, scope, subjects)
+            held.insisted = held.insisted and not isinstance(ended.outcome, Issued)
             ending = Ending(plan, generation, ended.outcome, ended.at, ended.status, spends, sent)
             return ended.outcome if await self._conclude(held, ending) else None
         return None

@@ -742,6 +742,26 @@ async def test_after_an_outage_the_refresh_token_brings_tokens_while_the_passwor
         assert made.provider.count("password") == 2, "it may have been refused"
 
 
+async def test_a_refresh_by_hand_sends_a_doubted_password_also_after_the_refresh_tokens_turn(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    async with world(tmp_path, text) as made:
+        await made.broker.get("app")
+        serve = made.provider._serve
+        made.provider._serve = lambda *_: (401, {"detail": "no"})  # type: ignore[method-assign]
+        await until(lambda: made.provider.count("password") == 2, 3 * LIFETIME)
+
+        def rejecting(request: Request, fields: dict[str, str]) -> Answer:
+            is_renewal = fields["grant_type"] == "refresh_token"
+            return (400, {"error": "invalid_grant"}) if is_renewal else serve(request, fields)
+
+        made.provider._serve = rejecting  # type: ignore[method-assign]
+        await made.broker.refresh("app")
+        assert made.provider.count("password") == 3
+        assert not made.broker.grants["app"].insisted, "that word was for this time"
+
+
 async def test_a_secret_file_is_read_again_before_misconfigured_is_believed(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

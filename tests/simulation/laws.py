@@ -65,7 +65,8 @@ class Seen:
     imports: set[str] = field(default_factory=set)
     unheard: bool = False  # an answer with tokens was lost: what nobody can mend
     refused: set[str] = field(default_factory=set)  # passwords
-    doubted: dict[str, float] = field(default_factory=dict)  # passwords that may have been refused, and when
+    doubted: dict[str, tuple[float, str]] = field(default_factory=dict)  # passwords that may have been refused: when,
+    # and as part of what; what a person has changed since is tried at once
     refused_early: set[str] = field(default_factory=set)  # those of them that were tried ahead of need
     revoked: str = ""  # "asked", "stored"
     login_ends: bool = False  # the login under way was begun to end a revocation
@@ -164,10 +165,11 @@ class Laws:
                 password not in seen.refused,
                 f"{grant}: {password} was refused before, at {now:.2f}",
             )
-            ago = now - seen.doubted.get(password, -inf)
+            when, asked = seen.doubted.get(password, (-inf, ""))
+            ago = now - when
             self.hold(
                 "law 7: what may be a refused password waits a quarter of an hour",
-                ago >= DOUBTED - EPSILON,
+                ago >= DOUBTED - EPSILON or asked != _asked(life.broker.grants.get(grant)),
                 f"{grant}: {password} was answered {ago:.2f} s ago",
             )
 
@@ -322,9 +324,9 @@ class Laws:
         if reply.issued and epoch == self.seen[grant].epoch:
             self.seen[grant].known.add(reply.issued)
 
-    def doubted(self, grant: str, password: str) -> None:
+    def doubted(self, grant: str, password: str, held: HeldGrant | None) -> None:
         """That may have been a refusal of the password, in a form of the server's own."""
-        self.seen[grant].doubted[password] = self.world.clock.true()
+        self.seen[grant].doubted[password] = self.world.clock.true(), _asked(held)
 
     def unused(self, grant: str, fields: dict[str, str]) -> None:
         """The provider refused before it looked: the token is what it was before."""
@@ -625,6 +627,10 @@ def _is_own(scope: str | None) -> bool:
 def _tokens(record: Record) -> set[str]:
     held = (record.access_token, record.refresh_token, *(each.access_token for each in record.variants))
     return {token.value.reveal() for token in held if token is not None}
+
+
+def _asked(held: HeldGrant | None) -> str:
+    return "" if held is None else held.settings.asked
 
 
 def _is_rejected(record: Record | None) -> bool:

@@ -160,7 +160,7 @@ class _Conversation:
             if kind == "500-with-tokens" and self.reply is not None and "device_code" not in self.fields:
                 laws.brought(self.grant, self.reply, self.epoch)
             if response.status in answers.DOUBTFUL and "password" in self.fields:
-                laws.doubted(self.grant, self.fields["password"])
+                laws.doubted(self.grant, self.fields["password"], self.held)
             if kind == "429":
                 self.settled = True
                 laws.unused(self.grant, self.fields)

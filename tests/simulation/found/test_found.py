@@ -360,3 +360,9 @@ def test_a_restored_store_knows_nothing_of_a_rejection_that_came_after_its_backu
 def test_a_life_in_which_nothing_happens_begins_no_audit_log() -> None:
     made = schedule(at(50, "stop", down=1.0, copied=False), horizon=60.0)
     assert broken_by(replace(made, setup=replace(made.setup, audits=True))) is None
+
+
+def test_what_was_changed_in_a_request_is_tried_at_once_with_a_password_that_may_have_been_refused() -> None:
+    doubted = at(0.1, "fault", provider="two", kind="detail-401", requests=1)
+    events = (doubted, at(100, "reload", kind="scope", grant="user"))
+    assert broken_by(schedule(*events, grants=("app", "user"))) is None

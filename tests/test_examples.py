@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import trio
 
 from brokerd.daemon import check_configuration
+from tests.announced import did_not_run
 from tests.daemon.harness import Api, Brokerd, Serving, at, remove
 from tests.providers import (
     CLICK2MAIL_CLIENT,
@@ -226,6 +228,8 @@ async def start(brokerd: Brokerd, provider: IxApi) -> None:
 async def run(application: str, brokerd: Brokerd, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """An application with these arguments, as somebody runs it who has just read it."""
     interpreter = (sys.executable, "-W", "error") if application.endswith(".py") else ("sh",)
+    if application.endswith(".sh") and shutil.which("curl") is None:
+        did_not_run(f"examples/{application}", "it needs curl")
     environment = {
         **os.environ,
         "BROKERD_SOCKET": str(brokerd.socket),

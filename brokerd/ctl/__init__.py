@@ -8,7 +8,7 @@ import sys
 from brokerd_client import Broker, BrokerError, NotPermitted, ProtocolError
 from brokerd_client.address import SYSTEM, find_socket
 
-from brokerd.ctl.terminal import OPTIONS, Failed, complain, plain
+from brokerd.ctl.terminal import OPTIONS, Failed, complain, drop_output, plain
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def main() -> int:
             return OUR_BUG
         return REFUSED if isinstance(error, NotPermitted) else EXITS.get(error.code, OUR_BUG)
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        _drop_output()
+        drop_output()
         complain(f"the system refused: {error.strerror or type(error).__name__}; remove the cause and try again")
         return OUR_BUG
     except Exception as error:
@@ -133,14 +133,6 @@ def _words(error: BrokerError) -> str:
     if ";" in words or error.code not in REMEDIES:
         return words
     return f"{words}; {REMEDIES[error.code]}"
-
-
-def _drop_output() -> None:
-    """So that the interpreter does not fail once more, loudly, when it flushes at its end."""
-    if sys.stdout is not None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _place(error: BaseException) -> str:

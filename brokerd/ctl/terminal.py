@@ -1,6 +1,7 @@
 # What brokerctl's commands have in common: how they write, complain, ask and put times into words.
 from __future__ import annotations
 
+import os
 import sys
 
 OPTIONS: list[str] = []  # that say which brokerd is meant, as they were given: --config FILE, --socket PATH
@@ -24,7 +25,16 @@ def write(line: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        drop_output()
         raise Failed(f"cannot write the output: {error.strerror}; look at where it goes") from None
+
+
+def drop_output() -> None:
+    """So that the interpreter does not fail once more, loudly, when it flushes at its end."""
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def complain(line: str) -> None:

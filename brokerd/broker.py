@@ -149,8 +149,7 @@ class Broker:
         """A new token now, by hand. What held the grant back is let go first, but not an interruption (law 3)."""
         held = self.held(name)
         if held.record.state is not State.REVOKED and not held.blocked:
-            if held.flight is None:  # an exchange that is under way goes on with those that it read
-                held.credentials = None
+            held.credentials = None
             held.attempted = None
             held.insisted = True
             held.variety.forget()

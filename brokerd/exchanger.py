@@ -146,7 +146,7 @@ class Exchanger:
     ) -> Conversation:
         """The conversation. A password that has not proved right is noted first: where nobody lives to hear the answer,
         it is not sent again at once (law 7)."""
-        now, used = self.clock.now(), held.credentials
+        now, used, settings = self.clock.now(), held.credentials, held.settings
         if held.record.state is not State.RENEWING:
             held.record = _begun(held.record)
         if sent.password is not None and sent.password != held.record.proven:
@@ -157,8 +157,9 @@ class Exchanger:
                 return records.doubted(record, doubt) if record.generation == generation else None
 
             await held.change(self.store, noted)
+            known = await self._still(held, settings, used)
             now = self.clock.now()
-            if held.credentials is not used:  # without them an empty password would be sent
+            if not known:  # without them an empty password would be sent
                 return Conversation(RetryLater("the configuration was read again meanwhile", Cause.POSTPONED), now)
             if not _stands(plan, held, generation, now):
                 return Conversation(RetryLater(OVERTAKEN, Cause.POSTPONED), now)
@@ -311,6 +312,13 @@ class Exchanger:
                 raise
             held.lacks_secret = False
         return held.credentials
+
+    async def _still(self, held: HeldGrant, settings: GrantSettings, used: dict[str, Secret] | None) -> bool:
+        """Whether these are what would be sent. A reload, or a refresh by hand, drops credentials, to be read again."""
+        try:
+            return held.settings == settings and await self.read_credentials(held, again=False) == used
+        except SecretsUnreadable:
+            return False
 
     async def _changed(self, held: HeldGrant, used: dict[str, Secret]) -> bool:
         """Before Misconfigured is believed, secret files and commands are read again (law 7)."""

@@ -134,7 +134,10 @@ async def test_what_is_broken_is_found_and_nothing_else(
     before = await troubles(brokerd, offline=True)
     spoil(brokerd)
     places = {"etc": str(brokerd.etc), "state": str(brokerd.state), "run": str(brokerd.socket.parent)}
-    new = [each for each in await troubles(brokerd, offline=True) if each not in before]
+    after = await troubles(brokerd, offline=True)
+    new = [
+        each for each in after if each not in before and each.check != "disk"
+    ]  # a tmpfs, if the tests' folder is one
     assert [each.check for each in new] == [check], new
     assert found.format(**places) in new[0].found
     assert remedy.format(**places) in (new[0].remedy or "")

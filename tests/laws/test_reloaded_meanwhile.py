@@ -37,22 +37,18 @@ async def test_a_reload_while_a_password_is_about_to_leave_sends_no_empty_one(
             made.bring_in()
 
         made.store.before_write = reload  # it is noted, before it is sent, that it may be refused
-        with pytest.raises(Failure):
-            await made.broker.get("app", wait=0.5)
-        await made.broker.get("app", wait=60.0)
+        await made.broker.get("app", wait=0.5)
     assert {fields["password"] for _, fields in made.provider.asked} == {"test-only-password"}
 
 
-async def test_a_refresh_by_hand_while_a_password_is_about_to_leave_shares_its_exchange(
+async def test_a_refresh_by_hand_while_a_password_is_about_to_leave_fails_for_nobody(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
+    """It has credentials read again, and they are the same."""
     secret = tmp_path / "password"
     secret.write_text("test-only-password")
     secret.chmod(0o600)
-    async with (
-        world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made,
-        trio.open_nursery() as nursery,
-    ):
+    async with world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made:
 
         async def refresh(_: Record) -> None:
             made.store.before_write = None
@@ -60,5 +56,26 @@ async def test_a_refresh_by_hand_while_a_password_is_about_to_leave_shares_its_e
             await trio.sleep(0.1)
 
         made.store.before_write = refresh
-        await made.broker.get("app", wait=0.5)
-    assert len(made.provider.asked) == 1
+        async with trio.open_nursery() as nursery:
+            await made.broker.get("app", wait=0.5)
+    assert [fields["password"] for _, fields in made.provider.asked] == ["test-only-password"]
+
+
+async def test_a_password_that_changes_while_it_is_about_to_leave_is_not_sent(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("test-only-wrong")
+    secret.chmod(0o600)
+    async with world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made:
+
+        async def reload(_: Record) -> None:
+            made.store.before_write = None
+            secret.write_text("test-only-password")
+            made.bring_in()
+
+        made.store.before_write = reload
+        with pytest.raises(Failure):  # what was noted is of the one before
+            await made.broker.get("app", wait=0.5)
+        await made.broker.get("app", wait=60.0)
+    assert [fields["password"] for _, fields in made.provider.asked] == ["test-only-password"]

@@ -169,7 +169,7 @@ class Laws:
             ago = now - when
             self.hold(
                 "law 7: what may be a refused password waits a quarter of an hour",
-                ago >= DOUBTED - EPSILON or asked != _asked(life.broker.grants.get(grant)),
+                ago >= DOUBTED - EPSILON or asked != asked_for(fields, life.broker.grants.get(grant)),
                 f"{grant}: {password} was answered {ago:.2f} s ago",
             )
 
@@ -324,9 +324,9 @@ class Laws:
         if reply.issued and epoch == self.seen[grant].epoch:
             self.seen[grant].known.add(reply.issued)
 
-    def doubted(self, grant: str, password: str, held: HeldGrant | None) -> None:
+    def doubted(self, grant: str, password: str, asked: str) -> None:
         """That may have been a refusal of the password, in a form of the server's own."""
-        self.seen[grant].doubted[password] = self.world.clock.true(), _asked(held)
+        self.seen[grant].doubted[password] = self.world.clock.true(), asked
 
     def unused(self, grant: str, fields: dict[str, str]) -> None:
         """The provider refused before it looked: the token is what it was before."""
@@ -629,8 +629,10 @@ def _tokens(record: Record) -> set[str]:
     return {token.value.reveal() for token in held if token is not None}
 
 
-def _asked(held: HeldGrant | None) -> str:
-    return "" if held is None else held.settings.asked
+def asked_for(fields: dict[str, str], held: HeldGrant | None) -> str:
+    """The scope that the grant is configured with, as a request shows it; of a variant's request nothing shows it."""
+    scope = fields.get("scope")
+    return str(scope) if held is None or _is_own(scope) else " ".join(held.settings.settings["scope"])  # type: ignore[arg-type]
 
 
 def _is_rejected(record: Record | None) -> bool:

@@ -12,6 +12,7 @@ from brokerd.edge.connection import HttpSettings
 from tests.simulation import answers
 from tests.simulation import providers as models
 from tests.simulation.crash import Crashed
+from tests.simulation.laws import asked_for
 from tests.simulation.providers import DEADLINE, Fault, Reply, fields_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class _Conversation:
         self.fault = fault or Fault("")
         self.epoch = epoch
         self.held = life.broker.grants.get(grant)
+        self.asked = asked_for(fields, self.held)
         self.reply: Reply | None = None
         self.settled = False
 
@@ -160,7 +162,7 @@ class _Conversation:
             if kind == "500-with-tokens" and self.reply is not None and "device_code" not in self.fields:
                 laws.brought(self.grant, self.reply, self.epoch)
             if response.status in answers.DOUBTFUL and "password" in self.fields:
-                laws.doubted(self.grant, self.fields["password"], self.held)
+                laws.doubted(self.grant, self.fields["password"], self.asked)
             if kind == "429":
                 self.settled = True
                 laws.unused(self.grant, self.fields)

@@ -24,6 +24,7 @@ from brokerd.dialects.oauth2.registration import Client
 from brokerd.dialects.oauth2.resource import Resource
 
 OFFLINE = "offline_access"  # a scope: many servers give a login no refresh token without it
+NO_METADATA = "check the URL of the issuer; if it has no metadata, name its token endpoint instead: --token-url URL"
 REGISTRATION = "registration"  # the token with which a client's registration is changed (RFC 7592)
 
 
@@ -179,7 +180,7 @@ class _Guide:
         finally:
             questions.close()
         if (words := getattr(found, "reason", None)) is not None:
-            raise CannotAdd(words)
+            raise CannotAdd(words.replace(discovery.NO_METADATA, NO_METADATA))
         assert not isinstance(found, Issued | Done)
         return found
 

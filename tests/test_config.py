@@ -761,7 +761,11 @@ def test_check_says_in_one_line_what_is_wrong(main: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("/secret", "/nowhere"), "grants.g.credentials.api_secret: DIR/nowhere: No such file or directory"),
+        (
+            ("/secret", "/nowhere"),
+            "grants.g.credentials.api_secret: DIR/nowhere: No such file or directory; "
+            "write the secret there, in a file that only brokerd can read",
+        ),
         (
             ('/key"', '/nowhere"'),
             "daemon.key: there is no key at DIR/nowhere; put the store's own key there, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import PARSER, SUPPRESS, ArgumentParser, HelpFormatter
+from argparse import PARSER, SUPPRESS, Action, ArgumentError, ArgumentParser, HelpFormatter
 
 from brokerd.ctl import beginnings
 from brokerd.ctl.beginnings import DEFAULT_CONFIG
@@ -49,6 +49,17 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise Failed(f"{message}; see {self.prog} --help")
+
+    def _get_value(self, action: Action, arg_string: str) -> Any:
+        """What was typed is not repeated: it may be a secret in the wrong place."""
+        try:
+            return super()._get_value(action, arg_string)
+        except ArgumentError:
+            raise ArgumentError(action, f"expected a {getattr(action.type, '__name__', 'value')}") from None
+
+    def _check_value(self, action: Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise ArgumentError(action, f"expected {' or '.join(map(str, action.choices))}")
 
 
 def read_arguments(words: list[str]) -> Namespace:
@@ -246,7 +257,7 @@ def _status(parser: ArgumentParser) -> None:
 
 def _explain(parser: ArgumentParser) -> None:
     _grant(parser)
-    parser.add_argument("--pid", metavar="N", type=int, help="for this process instead of yourself")
+    parser.add_argument("--pid", metavar="N", type=_number, help="for this process instead of yourself")
     parser.add_argument(
         "--as", metavar="USER", dest="user", help="for a process of this user, which is further described by:"
     )

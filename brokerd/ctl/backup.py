@@ -19,24 +19,41 @@ NEXT = "start brokerd, then brokerctl adopt: until then no refresh token is sent
 
 
 def backup(broker: Broker, arguments: Namespace) -> int:
-    """Write a consistent copy of the store, while the daemon runs."""
+    """Write a consistent copy of the store, while the daemon runs. Root writes it as the user who decides what is found
+    in its folder. The daemon hands the copy to root alone, so it is fetched before."""
     from pathlib import Path
 
+    from brokerd.ctl.acting import as_owner_of
+
     path = Path(arguments.file)
+    with os.fdopen(os.memfd_create("backup"), "w+b") as copy:
+        size = _copy(broker, copy)
+        copy.seek(0)
+        return as_owner_of(path.parent, lambda: _written(path, copy, size), is_state=True)
+
+
+def _written(path: Path, copy: BinaryIO, size: int) -> int:
+    """The folder is opened once: what was made in it is taken away in it, whatever its path leads to by then."""
+    import shutil
+
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except FileExistsError:
         raise Failed(f"{plain(str(path))} is there already and was left as it is; name another file") from None
     except OSError as error:
         raise Failed(f"{plain(str(path))} cannot be made: {error.strerror}; name a file in a writable folder") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            size = _copy(broker, file)
+            shutil.copyfileobj(copy, file)
             file.flush()
             os.fsync(descriptor)
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path.name, dir_fd=folder)
         raise
+    finally:
+        os.close(folder)
     write(
         f"{plain(str(path))}: {size} bytes; it cannot be opened without the key; keep a copy of the key somewhere else"
     )

@@ -49,8 +49,8 @@ def import_token(broker: Broker, arguments: Namespace) -> int:
     token = read_secret(arguments.grant, "refresh token")
     if (words := doubts(token, token=True)) is not None:
         complain(f"the refresh token has {words}, and is sent so; if that does not belong to it, import it without")
-    done = broker.call("import", grant=arguments.grant, refresh_token=token)
-    write(f"{arguments.grant}: imported; it is at generation {done['generation']}")
+    broker.call("import", grant=arguments.grant, refresh_token=token)
+    write(f"{arguments.grant}: the refresh token was imported; brokerd uses it from now on")
     return 0
 
 

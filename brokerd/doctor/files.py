@@ -17,7 +17,7 @@ from brokerd.doctor.finding import Finding, ok, problem, told, unseen, warning
 from brokerd.doctor.scene import Scene
 from brokerd.edge import place
 from brokerd.edge.connection import check
-from brokerd.edge.secrets import SecretUnreadable, doubtful
+from brokerd.edge.secrets import WRITE, SecretUnreadable, doubtful
 from brokerd.installation import http_settings, key_sources
 
 
@@ -109,7 +109,7 @@ def _secret(scene: Scene, key: str, source: SecretSource) -> Finding | None:
     try:
         doubt = doubtful(reachable)
     except SecretUnreadable as error:
-        return told(name, f"{key}: {error}", "write the secret there, in a file that only brokerd can read")
+        return told(name, f"{key}: {error}", WRITE)
     if doubt is None:
         return None
     found, _, remedy = doubt.rpartition("; ")

@@ -17,6 +17,7 @@ from brokerd.edge import environment
 
 LONGEST = 64 * 1024  # bytes; room for a key in PEM, a chain of certificates, a signed assertion
 DEADLINE = 10.0  # seconds for a command
+WRITE = "write the secret there, in a file that only brokerd can read"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -26,6 +27,14 @@ class SecretUnreadable(Exception):
 
 def read_secret(source: SecretSource) -> Secret:
     """The secret, without one line break at its end. Raises SecretUnreadable."""
+    try:
+        return _read_from(source)
+    except SecretUnreadable as error:
+        text = str(error)
+    raise SecretUnreadable(text if "; " in text else f"{text}; {_remedy(source)}")
+
+
+def _read_from(source: SecretSource) -> Secret:
     if source.text is not None:
         return source.text
     if source.file is not None:
@@ -59,6 +68,17 @@ def doubtful(source: SecretSource) -> str | None:
     return f"{where} has {found}, which is sent as a part of the secret; if it is none, write the secret without it"
 
 
+def _remedy(source: SecretSource) -> str:
+    """What to do where nothing more exact is known."""
+    if source.file is not None:
+        return WRITE
+    if source.credential is not None:
+        return f"have brokerd's unit load the secret: LoadCredential={source.credential}:PATH"
+    if source.env is not None:
+        return "set it where brokerd is started"
+    return "run the command as brokerd's user to see why"
+
+
 def _read(path: Path, *, private: bool = True) -> bytes:
     """A regular file's bytes: at anything else, a pipe or a terminal, the reader might wait for ever."""
     try:
@@ -70,6 +90,9 @@ def _read(path: Path, *, private: bool = True) -> bytes:
                 remedy = change("chmod o-rwx", os.path.realpath(path), mode, "write the secret to a file of its own")
                 raise SecretUnreadable(f"{path} can be opened by everybody on this machine; {remedy}")
             return file.read(LONGEST + 1)
+    except PermissionError as error:
+        words = "let brokerd's user read it, and be that user or root where you read it yourself"
+        raise SecretUnreadable(f"{path}: {error.strerror}; {words}") from None
     except OSError as error:
         raise SecretUnreadable(f"{path}: {error.strerror}") from None
 

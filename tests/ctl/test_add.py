@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli
+import trio
 from brokerd_client import Denied, Misconfigured
 
 from brokerd.ctl.add import _where, registered, reload
@@ -152,6 +154,22 @@ async def issuer(**more: object) -> AsyncGenerator[Server]:
         places = ("token_endpoint", "device_authorization_endpoint")
         found |= {"issuer": server.url, **{name: f"{server.url}/{name}" for name in places}, **more}
         yield server
+
+
+async def test_where_there_is_no_metadata_the_option_for_the_token_endpoint_is_named(
+    within: Run, tmp_path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            await peer.say(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(script, tls=server_tls("127.0.0.1")) as server:
+        words = ("--issuer", server.url, "--ca-file", str(ca_file(tmp_path)), "--name", "idp", "--client-id", "c-1")
+        add = partial(within, "add", "--config", str(tmp_path / "brokerd.toml"), *words)
+        done = await trio.to_thread.run_sync(add)
+    assert done.returncode == 2
+    assert "name its token endpoint instead: --token-url URL" in done.stderr
+    assert "token_url" not in done.stderr
 
 
 async def test_the_certificates_of_an_unknown_authority_are_asked_for(tmp_path: Path) -> None:

@@ -92,7 +92,11 @@ def test_import_reads_a_refresh_token_without_its_line_break(
 ) -> None:
     daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
     done = brokerctl("import", "ix", input=given.encode(), text=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"ix: imported; it is at generation 4\n", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        b"ix: the refresh token was imported; brokerd uses it from now on\n",
+        b"",
+    )
     assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent})]
 
 
@@ -109,7 +113,7 @@ def test_import_names_what_is_most_likely_a_slip_and_sends_it_as_it_is(
 ) -> None:
     daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
     done = brokerctl("import", "ix", input=given.encode(), text=False)
-    assert (done.returncode, done.stdout) == (0, b"ix: imported; it is at generation 4\n")
+    assert (done.returncode, done.stdout) == (0, b"ix: the refresh token was imported; brokerd uses it from now on\n")
     said = (
         f"brokerctl: the refresh token has {words}, and is sent so; if that does not belong to it, import it without\n"
     )
@@ -131,7 +135,7 @@ def test_import_refuses_what_is_no_refresh_token_and_shows_nothing_of_it(
 def test_import_asks_at_a_terminal_without_showing_what_is_typed(daemon: Daemon) -> None:
     daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
     code, out, screen = on_a_terminal("import", "ix", typed="s3cret\n", wait_for=b"(not shown)")
-    assert (code, out) == (0, b"ix: imported; it is at generation 4\n")
+    assert (code, out) == (0, b"ix: the refresh token was imported; brokerd uses it from now on\n")
     assert b"s3cret" not in screen
     assert daemon.calls == [("import", {"grant": "ix", "refresh_token": "s3cret"})]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import io
 import os
 import sqlite3
 import subprocess
@@ -11,8 +13,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import trio
 
+from brokerd.ctl.backup import _written
 from tests.daemon.harness import FIVE, Brokerd, Serving, User, at
 from tests.providers import OAuth2
 
@@ -84,6 +88,47 @@ async def test_only_administrators_take_backups(brokerd: Brokerd, other_user: Us
     brokerd.configure({}, {}, socket_mode="0666")
     await brokerd.start()
     assert (await other_user.call(brokerd, "backup"))["code"] == "denied"
+
+
+async def test_root_that_backs_up_into_a_users_folder_follows_none_of_their_links(
+    brokerd: Brokerd, as_root: None, folder: Path
+) -> None:
+    brokerd.configure({}, {})
+    await brokerd.start()
+    theirs, roots = folder / "theirs", folder / "roots"
+    roots.mkdir(mode=0o755)
+    theirs.mkdir(mode=0o700)
+    (theirs / "link").symlink_to(roots)
+    os.chown(theirs, OTHER, OTHER)
+    status, said = await brokerctl(brokerd, "backup", theirs / "link/backup")
+    assert (status, "Permission denied" in said) == (REFUSED, True)
+    assert not list(roots.iterdir()), "nothing is made where a link of theirs leads"
+    assert (await brokerctl(brokerd, "backup", theirs / "backup"))[0] == 0
+    assert ((theirs / "backup").stat().st_uid, (theirs / "backup").stat().st_mode & 0o777) == (OTHER, 0o600)
+    theirs.chmod(0o777)
+    os.chown(theirs, 0, 0)
+    status, said = await brokerctl(brokerd, "backup", theirs / "new")
+    assert (status, "can be written by others than root" in said) == (REFUSED, True)
+
+
+def test_a_backup_that_fails_is_taken_away_from_its_own_folder_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While it is written, somebody exchanges the folder for a link to another one with a file of that name."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "backup").write_text("test-only-precious")
+
+    def exchange(_descriptor: int) -> None:
+        (tmp_path / "mine").rename(tmp_path / "away")
+        (tmp_path / "mine").symlink_to(tmp_path / "precious")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", exchange)
+    with pytest.raises(OSError, match="No space left"):
+        _written(tmp_path / "mine" / "backup", io.BytesIO(b"copy"), 4)
+    assert not list((tmp_path / "away").iterdir())
+    assert (tmp_path / "precious" / "backup").read_text() == "test-only-precious"
 
 
 async def test_root_that_restores_into_a_users_directory_follows_none_of_their_links(

@@ -63,6 +63,7 @@ async def test_a_secret_file_that_was_missing_is_noticed_without_a_word(brokerd:
     for grant in ("known", "nameless"):
         error = await brokerd.error("get", grant=grant)
         assert (error["code"], "No such file" in error["message"]) == ("misconfigured", True)
+        assert "write the secret there" in (await brokerd.status(grant))["last_error"]
     for path, text in ((secret, OAUTH2_SECRET), (name, OAUTH2_CLIENT)):
         path.touch(0o600)
         path.write_text(f"{text}\n")
@@ -179,7 +180,7 @@ async def test_secrets_that_cannot_be_read_cost_their_own_grant_and_say_what_to_
     for name in ("missing", "nameless"):
         error = await brokerd.error("get", grant=name)
         assert error["code"] == "misconfigured"
-        assert f"{missing}: No such file" in error["message"]
+        assert f"{missing}: No such file or directory; write the secret there" in error["message"]
     for method in ("refresh", "revoke"):  # whose record it is cannot be known
         assert (await brokerd.error(method, grant="nameless"))["code"] == "misconfigured"
     missing.touch(0o600)

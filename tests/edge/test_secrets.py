@@ -11,8 +11,9 @@ import pytest
 
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.edge import secrets
-from brokerd.edge.secrets import LONGEST, SecretUnreadable, doubtful, read_secret
+from brokerd.edge.secrets import LONGEST, WRITE, SecretUnreadable, doubtful, read_secret
 
+SEE_WHY = "run the command as brokerd's user to see why"
 VALUE = "hunter2 ü+/%41"
 
 
@@ -101,15 +102,20 @@ def test_a_command_is_no_shell(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert unreadable(SecretSource(file=f"{tmp_path}/x")) == f"{tmp_path}/x: No such file or directory"
+    assert unreadable(SecretSource(file=f"{tmp_path}/x")) == (
+        f"{tmp_path}/x: No such file or directory; write the secret there, in a file that only brokerd can read"
+    )
 
 
 def test_what_is_no_regular_file_is_refused_and_nobody_waits_for_it(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     for path in (pipe, Path("/dev/null")):
-        assert unreadable(SecretSource(file=str(path))) == f"{path}: expected a regular file, found something else"
-    assert unreadable(SecretSource(file=str(tmp_path))) == f"{tmp_path}: Is a directory"
+        assert (
+            unreadable(SecretSource(file=str(path)))
+            == f"{path}: expected a regular file, found something else; {WRITE}"
+        )
+    assert unreadable(SecretSource(file=str(tmp_path))) == f"{tmp_path}: Is a directory; {WRITE}"
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o601])
@@ -139,7 +145,9 @@ def test_a_credential_needs_systemd_and_the_unit_to_name_it(tmp_path: Path, monk
         "credential ix: there are no systemd credentials here; start brokerd as a unit with LoadCredential=ix:PATH"
     )
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert "No such file or directory" in unreadable(SecretSource(credential="ix"))
+    assert unreadable(SecretSource(credential="ix")) == (
+        f"{tmp_path}/ix: No such file or directory; have brokerd's unit load the secret: LoadCredential=ix:PATH"
+    )
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -147,7 +155,9 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.delenv("TEST_UNSET", raising=False)
     if value is not None:
         monkeypatch.setenv("TEST_UNSET", value)
-    assert unreadable(SecretSource(env="TEST_UNSET")) == "environment variable TEST_UNSET is not set"
+    assert unreadable(SecretSource(env="TEST_UNSET")) == (
+        "environment variable TEST_UNSET is not set; set it where brokerd is started"
+    )
 
 
 def test_a_variable_that_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,22 +177,24 @@ def test_a_variable_that_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_is_no_secret_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     path = write(tmp_path / "secret", data)
-    assert unreadable(SecretSource(file=path)) == f"{path} {message}"
-    assert unreadable(SecretSource(command=("/bin/cat", path))) == f"command /bin/cat {message}"
+    assert unreadable(SecretSource(file=path)) == f"{path} {message}; {WRITE}"
+    assert unreadable(SecretSource(command=("/bin/cat", path))) == f"command /bin/cat {message}; {SEE_WHY}"
 
 
 def test_a_command_that_fails_is_told_by_its_status_and_without_its_output() -> None:
-    assert unreadable(shell("echo hunter2; echo hunter2 >&2; exit 3")) == "command /bin/sh ended with status 3"
-    assert unreadable(shell("echo hunter2; kill -9 $$")) == "command /bin/sh ended with status -9"
+    assert (
+        unreadable(shell("echo hunter2; echo hunter2 >&2; exit 3")) == f"command /bin/sh ended with status 3; {SEE_WHY}"
+    )
+    assert unreadable(shell("echo hunter2; kill -9 $$")) == f"command /bin/sh ended with status -9; {SEE_WHY}"
     assert unreadable(SecretSource(command=("/nowhere/pass", "hunter2"))) == (
-        "command /nowhere/pass: No such file or directory"
+        f"command /nowhere/pass: No such file or directory; {SEE_WHY}"
     )
 
 
 def test_a_command_that_writes_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "DEADLINE", 60)
     assert unreadable(SecretSource(command=("/bin/cat", "/dev/zero"))) == (
-        "command /bin/cat is larger than 64 KiB, which no secret is"
+        f"command /bin/cat is larger than 64 KiB, which no secret is; {SEE_WHY}"
     )
 
 
@@ -203,8 +215,8 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "DEADLINE", 0.3)
     before = time.monotonic()
-    assert unreadable(shell("echo hunter2; sleep 5")) == "command /bin/sh did not end within 0.3 s"
-    assert unreadable(shell("sleep 5 & sleep 5")) == "command /bin/sh did not end within 0.3 s"
+    assert unreadable(shell("echo hunter2; sleep 5")) == f"command /bin/sh did not end within 0.3 s; {SEE_WHY}"
+    assert unreadable(shell("sleep 5 & sleep 5")) == f"command /bin/sh did not end within 0.3 s; {SEE_WHY}"
     assert time.monotonic() - before < 3
 
 

@@ -16,6 +16,7 @@ from brokerd.dialects.body import json_object
 NOT_HERE = (400, 401, 403, 404, 405, 406, 410)  # the document is not at this place
 BASIC = ("client_secret_basic",)  # RFC 8414 §2: the default
 TOKEN_ENDPOINT = ("token_endpoint",)
+NO_METADATA = "check issuer, or write token_url if the server has no metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def learn(issuer: str, known: Metadata | None, needed: Iterable[str] = TOKEN_END
             return replace(each.later, reason=words)
     if known and known.endpoints:  # it was there before, and may be there again
         return RetryLater(words, Cause.STRANGE)
-    return Misconfigured(f"{words}; check issuer, or write token_url if the server has no metadata")
+    return Misconfigured(f"{words}; {NO_METADATA}")
 
 
 def _well_known(issuer: str) -> Iterator[str]:

@@ -116,7 +116,7 @@ class Exchanger:
         insisted = held.insisted
         if insisted and sent.password is not None:  # its turn may come after the refresh token's
             held.provider.passwords.trust(sent.password)
-            held.insisted = False
+            sent, held.insisted = replace(sent, earlier=None), False
         if not insisted and (wait := _held_back(held, sent, now)) > 0:
             await held.change(self.store, lambda record: _not_sent(record, held, plan, sent, wait, now))
             if held.flight is not None:
@@ -125,13 +125,16 @@ class Exchanger:
         spends = held.ability(now, plan.wanted).spends(plan.operation)
         with trio.CancelScope() as scope:
             ended = await self._sending(held, plan, generation, sent, scope, subjects)
+            ending = Ending(plan, generation, ended.outcome, ended.at, ended.status, spends, sent)
             if isinstance(ended.outcome, Misconfigured) and await self._changed(held, used):
                 now = self.clock.now()
                 if _stands(plan, held, generation, now):
+                    _learn(held, ending, now, self.entropy.fraction())
                     sent = self._sent(held, plan, now)
-                    ended = await self._sending(held, plan, generation, sent, scope, subjects)
+                    if _held_back(held, sent, now) <= 0:  # what has changed may be beside the password
+                        ended = await self._sending(held, plan, generation, sent, scope, subjects)
+                        ending = Ending(plan, generation, ended.outcome, ended.at, ended.status, spends, sent)
             held.insisted = held.insisted and not isinstance(ended.outcome, Issued)
-            ending = Ending(plan, generation, ended.outcome, ended.at, ended.status, spends, sent)
             return ended.outcome if await self._conclude(held, ending) else None
         return None
 
@@ -198,7 +201,7 @@ class Exchanger:
                 found.update(step.url.encode())
         if locks:
             account = account_of(credentials)
-            return Sent(found.digest(), account, held.provider.passwords.times(account) + 1)
+            return Sent(found.digest(), account, held.provider.passwords.earlier(held.name, account, found.digest()))
         return Sent(found.digest())
 
     async def _converse(
@@ -251,8 +254,7 @@ class Exchanger:
             return False
         terms = Terms(settings.asked, held.own(), held.can_issue(), settings.pace)
         now, jitter = self.clock.now(), self.entropy.fraction()
-        said = verdict(ending)
-        _learn(held, ending, said, now, jitter)
+        _learn(held, ending, now, jitter)
         step = functools.partial(concluded, ending=ending, terms=terms, now=now, jitter=jitter)
         changed = await held.change(self.store, step, concludes=True)
         held.note(plan.wanted, outcome, now, password=ending.sent is not None and ending.sent.password is not None)
@@ -375,18 +377,20 @@ def _not_sent(record: Record, held: HeldGrant, plan: Plan, sent: Sent, wait: flo
     return records.refused(records.begun(record), words, now, delay, record.refused, record.refused_until)
 
 
-def _learn(held: HeldGrant, ending: Ending, said: Verdict, now: Moment, jitter: float) -> None:
+def _learn(held: HeldGrant, ending: Ending, now: Moment, jitter: float) -> None:
     """What the provider's other grants with the same password have to know."""
     passwords, sent = held.provider.passwords, ending.sent
     if sent is None or sent.password is None:
         return
-    match said:
+    match verdict(ending):
         case Verdict.REFUSED:
             passwords.refuse(sent.password)
         case Verdict.DOUBTED:
             passwords.doubt(held.name, sent.doubt(now, doubted_delay(sent.times, jitter)))
-        case _:
+        case Verdict.TAKEN:
             passwords.trust(sent.password)
+        case Verdict.NOTHING:
+            passwords.leave(held.name, sent.password, sent.earlier)
 
 
 def _exchange(held: HeldGrant, plan: Plan, now: Moment) -> Exchange:

@@ -34,12 +34,16 @@ DOUBTFUL = (400, 401, 403, 422)  # with these, servers also answer a wrong passw
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What an exchange sends, to be known again: digests of all that the request is made of and, where a user's
-    password goes along, of the credentials. `times`: how often in a row that password was sent and not taken, with
-    this one."""
+    password goes along, of the credentials. `earlier`: what was known of that password before."""
 
     request: bytes
     password: bytes | None = None
-    times: int = 0
+    earlier: Doubt | None = None
+
+    @property
+    def times(self) -> int:
+        """How often in a row the password was sent and perhaps refused, if it is refused this time as well."""
+        return self.earlier.times + 1 if self.earlier else 1
 
     def doubt(self, now: Moment, delay: float) -> Doubt:
         assert self.password is not None, "only a password is doubted"
@@ -108,7 +112,8 @@ def _moved(record: Record, ending: Ending, terms: Terms, now: Moment, jitter: fl
             return revocations.came_late(record, outcome.tokens, ending.at)
         return None
     if ending.sent is not None and ending.sent.password is not None:
-        record = replace(record, doubt=None)  # noted when it was sent; what became of it is known now
+        # Noted when it was sent. What says nothing of it leaves what was known before.
+        record = replace(record, doubt=ending.sent.earlier if verdict(ending) is Verdict.NOTHING else None)
     by_credentials = ending.plan.operation is Operation.ISSUE and not ending.plan.early
     record = replace(record, instead=by_credentials and record.refresh_token is not None)
     match outcome:

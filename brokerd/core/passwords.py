@@ -30,10 +30,24 @@ class Passwords:
         """That grant's try may have been refused, or is under way."""
         self._doubts[doubt.password] = grant, doubt
 
+    def leave(self, grant: str, password: bytes, earlier: Doubt | None) -> None:
+        """That grant's try said nothing of it: what was known before still holds, and how often it was sent in vain."""
+        self._doubts.pop(password, None)
+        if earlier is not None:
+            self._doubts[password] = grant, earlier
+
     def trust(self, password: bytes) -> None:
-        """It brought tokens, or an operator says that it is right, or it was not what failed."""
+        """It brought tokens, or an operator says that it is right."""
         self.refused.discard(password)
         self._doubts.pop(password, None)
+
+    def earlier(self, grant: str, password: bytes, request: bytes) -> Doubt | None:
+        """What is known of it before the grant sends that request. A doubt from another grant's request becomes one of
+        this request: only the grant whose try it was may have mended it."""
+        if (found := self._doubts.get(password)) is None:
+            return None
+        by, doubt = found
+        return doubt if by == grant else replace(doubt, request=request)
 
     def times(self, password: bytes) -> int:
         """How often in a row it was sent and perhaps refused."""

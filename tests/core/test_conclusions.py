@@ -55,13 +55,13 @@ def end(
     can_issue: bool = False,
     password: bool = False,
     status: int | None = None,
-    times: int = 1,
+    earlier: Doubt | None = None,
     early: bool = False,
     wanted: Wanted | None = None,
     generation: int = 4,
     spends: bool | None = None,
 ) -> Record | None:
-    sent = Sent(REQUEST, PASSWORD if password else None, times if password else 0)
+    sent = Sent(REQUEST, PASSWORD if password else None, earlier)
     plan = Plan(operation, 0.0, early=early, wanted=wanted)
     spends = operation is Operation.RENEW if spends is None else spends
     ending = Ending(plan, generation, outcome, LATER, status, spends, sent)
@@ -217,7 +217,7 @@ ROWS = {
         {"doubt": Doubt(PASSWORD, REQUEST, 2, LATER.after(HOUR))},
         HOUR,
         EMPTY,
-        {**BY_PASSWORD, "status": 422, "times": 2},
+        {**BY_PASSWORD, "status": 422, "earlier": Doubt(PASSWORD, REQUEST, 1, NOW)},
     ),
     "a password is perhaps refused with Retry-After": Row(
         later(Cause.SILENT, after=400.0),
@@ -246,6 +246,20 @@ ROWS = {
         1,
         own(refresh_token=None, doubt=Doubt(PASSWORD, REQUEST, 1, LATER)),
         {**BY_PASSWORD, "status": 404},
+    ),
+    "a password that was perhaps refused before meets an outage": Row(
+        later(Cause.UNAVAILABLE),
+        {"state": State.RETRYING, "doubt": Doubt(PASSWORD, REQUEST, 3, NOW)},
+        1,
+        own(refresh_token=None, doubt=Doubt(PASSWORD, REQUEST, 4, LATER.after(HOUR))),
+        {**BY_PASSWORD, "status": 503, "earlier": Doubt(PASSWORD, REQUEST, 3, NOW)},
+    ),
+    "a password that was perhaps refused before brings a variant": Row(
+        Issued(tokens("access-2")),
+        {"state": State.READY, "doubt": None},
+        None,
+        own(doubt=Doubt(PASSWORD, REQUEST, 4, LATER.after(HOUR))),
+        {**BY_PASSWORD, "earlier": Doubt(PASSWORD, REQUEST, 3, NOW), "wanted": Wanted(("read",))},
     ),
     "a password is right": Row(
         Issued(tokens("access-2")),
@@ -374,5 +388,5 @@ VERDICTS = [
 @pytest.mark.parametrize(("outcome", "status", "said"), VERDICTS, ids=str)
 def test_an_ending_says_this_of_the_password(outcome: Outcome, status: int | None, said: Verdict) -> None:
     plan = Plan(Operation.ISSUE, 0.0)
-    assert verdict(Ending(plan, 4, outcome, LATER, status, False, Sent(REQUEST, PASSWORD, 1))) is said
+    assert verdict(Ending(plan, 4, outcome, LATER, status, False, Sent(REQUEST, PASSWORD))) is said
     assert verdict(Ending(plan, 4, outcome, LATER, status, False, Sent(REQUEST))) is Verdict.NOTHING

@@ -56,6 +56,27 @@ def test_a_doubt_that_no_clock_can_date_after_a_reboot_counts_from_the_first_que
     assert passwords.wait("app", b"password", b"request", up._replace(trusted=True)) == 0.0, "that can be dated"
 
 
+def test_a_try_that_said_nothing_leaves_what_was_known_before() -> None:
+    passwords, noted = Passwords(), replace(DOUBT, times=3, until=NOW.after(3 * HOUR))
+    passwords.doubt("app", DOUBT)
+    earlier = passwords.earlier("app", b"password", b"mended")
+    assert earlier == DOUBT, "it is the old request that waits"
+    passwords.doubt("app", noted)
+    passwords.leave("app", b"password", earlier)
+    assert passwords.times(b"password") == 2
+    assert passwords.wait("app", b"password", b"request", NOW.after(MINUTE)) == HOUR - MINUTE
+    later = NOW.after(2 * HOUR)
+    earlier = passwords.earlier("other", b"password", b"its own")
+    passwords.doubt("other", replace(noted, request=b"its own"))
+    passwords.leave("other", b"password", earlier)
+    assert (passwords.times(b"password"), passwords.wait("app", b"password", b"request", later)) == (2, 0.0)
+    passwords.trust(b"password")
+    assert passwords.earlier("app", b"password", b"request") is None
+    passwords.doubt("app", noted)
+    passwords.leave("app", b"password", None)
+    assert passwords.times(b"password") == 0
+
+
 def test_a_refusal_ends_a_doubt_and_a_success_ends_both() -> None:
     passwords = Passwords()
     passwords.doubt("app", DOUBT)

@@ -651,6 +651,47 @@ async def test_a_password_that_may_have_been_refused_waits_a_quarter_of_an_hour_
     assert len(gaps) == 3
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_an_outage_between_two_refusals_that_are_perhaps_of_the_password_does_not_make_them_fewer(
+    autojump_clock: MockClock, tmp_path: Path, restarts: bool
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock)
+    provider.answers = [(401, b""), (503, {})] * 1_000
+    for _ in range(10):
+        async with world(tmp_path, text, store=store, provider=provider):
+            await trio.sleep(3_600)
+            if not restarts:
+                await trio.sleep(9 * 3_600)
+                break
+    gaps = [later - earlier for earlier, later in itertools.pairwise(provider.times[::2])]
+    assert 900 <= gaps[0] <= 1.25 * 900 + 301
+    assert all(3_600 <= gap <= 1.25 * 3_600 + 361 for gap in gaps[1:])
+    assert len(gaps) >= 7
+    assert all(b - a <= 301 for a, b in zip(provider.times[1::2], provider.times[2::2], strict=False)), "the outage"
+
+
+async def test_a_password_that_was_refused_is_not_sent_again_because_a_code_beside_it_is_new(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    code.write_text("123456")
+    code.chmod(0o600)
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-wrong")))
+    text += f'request.issue = {{ otp = {{ file = "{code}" }} }}\n'
+    async with world(tmp_path, text) as made:
+        serve = made.provider._serve
+
+        def renewing(request: Request, fields: dict[str, str]) -> Answer:
+            code.write_text(f"{len(made.provider.asked):06}")
+            return serve(request, fields)
+
+        made.provider._serve = renewing  # type: ignore[method-assign]
+        await trio.sleep(1_000)
+        assert made.provider.count("password") == 1
+
+
 async def test_grants_with_the_same_doubted_password_try_it_once_together(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

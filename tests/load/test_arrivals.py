@@ -41,11 +41,16 @@ class Door:
         self.listener.listen(2 * AT_ONCE)
         self.listener.setblocking(False)
         demand_credentials(self.listener)
-        monkeypatch.setattr(server, "uid_of", lambda _sock: self.user)
+        self.made = self.accepted = 0
+        monkeypatch.setattr(server, "uid_of", self._uid_of)
         monkeypatch.setattr(server, "Peer", self._attest)
         admission = Admission(Limits(rate_per_user=RATE), 999)
         self.server = Server(nursery, cast(Any, self.methods), admission, Audit(), Metrics())
         nursery.start_soon(self.server.accept, self.listener)
+
+    def _uid_of(self, _sock: socket.socket) -> int:
+        self.accepted += 1
+        return self.user
 
     def _attest(self, sock: socket.socket) -> Peer:
         self.attested[self.user] += 1
@@ -55,17 +60,19 @@ class Door:
     def connected(self) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(self.path)
+            self.made += 1
             sock.setblocking(False)
             yield sock
 
     async def flood(self, times: int) -> None:
-        """Connect and close, as often as that."""
+        """Connect and close, as often as that, until each was accepted: who comes next may be another user."""
         self.user = GREEDY
         for _ in range(times // AT_ONCE):
             for _ in range(AT_ONCE):
                 with self.connected():
                     pass
-            await wait_all_tasks_blocked(0.001)
+            while self.accepted < self.made:
+                await wait_all_tasks_blocked(0.001)
 
 
 @pytest.fixture

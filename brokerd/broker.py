@@ -435,6 +435,7 @@ class Broker:
             "unstored": held.unstored,
             "last_error": held.blocked or record.error,
             "failing_since": _failing_since(held, now),
+            "revoked_at": _revoked_at(held, now),
             "notes": list(notes(token, presented=dialect.presents(token.token_type))) if token else [],
             "remedy": held.remedy,
             "pending_revocations": len(record.doomed),
@@ -446,6 +447,11 @@ def _failing_since(held: HeldGrant, now: Moment) -> float | None:
     record = held.record
     since = record.failing_since if record.last_error and not held.blocked else None
     return wall_time(since, now) if since else None
+
+
+def _revoked_at(held: HeldGrant, now: Moment) -> float | None:
+    record = held.record
+    return wall_time(record.changed, now) if record.state is State.REVOKED and record.changed else None
 
 
 def _dropped(held: HeldGrant, token: AccessToken | None) -> list[str]:

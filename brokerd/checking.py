@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from brokerd.config import Configuration, ProviderSettings, places, read
+from brokerd.config import Configuration, DaemonSettings, ProviderSettings, places, read
 from brokerd.config.lines import line_of, line_of_syntax
 from brokerd.core.ports import TransportError
 from brokerd.core.secret import SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.edge import place
-from brokerd.edge.accounts import is_group, is_user
+from brokerd.edge.accounts import is_group, is_user, ourselves
 from brokerd.edge.connection import PLAIN_HTTP, check
 from brokerd.edge.secrets import SecretUnreadable, doubtful, read_secret
 from brokerd.installation import as_config_error, http_settings, key_sources, read_key, socket_path, state_path
@@ -106,7 +106,7 @@ def mistakes(configuration: Configuration, files: Files, *, started: bool) -> It
                 read_key(path, source)
             except ConfigError as error:
                 yield error
-    yield from _of_state(path)
+    yield from _of_state(path, configuration.daemon)
 
 
 def strangers(configuration: Configuration) -> Iterator[ConfigError]:
@@ -128,15 +128,27 @@ def _unreadable(file: str, key: str, source: SecretSource) -> Iterable[ConfigErr
     return []
 
 
-def _of_state(path: str) -> Iterator[ConfigError]:
+def _of_state(path: str, settings: DaemonSettings) -> Iterator[ConfigError]:
     """What would keep brokerd from its state directory: one that is not there yet is made at the start."""
     folder = state_in_use(None, path)
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # only brokerd itself may look there
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # only brokerd may look there
         owner = folder.stat().st_uid
         for fault in place.faults_of_state(folder, owner):
             yield ConfigError(fault, key="daemon.state_dir", file=path)
         if not folder.is_dir():
             yield ConfigError(f"{folder} is no directory; name another", key="daemon.state_dir", file=path)
+    if settings.state_dir is not None and (above := _hinders(folder)) is not None:
+        words = f"{folder} is not there, and {ourselves().name} cannot make it in {above}; make it, or name another"
+        yield ConfigError(words, key="daemon.state_dir", file=path)
+
+
+def _hinders(folder: Path) -> Path | None:
+    """The directory where we cannot make what is missing of the folder; None where we can, or do not know."""
+    with contextlib.suppress(OSError):  # a closed directory on the way: only brokerd itself may look there
+        if not folder.exists():
+            above = next(each for each in folder.parents if each.exists())
+            return None if above.is_dir() and os.access(above, os.W_OK | os.X_OK) else above
+    return None
 
 
 def _of_socket(configuration: Configuration) -> Iterator[ConfigError]:

@@ -75,15 +75,17 @@ def socket_in_use(path: str) -> str:
     return str(socket_path(daemon_settings(path), _own_folders() if is_own(path) else {}))
 
 
-def told_socket() -> str | None:
-    """What a user's own configuration says of its socket, where it can be read. Root's own is the system's."""
+def told_socket(*, expected: bool) -> str | None:
+    """The socket of a user's own configuration, where that can be read: what it says, else, if that is `expected`,
+    where the user's own brokerd is going to listen. Root's own is the system's."""
     own = _own().config
     if not os.geteuid() or not os.access(own, os.R_OK):
         return None
     try:
-        return daemon_settings(own).socket
+        settings = daemon_settings(own)
     except ConfigError:
         return None
+    return settings.socket or (str(socket_path(settings, _own_folders())) if expected else None)
 
 
 def _own() -> Layout:

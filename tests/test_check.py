@@ -1,6 +1,7 @@
 # brokerd --check: every mistake at once, each with its file and its line, and nothing that only follows from another.
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -194,6 +195,22 @@ def test_one_wrong_table_hides_nothing_of_what_the_others_name(main: Path, tmp_p
     assert [each for each in found(path) if "daemon" in each] == [
         ":3: daemon.state_dri: unknown key; did you mean state_dir?"
     ], "of a [daemon] that is wrong it is not known where state and key are"
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_mistake(
+    main: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token_url = 'token_url = "https://idp.example/token"'
+    write(tmp_path / "file", "")
+    path = complete(main, token_url, state=str(tmp_path / "file" / "state"))
+    assert [f"cannot make it in {tmp_path}/file; make it, or name another" in each for each in found(path)] == [True]
+    path = complete(main, token_url, state=str(tmp_path / "new" / "state"))
+    assert "is right" in check_configuration(path), "the start makes it"
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: may(place, mode) and Path(place) != tmp_path)
+    (said,) = found(path)
+    assert said.startswith(":3: daemon.state_dir: ")
+    assert f"cannot make it in {tmp_path}" in said
 
 
 def test_a_socket_that_brokerd_could_not_make_is_a_warning(main: Path, tmp_path: Path) -> None:

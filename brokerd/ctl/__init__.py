@@ -6,7 +6,7 @@ import os
 import sys
 
 from brokerd_client import Broker, BrokerError, NotPermitted, ProtocolError
-from brokerd_client.address import SYSTEM, find_socket
+from brokerd_client.address import SYSTEM, find_socket, is_ours
 
 from brokerd.ctl.terminal import OPTIONS, Failed, complain, drop_output, plain
 
@@ -80,7 +80,7 @@ def _run(words: list[str]) -> int:
             from brokerd.ctl.fetch import print_token
 
             OPTIONS[:] = words[:-2]
-            with Broker(words[1] if len(words) > 2 else _own_socket()) as broker:
+            with Broker(words[1] if len(words) > 2 else own_socket()) as broker:
                 return print_token(broker, grant)
     from brokerd.ctl.arguments import read_arguments
 
@@ -103,7 +103,7 @@ def socket_of(arguments: Namespace) -> str | None:
     if socket is not None:
         return socket
     if arguments.config is None:
-        return _own_socket()
+        return own_socket()
     from brokerd.core.typed import ConfigError
     from brokerd.installing import socket_in_use
 
@@ -113,15 +113,17 @@ def socket_of(arguments: Namespace) -> str | None:
         raise Failed(f"{plain(str(error))}; or name the socket: --socket PATH") from None
 
 
-def _own_socket() -> str | None:
-    """What a user's own configuration says, where the client library would look for the system's brokerd."""
+def own_socket() -> str | None:
+    """That of a user's own configuration, where the client library would look for the system's brokerd."""
     if os.environ.get("BROKERD_SOCKET") or not os.geteuid() or find_socket() != SYSTEM:
         return None
     if not os.access(os.path.expanduser("~/.config/brokerd/brokerd.toml"), os.R_OK):  # noqa: PTH111 - pathlib is slow
         return None
     from brokerd.installing import told_socket
 
-    return told_socket()
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    mine = runtime is not None and is_ours(runtime)  # after `su` it may be another user's still
+    return told_socket(expected=mine and not os.access(SYSTEM, os.F_OK))
 
 
 def _words(error: BrokerError) -> str:

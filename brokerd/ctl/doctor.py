@@ -29,6 +29,7 @@ def _look(arguments: Namespace) -> int:
 
     import trio
 
+    from brokerd.ctl import own_socket
     from brokerd.doctor import examine, exit_code
     from brokerd.installing import in_use, state_in_use
 
@@ -39,10 +40,11 @@ def _look(arguments: Namespace) -> int:
         if not arguments.json:
             write(_line(finding))
 
+    named = arguments.config is not None
     path, environ = in_use(arguments.config)
     state = state_in_use(arguments.state_dir, None) if arguments.state_dir else None
-    named = arguments.config is not None
-    look = functools.partial(examine, path, arguments.socket, tell, offline=arguments.offline)
+    socket = arguments.socket or (None if named else own_socket())
+    look = functools.partial(examine, path, socket, tell, offline=arguments.offline)
     trio.run(functools.partial(look, state=state, named=named, environ=environ))
     if arguments.json:
         write(json.dumps({"findings": [each.as_map() for each in found]}))

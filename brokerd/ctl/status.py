@@ -160,6 +160,14 @@ def _failing(grant: dict[str, Any], now: float) -> str:
     return f"failing {lasting(since, now)}: {times}" if since is not None else times
 
 
+def _revoked(grant: dict[str, Any], now: float) -> str:
+    """Since when."""
+    from brokerd.edge.clock import lasting
+
+    since = grant.get("revoked_at")  # an older brokerd does not say since when
+    return f"revoked {lasting(since, now)}; " if since is not None else ""
+
+
 def _moment(at: float | None, now: float) -> str:
     return "–" if at is None else away(at - now)
 
@@ -186,7 +194,7 @@ def _notes(grant: dict[str, Any], now: float) -> list[str]:
         notes.append(plain(f"{_failing(grant, now)}{grant['last_error']}"))
     if grant["state"] == "revoked":
         again = " or ".join(f"brokerctl {command} {plain(grant['name'])}" for command in ("login", "import"))
-        notes.append(called(f"nothing is served; to use it again: {again}"))
+        notes.append(called(f"{_revoked(grant, now)}nothing is served; to use it again: {again}"))
     if remedy := grant.get("remedy"):
         notes.append(f"to fix: {called(plain(remedy))}")
     return notes

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from brokerd.checking import counted, located, strangers
-from brokerd.config import places
+from brokerd.config import DEFAULT_CONFIG, places
 from brokerd.config.tables import drop_ins
 from brokerd.core.ports import TransportError
 from brokerd.core.remedy import change
@@ -27,6 +27,9 @@ def configuration(scene: Scene) -> Iterable[Finding]:
         assert scene.refused is not None, "there is a configuration, or a reason why not"
         if _is_hidden(Path(scene.refused.file)):
             return [unseen(name, scene.refused.file)]
+        if scene.is_strange and scene.path == DEFAULT_CONFIG and not path.exists():
+            words = f"that of the brokerd at {scene.socket} is not known"
+            return [warning(name, words, "name it, to have it looked at as well: brokerctl doctor --config FILE")]
         check_again = f"change it, then: brokerd --config {quote(scene.path)} --check"
         return [told(name, located(each), check_again) for each in (scene.refused, *scene.refused.others)]
     found = list(_closed(scene, name, (path, *drop_ins(path))))

@@ -28,7 +28,8 @@ CREDENTIALS = Path("/run/credentials")
 @dataclass(frozen=True, slots=True)
 class Scene:
     """`refused`: why the configuration cannot be used, where it cannot. `activator`: the unit of its socket. `pid`: of
-    the daemon that runs, or 0; `environ`: its environment, or what it would be."""
+    the daemon that runs, or 0; `environ`: its environment, or what it would be. `is_strange`: a socket was named, and
+    no configuration: the one that is looked at need not be that of the brokerd there."""
 
     path: str
     configuration: Configuration | None
@@ -40,6 +41,7 @@ class Scene:
     state: Path
     socket: Path
     environ: Mapping[str, str]
+    is_strange: bool = False
 
     @property
     def is_privileged(self) -> bool:
@@ -119,7 +121,8 @@ def look_round(
     known = environ if "STATE_DIRECTORY" in environ else environ_of_state
     state = state_dir or state_path(configuration or Configuration(path), known)
     user = _account(unit, uid, state)
-    return Scene(path, configuration, refused, unit, activator, pid, user, state, at, environ)
+    strange = not named and (socket or from_environment) is not None
+    return Scene(path, configuration, refused, unit, activator, pid, user, state, at, environ, is_strange=strange)
 
 
 def _account(unit: Unit | None, uid: int | None, state: Path) -> Account:

@@ -26,12 +26,12 @@ def find_socket() -> str:
         return path
     if folder := os.environ.get("XDG_RUNTIME_DIR"):
         path = f"{folder}/brokerd/brokerd.sock"
-        if os.access(path, os.F_OK) and _is_ours(folder):
+        if os.access(path, os.F_OK) and is_ours(folder):
             return path
     return SYSTEM
 
 
-def _is_ours(folder: str) -> bool:
+def is_ours(folder: str) -> bool:
     """After `su` it may be another user's still, and root would tell that one's socket its secrets."""
     try:
         return os.stat(folder).st_uid == os.geteuid()  # noqa: PTH116 - importing pathlib would cost milliseconds

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import time
@@ -107,6 +108,8 @@ def test_a_revoked_grant_says_what_brings_it_back(daemon: Daemon, brokerctl: Run
     answer(daemon, {"state": "revoked", "expires_at": None, "next_renewal_at": None})
     words = "nothing is served; to use it again: brokerctl login ix-prod or brokerctl import ix-prod"
     assert words in brokerctl("status").stdout
+    answer(daemon, {"state": "revoked", "revoked_at": time.time() - 130})
+    assert re.search(rf"revoked for 2 min, since [0-9: -]+; {words}", brokerctl("status").stdout)
 
 
 def test_without_grants_it_says_so(daemon: Daemon, brokerctl: Run) -> None:

@@ -14,7 +14,7 @@ from brokerd_client.errors import NeedsLogin, NoDaemon, NotPermitted
 
 from brokerd import __version__
 from brokerd.config import Configuration, DaemonSettings
-from brokerd.ctl import EXITS, main, socket_of
+from brokerd.ctl import EXITS, main, own_socket, socket_of
 from brokerd.ctl.arguments import COMMANDS, WHICH, read_arguments
 from brokerd.ctl.terminal import OPTIONS, called
 from brokerd.edge import keys
@@ -182,6 +182,31 @@ def test_without_options_a_user_reaches_the_socket_that_their_own_configuration_
     own.write_text('[daemon]\nsocket = "/run/other/s"\n')
     monkeypatch.setenv("BROKERD_SOCKET", "/run/of-the-shell")
     assert socket() is None, "the client library takes what the shell names"
+
+
+def test_before_its_first_start_a_users_own_brokerd_is_looked_for_where_it_is_going_to_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, run, uid = of_user(tmp_path, None).config, tmp_path / "run", os.getuid() or 60_978
+    own.parent.mkdir(parents=True)
+    own.touch(0o600)
+    run.mkdir(mode=0o700)
+    os.chown(run, uid, -1)
+    monkeypatch.delenv("BROKERD_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+
+    def system(path: Path) -> None:
+        monkeypatch.setattr("brokerd.ctl.SYSTEM", str(path))
+        monkeypatch.setattr("brokerd_client.address.SYSTEM", str(path))
+
+    system(tmp_path / "nobody")
+    assert own_socket() == f"{run}/brokerd/brokerd.sock"
+    system(own)
+    assert own_socket() is None, "the system's is there"
+    system(tmp_path / "nobody")
+    monkeypatch.setattr("os.geteuid", lambda: uid + 1)
+    assert own_socket() is None, "after su the folder is another user's"
 
 
 @pytest.mark.parametrize("runtime", [None, "/run/user/7"])

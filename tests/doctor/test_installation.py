@@ -202,6 +202,27 @@ async def test_a_daemon_that_serves_and_then_does_not(
         assert remedy.format(**places) in (each.remedy or "")
 
 
+async def test_a_caller_who_names_a_socket_alone_needs_no_configuration(
+    brokerd: Brokerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have none: the daemon's is in its container, or in its user's home."""
+    whole(brokerd)
+    await brokerd.start()
+    away = str(brokerd.folder / "nowhere" / "brokerd.toml")
+    monkeypatch.setattr("brokerd.doctor.files.DEFAULT_CONFIG", away)
+    monkeypatch.setenv("BROKERD_SOCKET", str(brokerd.socket))
+    found: list[Finding] = []
+    await doctor.examine(away, None, found.append, offline=True)
+    (said,) = (each for each in found if each.check == "configuration")
+    assert (said.level, "--config FILE" in str(said.remedy)) == ("warning", True)
+    assert "daemon" in {each.check for each in found if each.level == "ok"}
+    assert not {each.check for each in found if each.level == "problem"} - {"clock", "disk"}
+    found.clear()
+    monkeypatch.delenv("BROKERD_SOCKET")
+    await doctor.examine(away, None, found.append, offline=True)
+    assert "problem" in {each.level for each in found if each.check == "configuration"}, "nobody named a brokerd"
+
+
 async def test_looking_changes_nothing(brokerd: Brokerd) -> None:
     brokerd.configure({}, {})
     await brokerd.start()

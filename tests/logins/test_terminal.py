@@ -2,6 +2,7 @@
 # daemon that goes away, a password that nobody sees.
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -87,7 +88,9 @@ async def test_a_revoked_grant_that_needs_nobody_begins_anew(
     for name, words in (("app", "brokerctl refresh app"), ("old", "brokerctl import old")):
         error = await brokerd.error("login", grant=name)
         assert (error["code"], words in error["message"]) == ("bad_request", True)
+    assert (await brokerd.status("app"))["revoked_at"] is None
     await brokerd.call("revoke", grant="app")
+    assert abs((await brokerd.status("app"))["revoked_at"] - time.time()) < 60
     assert "brokerctl login app" in (await brokerd.error("get", grant="app"))["message"]
     mine = terminal("login", "app")
     assert await mine.end() == 0

@@ -216,17 +216,28 @@ def _failed(record: Record, outcome: RetryLater, ending: Ending, terms: Terms, n
         return records.rotation_failed(
             record, reason, now, delay, interrupted=touched, since=ending.at, asked_to_wait=after is not None
         )
-    return records.failed(
+    delay = _delay(record, after, ending, terms, now, jitter)
+    last_try = _last_try(record, terms, now)
+    changed = records.failed(
         record,
         reason,
         now,
-        _delay(record, after, ending, terms, now, jitter),
+        delay,
         interrupted=touched,
         since=ending.at,
-        sent=ending.sent.request if ending.sent else None,
+        sent=ending.sent.request if ending.sent and last_try is None else None,
         asked=after is not None,
         costly=cause is Cause.UNREADABLE or outcome.refresh_token is not None,
     )
+    return changed if last_try is None else replace(changed, retry=now.after(max(delay, last_try)))
+
+
+def _last_try(record: Record, terms: Terms, now: Moment) -> float | None:
+    """Seconds until the one try that confirms a rejection (law 4): a try by hand that was not answered does not bring
+    it forward. None where none is to come, or it is about to be made."""
+    token = record.refresh_token
+    is_rejected = token is not None and token.rejected is not None
+    return confirmed_in(record.access_token, terms.pace, now) if is_rejected else None
 
 
 def _delay(record: Record, after: float | None, ending: Ending, terms: Terms, now: Moment, jitter: float) -> float:
@@ -263,6 +274,8 @@ def _rescued(record: Record, outcome: RetryLater, ending: Ending, terms: Terms, 
     renewed = plan.operation is Operation.RENEW
     if token is None or not (renewed or (is_success and plan.wanted is None)):
         return record
+    if record.refresh_token is not None and token.value == record.refresh_token.value:
+        return record  # it may only mirror what was sent
     refresh = _refresh(record, token, ending, terms, jitter)
     return records.rescued(record, refresh, ending.at, replaces=is_success)
 

@@ -118,8 +118,22 @@ ROWS = {
         {"interrupted": None, "earlier": Earlier(OLD, LATER), "generation": 5, "first_error": "words"},
         1,
     ),
+    "a 2xx that only mirrors what was sent": Row(
+        later(Cause.UNREADABLE, refresh_token=Token(OLD.value)),
+        {"interrupted": LATER, "generation": 4, "refresh_token": OLD, "first_error": "words"},
+        1,
+    ),
+    "a 2xx that only mirrors what was sent, after an interruption": Row(
+        later(Cause.UNREADABLE, refresh_token=Token(OLD.value)), {"interrupted": NOW}, 1, UNCERTAIN
+    ),
+    "a 5xx that mirrors what was sent": Row(
+        later(Cause.FAILED, refresh_token=Token(OLD.value)), {"interrupted": LATER, "earlier": None}, 1
+    ),
     "a 5xx with a third refresh token": Row(
-        later(Cause.FAILED, refresh_token=NEW), {"earlier": Earlier(TWO.refresh_token or OLD, LATER)}, 1, TWO
+        later(Cause.FAILED, refresh_token=Token(Secret("refresh-3"))),
+        {"earlier": Earlier(TWO.refresh_token or OLD, LATER)},
+        1,
+        TWO,
     ),
     "a 5xx with a refresh token, to credentials": Row(
         later(Cause.FAILED, refresh_token=NEW), {"refresh_token": OLD, "earlier": None}, 1, own(), BY_SECRET
@@ -145,6 +159,21 @@ ROWS = {
         {"state": State.NEEDS_LOGIN, "refresh_token": None, "generation": 5},
         None,
         own(refresh_token=ONCE),
+    ),
+    "rejected for the first time, and by hand there was no answer": Row(
+        later(Cause.UNAVAILABLE),
+        {"state": State.RETRYING, "refresh_token": ONCE, "refused": None, "asked_until": None},
+        0.3 * HOUR - 60,
+        own(refresh_token=ONCE),
+    ),
+    "rejected for the first time, and by hand there was a Retry-After": Row(
+        later(Cause.LIMITED, after=120.0), {"asked_until": LATER.after(120)}, 0.3 * HOUR - 60, own(refresh_token=ONCE)
+    ),
+    "rejected for the first time, and near the end there was no answer": Row(
+        later(Cause.UNAVAILABLE),
+        {"refresh_token": ONCE, "refused": REQUEST},
+        1,
+        own(refresh_token=ONCE, access_token=access(0.75 * HOUR)),
     ),
     "rejected near the end": Row(
         Rejected("no"),

@@ -342,6 +342,28 @@ async def test_a_stray_rejection_costs_nothing(autojump_clock: MockClock, tmp_pa
         assert provider.reused == 0
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_refresh_by_hand_that_meets_an_outage_leaves_the_last_try_where_it_was(
+    autojump_clock: MockClock, tmp_path: Path, status: int
+) -> None:
+    text = REFRESHING.replace("[grants.app]", "reuse_grace = 30\n[grants.app]")
+    clock, store = TestClock(), MemoryStore()
+    provider = ModelProvider(clock)
+    async with world(tmp_path, text, store=store, provider=provider) as made:
+        await imported(made)
+        issued = trio.current_time()
+        provider.answers = [(400, {"error": "invalid_grant"}), (status, {})]
+        await until(lambda: len(provider.asked) == 2)
+        with pytest.raises(Failure, match=str(status)):
+            await made.broker.refresh("app")
+        made.bring_in()
+        await trio.sleep(10)
+    async with world(tmp_path, text, store=store, provider=provider) as made:
+        await until(lambda: len(provider.asked) == 4)
+        assert LIFETIME - 61 <= trio.current_time() - issued <= LIFETIME - 30
+        await until(lambda: made.broker.status("app")["state"] == "ready")
+
+
 async def test_the_second_rejection_counts(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path, REFRESHING) as made:
         await imported(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
@@ -12,6 +13,7 @@ Members = Mapping[str, object]
 
 BLANKS = "\ufeff\0 \t\r\n"  # stand before or after the value in real answers
 FORM_FIELDS = 64
+TOKEN_IN_FORM = re.compile(r"(?:^|&)[^=&]*token=[^&]*")
 CANDIDATES = 32  # places in a text where an object may begin
 LONGEST_NUMBER = 100  # digits
 DEEPEST = 2  # JSON in JSON's text
@@ -74,11 +76,13 @@ def _outside(text: str) -> str:
 
 
 def _form(text: str) -> dict[str, object] | None:
-    """A form (application/x-www-form-urlencoded), whatever its Content-Type says."""
+    """A form (application/x-www-form-urlencoded), whatever its Content-Type says. No token has a blank, so that a `+`
+    in one was not encoded."""
     if _signs(text) > MOST_SIGNS:
         return None
     if "=" not in text or not text.isascii() or not text.isprintable() or any(sign in text for sign in ' <>{}"'):
         return None
+    text = TOKEN_IN_FORM.sub(lambda found: found[0].replace("+", "%2B"), text)
     try:
         return _members(parse_qsl(text, strict_parsing=True, max_num_fields=FORM_FIELDS))
     except ValueError:

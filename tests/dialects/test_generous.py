@@ -62,12 +62,25 @@ def test_what_is_safe_to_read_is_read(dialect: str, form: str) -> None:
     assert (access.lifetime, found.tokens.token_type) == (3600.0, "bearer")
 
 
+@both
+def test_a_form_that_does_not_encode_its_signs_loses_no_token(dialect: str) -> None:
+    body = b"refresh_token=r+1/x==&access_token=a+b/c==&expires_in=3600&token_type=bearer&scope=read+write"
+    found = outcome(RENEWALS[dialect](), answer(200, body))
+    assert isinstance(found, Issued), words(found)
+    access, refresh = found.tokens.access_token, found.tokens.refresh_token
+    assert (access and access.value, refresh and refresh.value) == (Secret("a+b/c=="), Secret("r+1/x=="))
+    assert found.tokens.scope in (("read", "write"), None)
+    encoded = body.replace(b"+1", b"%2B1").replace(b"+b", b"%2Bb")
+    assert outcome(RENEWALS[dialect](), answer(200, encoded)) == found
+
+
 KEPT = {
     "an access token with a newline": {**PAIR, "access_token": "A1\n"},
     "an access token that is too long": {**PAIR, "access_token": "a" * (256 * 1024 + 1)},
     "an access token that is an object": {**PAIR, "access_token": {"value": "A1"}},
     "no access token": {"refresh_token": "R1", "expires_in": 3600},
     "an access token in a form that no header carries": b"access_token=A%0A1&refresh_token=R1",
+    "a blank in an access token in a form": b"access_token=A%201&refresh_token=R1",
     "in an array": [{**PAIR, "access_token": "A 1"}],
 }
 

@@ -70,6 +70,16 @@ def test_a_refresh_token_that_is_dead_in_other_words_is_dead(form: str) -> None:
     assert meaning(outcome(IDP.renew(REFRESH), answer(status, body))) == "rejected"
 
 
+def test_oktas_own_form_of_a_refusal_is_read() -> None:
+    said = {"errorCode": "invalid_client", "errorSummary": "A client_id must be provided.", "errorCauses": []}
+    for exchange in (IDP.renew(REFRESH), IDP.issue(BY_PASSWORD)):
+        found = of(outcome(exchange, answer(401, said)))
+        assert found.blames is Blame.CLIENT
+        assert "invalid_client: A client_id must be provided." in found.reason
+    other = {"errorCode": "E0000011", "errorSummary": "Invalid token provided"}
+    assert meaning(outcome(IDP.renew(REFRESH), answer(401, other))) == "strange"
+
+
 @pytest.mark.parametrize("form", ALIVE_FORMS)
 def test_what_does_not_say_that_a_refresh_token_is_dead_kills_none(form: str) -> None:
     status, body = ALIVE_FORMS[form]

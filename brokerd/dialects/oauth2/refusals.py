@@ -34,6 +34,13 @@ PLACES = (
         0,
         "errorType",
     ),  # Fitbit: github.com/aarondcoleman/Fitbit.NET/issues/320
+    ("errorCode",),  # Okta: github.com/freizl/hoauth2/issues/215
+)
+
+# Where its description stands, in the same servers.
+WORDS = (
+    *(("error_description",), ("error", "message"), ("errors", 0, "message"), ("message",), ("hint",)),
+    ("errorSummary",),
 )
 
 
@@ -120,6 +127,5 @@ def _at(found: object, place: tuple[str | int, ...]) -> str | None:
 
 
 def _described(found: Mapping[str, object]) -> str | None:
-    places = (("error_description",), ("error", "message"), ("errors", 0, "message"), ("message",), ("hint",))
-    said = [text for place in places if (text := _at(found, place))]
+    said = [text for place in WORDS if (text := _at(found, place))]
     return ": ".join(said)[:LONGEST_DESCRIPTION] or None

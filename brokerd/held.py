@@ -14,7 +14,7 @@ from brokerd.core.grant import State
 from brokerd.core.moment import Moment, seconds_until
 from brokerd.core.outcome import Declined, Issued, Outcome
 from brokerd.core.ports import GenerationConflict, StoreError, StoreUnavailable
-from brokerd.core.record import EXPIRED, AccessToken, Record, RefreshToken, alive, served, usable
+from brokerd.core.record import AccessToken, Record, RefreshToken, alive, expired, served, usable
 from brokerd.core.renewal import Ability, Operation, Plan, next_by_itself, next_for_caller, variants_due
 from brokerd.core.scope import is_cut
 from brokerd.core.secret import Secret
@@ -166,7 +166,8 @@ class HeldGrant:
             self.variety.refuse(wanted, outcome.reason, now)
             self.variety.doubted = self.variety.doubted or password
         elif isinstance(outcome, Issued) and self.serves_variant(wanted, now) is None:
-            self.variety.refuse(wanted, EXPIRED, now)
+            token = outcome.tokens.access_token
+            self.variety.refuse(wanted, expired(token.odd if token else None), now)
 
     def view(self, now: Moment, wanted: Wanted | None = None) -> GrantView:
         """What the dialect may see: living tokens only, so that a dead one is never sent (law 3)."""

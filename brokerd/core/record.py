@@ -283,7 +283,10 @@ def rescued(record: Record, refresh: RefreshToken, at: Moment, *, replaces: bool
     )
 
 
-EXPIRED = "the provider issued a token that had already expired"
+def expired(odd: str | None) -> str:
+    """A token that had no life left, in words. `odd`: what is hard to believe of its life."""
+    words = "the provider issued a token that had already expired"
+    return words if odd is None else f"{words}: {odd}"
 
 
 def came_dead(record: Record, failures: int, now: Moment, delay: float, odd: str | None = None) -> Record:
@@ -294,7 +297,7 @@ def came_dead(record: Record, failures: int, now: Moment, delay: float, odd: str
         state=State.RETRYING,
         retry=now.after(delay),
         failures=failures,
-        last_error=EXPIRED if odd is None else f"{EXPIRED}: {odd}",
+        last_error=expired(odd),
     )
 
 

@@ -103,6 +103,15 @@ async def test_all_waiters_for_a_variant_share_a_failure(autojump_clock: MockClo
         assert made.broker.cached("app") is not None, "a variant's failure takes the grant's own token away"
 
 
+async def test_a_variant_that_came_dead_says_why_and_names_the_key(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        made.provider.lifetime = 0
+        said = (await failure_of(made)).message
+        assert "had already expired: the provider says that the token lives 0 s" in said
+        assert "write lifetime on the grant" in said
+
+
 async def test_the_grants_own_renewal_is_not_held_up_by_variants(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path, UNSCOPED + f"scope = {MANY[:1_000]}\n") as made:
         await imported(made)

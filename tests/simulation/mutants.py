@@ -230,7 +230,7 @@ def _never_the_same(old: Any) -> Any:
     numbers = count()
 
     def sent(self: Exchanger, *values: Any) -> exchanger.Sent:
-        return replace(old(self, *values), digest=str(next(numbers)).encode())
+        return replace(old(self, *values), request=str(next(numbers)).encode())
 
     return sent
 

@@ -363,13 +363,13 @@ def test_a_life_in_which_nothing_happens_begins_no_audit_log() -> None:
 
 
 def test_what_was_changed_in_a_request_is_tried_at_once_with_a_password_that_may_have_been_refused() -> None:
-    doubted = at(0.1, "fault", provider="two", kind="detail-401", requests=1)
+    doubted = at(0.0, "fault", provider="two", kind="detail-401", requests=1)
     events = (doubted, at(100, "reload", kind="scope", grant="user"))
     assert broken_by(schedule(*events, grants=("app", "user"))) is None
 
 
 def test_what_a_reload_changed_while_a_password_was_on_its_way_is_tried_at_once_too() -> None:
-    doubted = at(0.1, "fault", provider="two", kind="detail-401", requests=1)
+    doubted = at(0.0, "fault", provider="two", kind="detail-401", requests=1)
     for n in range(4):
         events = (doubted, at(1 + n / 2, "reload", kind="scope", grant="user"), at(8, "reload", kind="same"))
         assert broken_by(schedule(*events, grants=("app", "user"), latency=3.0, horizon=300.0)) is None

@@ -249,11 +249,12 @@ class Exchanger:
         """The outcome moves the grant, durably (core/conclusions.py). Of a rejection it is asked first whether it still
         speaks of the newest generation (law 4): if not, it is not believed."""
         plan, outcome, settings = ending.plan, ending.outcome, held.settings
+        now = self.clock.now()  # of the answer: a slow disk makes no first rejection a last one
         if isinstance(outcome, Rejected) and not await held.confirm(self.store, ending.generation):
             self._audit.said("the grant was renewed from elsewhere meanwhile; that result is used", **held.about)
             return False
         terms = Terms(settings.asked, held.own(), held.can_issue(), settings.pace)
-        now, jitter = self.clock.now(), self.entropy.fraction()
+        jitter = self.entropy.fraction()
         _learn(held, ending, now, jitter)
         step = functools.partial(concluded, ending=ending, terms=terms, now=now, jitter=jitter)
         changed = await held.change(self.store, step, concludes=True)

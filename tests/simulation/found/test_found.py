@@ -373,3 +373,12 @@ def test_what_a_reload_changed_while_a_password_was_on_its_way_is_tried_at_once_
     for n in range(4):
         events = (doubted, at(1 + n / 2, "reload", kind="scope", grant="user"), at(8, "reload", kind="same"))
         assert broken_by(schedule(*events, grants=("app", "user"), latency=3.0, horizon=300.0)) is None
+
+
+def test_a_rejection_that_a_slow_disk_keeps_until_the_access_token_has_died_is_confirmed_all_the_same() -> None:
+    stray = at(26.5, "fault", provider="one", kind="stray", requests=1)
+    slow = at(26.6, "disk", kind="slow", lasts=60.0)
+    for n in range(6):
+        refresh = at(26.5 + n / 4, "refresh", grant="app")
+        events = (IMPORT, at(19, "fault", provider="one", kind="refuse", lasts=7.0), stray, slow, refresh)
+        assert broken_by(schedule(*sorted(events, key=lambda e: e.at), lifetime=30.0, horizon=60.0)) is None

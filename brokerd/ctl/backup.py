@@ -33,27 +33,17 @@ def backup(broker: Broker, arguments: Namespace) -> int:
 
 
 def _written(path: Path, copy: BinaryIO, size: int) -> int:
-    """The folder is opened once: what was made in it is taken away in it, whatever its path leads to by then."""
     import shutil
 
+    from brokerd.edge.new_file import new_file
+
     try:
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        descriptor = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        with new_file(path) as file:
+            shutil.copyfileobj(copy, file)
     except FileExistsError:
         raise Failed(f"{plain(str(path))} is there already and was left as it is; name another file") from None
     except OSError as error:
         raise Failed(f"{plain(str(path))} cannot be made: {error.strerror}; name a file in a writable folder") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(copy, file)
-            file.flush()
-            os.fsync(descriptor)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path.name, dir_fd=folder)
-        raise
-    finally:
-        os.close(folder)
     write(
         f"{plain(str(path))}: {size} bytes; it cannot be opened without the key; keep a copy of the key somewhere else"
     )

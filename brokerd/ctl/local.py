@@ -8,17 +8,24 @@ from brokerd.ctl.terminal import Failed, plain, write
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import Namespace
+    from pathlib import Path
 
     from brokerd_client import Broker
 
 
 def keygen(arguments: Namespace) -> int:
-    """Make a key file."""
+    """Make a key file. Root makes it as the user who decides what is found in its folder."""
     from pathlib import Path
 
-    from brokerd.edge.keys import create
+    from brokerd.ctl.acting import as_owner_of
 
     path = Path(arguments.file)
+    return as_owner_of(path.parent, lambda: _made(path), is_state=True)
+
+
+def _made(path: Path) -> int:
+    from brokerd.edge.keys import create
+
     try:
         create(path)
     except FileExistsError:

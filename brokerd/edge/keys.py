@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from brokerd.core.envelope import KEY_BYTES
+from brokerd.edge.new_file import new_file
 
 PREFIX = "brokerd-key-1:"  # says what the file is, and in which form
 
@@ -30,12 +31,5 @@ def parse(text: str) -> bytes:
 
 def create(path: Path) -> None:
     """Make a key file, 0600, durably. Raises FileExistsError and other OSErrors; nothing is ever overwritten."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(generate())
-            file.flush()
-            os.fsync(descriptor)
-    except OSError:
-        path.unlink(missing_ok=True)  # half a key is none, and would stand in the way of a whole one
-        raise
+    with new_file(path) as file:  # half a key is none, and would stand in the way of a whole one
+        file.write(generate().encode())

@@ -6,6 +6,7 @@ import os
 import pty
 import stat
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from brokerd.edge import keys
+from tests.announced import did_not_run
 from tests.client.daemon import Daemon
 from tests.ctl.conftest import Run, program
 
@@ -183,6 +185,25 @@ def test_keygen_follows_no_link_to_nowhere(brokerctl: Run, tmp_path: Path) -> No
     (tmp_path / "key").symlink_to(tmp_path / "elsewhere")
     assert brokerctl("keygen", str(tmp_path / "key")).returncode == 2
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_keygen_by_root_in_a_users_folder_follows_none_of_their_links(
+    brokerctl: Run, request: pytest.FixtureRequest
+) -> None:
+    if os.geteuid() != 0:
+        did_not_run(request.node.name, "it needs root")
+    with tempfile.TemporaryDirectory() as name:
+        folder, theirs, roots = Path(name), Path(name) / "theirs", Path(name) / "roots"
+        folder.chmod(0o711)
+        roots.mkdir(mode=0o755)
+        theirs.mkdir(mode=0o700)
+        (theirs / "link").symlink_to(roots)
+        os.chown(theirs, 60_978, 60_978)
+        done = brokerctl("keygen", str(theirs / "link" / "key"))
+        assert (done.returncode, "Permission denied" in done.stderr) == (2, True)
+        assert not list(roots.iterdir()), "nothing is made where a link of theirs leads"
+        assert brokerctl("keygen", str(theirs / "key")).returncode == 0
+        assert (theirs / "key").stat().st_uid == 60_978
 
 
 def test_keygen_says_why_a_file_cannot_be_made(brokerctl: Run, tmp_path: Path) -> None:

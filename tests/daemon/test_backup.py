@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from brokerd.ctl.backup import _written
+from brokerd.ctl.terminal import Failed
 from tests.daemon.harness import FIVE, Brokerd, Serving, User, at
 from tests.providers import OAuth2
 
@@ -125,7 +126,7 @@ def test_a_backup_that_fails_is_taken_away_from_its_own_folder_alone(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", exchange)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Failed, match="No space left"):
         _written(tmp_path / "mine" / "backup", io.BytesIO(b"copy"), 4)
     assert not list((tmp_path / "away").iterdir())
     assert (tmp_path / "precious" / "backup").read_text() == "test-only-precious"

@@ -230,7 +230,8 @@ def _never_the_same(old: Any) -> Any:
     numbers = count()
 
     def sent(self: Exchanger, *values: Any) -> exchanger.Sent:
-        return replace(old(self, *values), request=str(next(numbers)).encode())
+        found = old(self, *values)
+        return replace(found, password=found.password and str(next(numbers)).encode())
 
     return sent
 

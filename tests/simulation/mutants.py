@@ -83,11 +83,11 @@ async def _wait_for_a_flight_of_ones_own(self: Flights, held: HeldGrant, wait: f
 
 
 def _ignore_generation(old: Any) -> Any:
-    async def conclude(self: Any, held: HeldGrant, plan: Any, generation: int, *rest: Any, **named: Any) -> None:
+    async def conclude(self: Any, held: HeldGrant, ending: Any) -> Any:
         if held.record.state is not record.State.REVOKED:
-            generation = held.record.generation
+            ending = replace(ending, generation=held.record.generation)
             held.record = replace(held.record, state=record.State.RENEWING)
-        await old(self, held, plan, generation, *rest, **named)
+        return await old(self, held, ending)
 
     return conclude
 
@@ -149,8 +149,8 @@ def _forget_the_journal_at_start(old: Any) -> Any:
 
 
 def _drop_the_refresh_token(old: Any) -> Any:
-    def issued(kept: record.Record, tokens: Any, *values: Any) -> record.Record:
-        changed = old(kept, tokens, *values)
+    def issued(kept: record.Record, tokens: Any, *values: Any, **named: Any) -> record.Record:
+        changed = old(kept, tokens, *values, **named)
         return changed if tokens.refresh_token else replace(changed, refresh_token=None)
 
     return issued

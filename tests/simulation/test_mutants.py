@@ -89,7 +89,9 @@ def test_a_deliberate_bug_breaks_a_law(name: str) -> None:
     if name in SHOWS:
         assert simulate(schedule).broken is None, "it breaks a law without the bug"
     with mutated(name):
-        assert simulate(schedule).broken is not None
+        broken = simulate(schedule).broken
+    assert broken is not None
+    assert "TypeError" not in str(broken), "the bug does not fit the code any more, and breaks nothing but itself"
 
 
 def shown(events: tuple[Event, ...], *, audits: bool) -> Schedule:

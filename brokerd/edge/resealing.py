@@ -22,11 +22,10 @@ def begin(database: Database, keys: DataKeys, since: float) -> int:
     return current
 
 
-def begun(database: Database) -> int:
-    """The data key of the one that was interrupted."""
+def begun(database: Database) -> int | None:
+    """The data key of the one that was interrupted, if it is not at its end already."""
     found = database.resealing()
-    assert found is not None
-    return found[0]
+    return None if found is None else found[0]
 
 
 def bound_metadata(store: str, provider: str) -> Bound:

@@ -304,7 +304,11 @@ class Store:
         keys stay."""
         since = round(time.time(), 2)
         if goes_on:
-            current = await self._do(resealing.begun)
+            begun = await self._do(resealing.begun)
+            if begun is None:  # its last commit failed, and came to lie on the disk all the same
+                self.resealing_since = None
+                return 0, 0
+            current = begun
         else:
             current = await self._do(lambda database: resealing.begin(database, self._keys, since))
             self.resealing_since = since

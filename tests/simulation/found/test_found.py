@@ -382,3 +382,7 @@ def test_a_rejection_that_a_slow_disk_keeps_until_the_access_token_has_died_is_c
         refresh = at(26.5 + n / 4, "refresh", grant="app")
         events = (IMPORT, at(19, "fault", provider="one", kind="refuse", lasts=7.0), stray, slow, refresh)
         assert broken_by(schedule(*sorted(events, key=lambda e: e.at), lifetime=30.0, horizon=60.0)) is None
+
+
+def test_a_full_rotation_whose_last_commit_failed_and_landed_is_at_its_end() -> None:
+    assert broken_by(drawn(30070757)) is None

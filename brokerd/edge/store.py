@@ -358,8 +358,10 @@ class Store:
                 except (ValueError, TypeError) as error:  # it has no form that can be written: its writer's alone
                     result.error = StoreError(f"the record cannot be written: {type(error).__name__}")
             self._conclude(database, probes=not group)
-        except (sqlite3.Error, OSError, StoreError) as error:
-            self._fail(error)
+        except Exception as error:
+            known = isinstance(error, sqlite3.Error | OSError | StoreError)
+            # A fault of ours must not end the one writer: whoever waits for it would wait for ever.
+            self._fail(error if known else StoreError(f"a fault of brokerd's own in the store: {type(error).__name__}"))
             for _, result in group:
                 result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
 

@@ -238,6 +238,24 @@ async def test_a_write_names_the_generation_that_it_replaces(tmp_path: Path) -> 
         assert [row.record.generation for row in await store.read("reports") if row.record] == [8]
 
 
+async def test_a_fault_of_our_own_in_one_write_neither_ends_the_writer_nor_changes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as store:
+        await store.write(FULL, PRINT, None, concludes=True)
+
+        def faulty(*_: object) -> None:
+            raise AssertionError("a fault that nobody has thought of")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "put_attempt", faulty)
+            with pytest.raises(StoreUnavailable, match="a fault of brokerd's own in the store: AssertionError"):
+                await store.begin("reports", PRINT, 7, NOW)
+        await store.write(replace(FULL, generation=8), PRINT, 7, concludes=True)
+        assert store.trouble is None
+    assert [row.record.generation for row in stored(tmp_path).values() if row.record] == [8]
+
+
 async def test_a_conflict_costs_the_others_of_its_group_nothing(tmp_path: Path) -> None:
     async with held_back(tmp_path) as (store, let_go, commits):
         results: dict[str, object] = {}

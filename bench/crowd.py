@@ -37,13 +37,13 @@ class Crowd:
         for _ in range(IDLE):
             self._connect(self._gone)
         for _ in range(HALVES):
-            self._connect(self._half).send(self._get[:-3])
+            self._say(self._connect(self._half), self._get[:-3])
         for _ in range(STUCK):
             self._pipeline()
 
     def ask(self) -> None:
         """For what is denied, again and again."""
-        self._connect(self._denied).send(self._get)
+        self._say(self._connect(self._denied), self._get)
 
     def run(self, *, connecting: bool) -> None:
         """Until stdin says something. `connecting`: make new connections all the while."""
@@ -82,19 +82,24 @@ class Crowd:
 
     def _half(self, sock: socket.socket) -> None:
         self._gone(sock)
-        self._connect(self._half).send(self._get[:-3])
+        self._say(self._connect(self._half), self._get[:-3])
+
+    def _say(self, sock: socket.socket, data: bytes) -> None:
+        """A user who connects too often is turned away before it has said anything."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.send(data)
 
     def _pipeline(self) -> None:
         sock = self._connect(self._gone)
         self._poll.unregister(sock)
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             while True:
                 sock.send(self._get * PIPELINED)
 
     def _denied(self, sock: socket.socket) -> None:
         self.did["gets denied"] += 1
         if sock.recv(4096):
-            sock.send(self._get)
+            self._say(sock, self._get)
         else:
             self._gone(sock)
 

@@ -18,6 +18,7 @@ from brokerd.broker import Broker
 from brokerd.config import Configuration, GrantSettings
 from brokerd.core.failure import Code, Failure
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
+from brokerd.core.record import Record
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.typed import ConfigError
 from brokerd.custody import Custody
@@ -75,7 +76,7 @@ class Life:
         self._died = trio.Event()
         self._scope = trio.CancelScope()
         self._stop = trio.Event()
-        self.ready = False
+        self.ready = self.has_recovered = False
         self.broker: Broker
         self.store: SimStore
         self.callers: trio.Nursery
@@ -120,6 +121,7 @@ class Life:
                 self.laws.found(self.store.records())
                 stored = self.store.all()
                 self.laws.recovered(self, stored)
+                self.has_recovered = True
                 times = [row.record.changed.wall for row in stored if row.record and row.record.changed]
                 self.clock.floor = max(times, default=0.0)
                 await self._bring_in(self.world.configuration(), stored, starting=True)
@@ -144,7 +146,7 @@ class Life:
         disk = self.world.disk
         well = disk.refusals == refusals and not disk.failing and self.clock.true() >= disk.full
         self.laws.hold("law 2: an orderly stop stores what the disk takes", not (kept and well), f"{kept}")
-        self.laws.ended(self.laws.durable | self.store.held())
+        self.laws.ended(self.laws.durable | self._held())
 
     async def _audit_log(self) -> Trail | None:
         """The real one, in real files; its clock is the world's."""
@@ -274,7 +276,11 @@ class Life:
         self.store.abandon(power=power)
         if power:
             self.world.systemd.pieces.clear()
-        self.laws.ended(self.laws.durable if power else self.laws.durable | self.store.held())
+        self.laws.ended(self.laws.durable if power else self.laws.durable | self._held())
+
+    def _held(self) -> dict[str, Record]:
+        """What systemd holds beside the store. A life that ended before it had taken it back changed nothing of it."""
+        return self.store.held() if self.has_recovered else self.laws.held
 
     def stop(self) -> None:
         """SIGTERM."""

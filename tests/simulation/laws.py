@@ -291,6 +291,8 @@ class Laws:
         left = access.issued.boot + lifetime - now.boot if same else access.issued.wall + lifetime - now.wall
         if left > lifetime / 2:
             seen.doubtless.add(token)
+        if abs(left - NEAR_END * lifetime) <= ABOUT:  # brokerd, which looks a little later, may end the login
+            seen.known.discard(token)
         return left > NEAR_END * lifetime - ABOUT
 
     def heard(self, grant: str, fields: dict[str, str], reply: Reply, epoch: int, held: HeldGrant | None) -> None:

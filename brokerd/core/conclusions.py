@@ -151,7 +151,7 @@ def _issued(record: Record, tokens: Tokens, ending: Ending, terms: Terms, now: M
     if plan.wanted is not None:
         changed = variants.issued(record, plan.wanted, tokens, at, jitter, terms.asked, terms.own, renewed=renewed)
         return _unless_dead(changed, record, records.new_access(tokens, at, jitter), now, jitter)
-    # A renewal keeps the scope that the refresh token has: where it can be issued anew, it will be.
+    # A renewal keeps the scope of its refresh token. Where credentials can issue a token, the new scope comes that way.
     asked = record.asked if renewed and terms.can_issue else terms.asked
     password = ending.sent.password if ending.sent else None
     changed = records.issued(record, tokens, at, jitter, asked, renewed=renewed, password=password)

@@ -1,5 +1,5 @@
-# Root in the place of a user: who decides what is found at a path, and a child process that is wholly that user. What
-# root reads, runs or writes for a user could otherwise be led elsewhere by a link, or be a command of theirs.
+# Root acts as a user: finds out which user decides what a path leads to, and does the work in a child process that has
+# that user's rights alone. Otherwise a user's link could lead root elsewhere, or root could run a user's command.
 from __future__ import annotations
 
 import contextlib

@@ -17,7 +17,7 @@ UNIT = "user.slice/user-1000.slice/user@1000.service/app.slice/shop.service"
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Folders in the place of the cgroup file system."""
+    """Folders that stand for the cgroup file system."""
     monkeypatch.setattr(cgroups, "_mounted", lambda: str(tmp_path))
     cgroups._paths.clear()
     (tmp_path / UNIT).mkdir(parents=True)

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from brokerd.core.failure import Code, Failure
 from brokerd.core.record import Record
-from tests.laws.test_laws import imported
+from tests.laws.test_laws import imported, password_file
 from tests.laws.world import PASSWORD, REFRESHING, world
 
 
@@ -27,9 +27,7 @@ async def test_a_reload_that_a_lock_overtook_brings_nothing_back(autojump_clock:
 async def test_a_reload_while_a_password_is_about_to_leave_sends_no_empty_one(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("test-only-password")
-    secret.chmod(0o600)
+    secret = password_file(tmp_path, "test-only-password")
     async with world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made:
 
         async def reload(_: Record) -> None:
@@ -45,9 +43,7 @@ async def test_a_refresh_by_hand_while_a_password_is_about_to_leave_fails_for_no
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     """It has credentials read again, and they are the same."""
-    secret = tmp_path / "password"
-    secret.write_text("test-only-password")
-    secret.chmod(0o600)
+    secret = password_file(tmp_path, "test-only-password")
     async with world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made:
 
         async def refresh(_: Record) -> None:
@@ -64,9 +60,7 @@ async def test_a_refresh_by_hand_while_a_password_is_about_to_leave_fails_for_no
 async def test_a_password_that_changes_while_it_is_about_to_leave_is_not_sent(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("test-only-wrong")
-    secret.chmod(0o600)
+    secret = password_file(tmp_path, "test-only-wrong")
     async with world(tmp_path, PASSWORD.replace("PASSWORD", str(secret)), refresher=False) as made:
 
         async def reload(_: Record) -> None:

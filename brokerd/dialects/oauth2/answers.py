@@ -1,5 +1,5 @@
 # Reading what an OAuth 2.0 server answers: tokens (RFC 6749 §5.1), errors (§5.2), and what real servers do beyond them.
-# How refusals are written lies beside (refusals.py); which request was answered is the caller's matter.
+# refusals.py has the forms of refusals. The caller knows which request was answered.
 from __future__ import annotations
 
 from collections.abc import Mapping

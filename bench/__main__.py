@@ -11,21 +11,27 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench import processes
+from bench import processes, proxied
 from bench.crowd import ALLOWED, KINDS
 from bench.evidence import evidence
 from bench.fetches import fetches, starts, table
 from bench.grants import GRANT, cost, one
+from bench.http_costs import over_http
 from bench.pressure import pressure
 from bench.processes import Daemon, Failed
 from brokerd import __version__
 
 BARE_LEAST = 0.7  # of the bare server's gets per second
 EVIDENCE_LEAST = 0.6  # of the gets per second without attestation and audit log
+HTTP_MOST = 2.0  # times the server's time for a get over MessagePack
 PYTHON_MOST = 3.0  # times `python -c pass`
 PRESSURE_MOST = 5.0  # times the p99 while nothing else happens
 MEMORY_MOST = 150.0  # MB
 START_MOST = 3.0  # seconds
+SCRAPE_MOST = 0.3  # seconds
+PROXY_LEAST = 0.3  # of nginx's requests per second
+BULK_LEAST = 0.5  # of nginx's bytes per second
+BULK = 1 << 30  # bytes of a large body; a quick run takes a 64th
 WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 10_000}
 QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
 
@@ -72,14 +78,16 @@ def run(
 ) -> Iterator[tuple[bool, str]]:
     """Says what it finds; yields the aims, and whether they are met."""
     folder.chmod(0o711)  # the crowd passes through
-    for name in ("one", "many"):
+    for name in ("one", "many", "proxy"):
         (folder / name).mkdir(mode=0o711)
     with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
         yield from about_fetches(daemon, folder, rounds, seconds)
+        yield from about_http(daemon, rounds, seconds)
+        yield from about_proxy(daemon, folder, rounds, seconds)
         yield from about_starts(daemon, starts)
         yield from about_pressure(daemon, rounds, seconds)
     yield from about_evidence(folder, one(urls), rounds, seconds)
-    yield from about_many(folder / "many", urls, grants)
+    yield from about_many(folder / "many", urls, grants, seconds)
 
 
 def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
@@ -94,6 +102,38 @@ def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> 
     for row in rows:
         ratio = row.ratio("per_second")
         yield ratio >= BARE_LEAST, f"get, {row.name}: {ratio:.2f} of the bare server's speed; {BARE_LEAST:g} or better"
+
+
+def about_http(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    rows = over_http(daemon, GRANT, rounds, seconds)
+    say(table(rows, "HTTP", "MessagePack"), "")
+    for row in rows:
+        ratio = row.ratio("computed")
+        yield ratio <= HTTP_MOST, f"get, {row.name}: {ratio:.2f} times the CPU of MessagePack; {HTTP_MOST:g} or better"
+
+
+def about_proxy(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    size = BULK if rounds >= WHOLE["rounds"] else BULK // 64
+    try:
+        with proxied.proxies(daemon, GRANT, folder / "proxy", processes.free_port(), os.geteuid(), size) as found:
+            rows = proxied.requests(found, rounds, seconds)
+            beside = proxied.beside(daemon, GRANT, found, rounds, seconds)
+            before = proxied.memory(found)
+            speeds = list(proxied.bulk(found, folder / "proxy", max(1, rounds // 3)))
+            grown = proxied.memory(found) - before
+    except Failed as error:
+        say(f"brokerd-proxy: NOT MEASURED: {error}", "")
+        return
+    say(table(rows, "brokerd-proxy", "nginx"), table([beside], "under load", "idle"))
+    for words, ours, theirs in speeds:
+        say(f"{size >> 20} MiB {words}: {ours / 1e6:.0f} MB/s, nginx {theirs / 1e6:.0f} MB/s")
+    say(f"memory grew by {grown:.1f} MB meanwhile", "")
+    for row in rows:
+        ratio = row.ratio("per_second")
+        yield ratio >= PROXY_LEAST, f"{row.name}: {ratio:.2f} of nginx's requests a second; {PROXY_LEAST:g} or better"
+    for words, ours, theirs in speeds:
+        said = f"proxied, a large body {words}: {ours / theirs:.2f} of nginx's speed; {BULK_LEAST:g} or better"
+        yield ours / theirs >= BULK_LEAST, said
 
 
 def about_evidence(folder: Path, grants: str, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
@@ -138,14 +178,25 @@ def about_pressure(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tupl
     say("")
 
 
-def about_many(folder: Path, urls: Mapping[str, str], number: int) -> Iterator[tuple[bool, str]]:
+def about_many(folder: Path, urls: Mapping[str, str], number: int, seconds: float) -> Iterator[tuple[bool, str]]:
     say(f"{number:,} grants")
     for name in ("first start, nothing stored", "second start, all stored"):
-        found = cost(folder, urls, number)
+        found = cost(folder, urls, number, seconds)
         say(
             f"  {name:28} ready after {found.ready_after:.2f} s ({found.computed:.2f} s of CPU); "
             f"all have tokens after {found.settled_after:.1f} s; then {found.rss:.0f} MB, at most {found.peak:.0f} MB"
         )
+        if (scrape := found.scrapes) is not None:
+            ratio = scrape.beside / scrape.alone
+            say(
+                f"  {'':28} a scrape takes {1e3 * scrape.seconds:.0f} ms ({scrape.size / 1e6:.1f} MB); p99 of a get "
+                f"{1e6 * scrape.alone:,.0f} µs alone, {1e6 * scrape.beside:,.0f} µs beside {scrape.times} scrapes: "
+                f"{ratio:.2f} times"
+            )
+            words = f"{name}: a scrape of the metrics takes {scrape.seconds:.2f} s; under {SCRAPE_MOST:g} s"
+            yield scrape.seconds < SCRAPE_MOST, words
+            words = f"{name}: p99 of a get beside scrapes without end: {ratio:.2f} times; {PRESSURE_MOST:g} or better"
+            yield ratio <= PRESSURE_MOST, words
         yield found.ready_after < START_MOST, f"{name}: ready after {found.ready_after:.2f} s; under {START_MOST:g} s"
         yield found.peak < MEMORY_MOST, f"{name}: {found.peak:.0f} MB at most; under {MEMORY_MOST:g} MB"
     say("")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from bench.processes import Daemon, Failed, brokerd
-from tests import providers as known
+from bench.scrapes import Scrapes, scrapes
+from tests import servers as known
 
 GRANT = "reports"
 SETTLED_LONGEST = 150.0  # seconds that everybody's first token may take
@@ -21,13 +22,14 @@ CONCURRENCY = 16  # requests in flight at one provider
 @dataclass(frozen=True)
 class Cost:
     """Of one start: seconds to the first answer, and of computing until then; seconds until each grant had its token;
-    then the MB in memory, and the most so far."""
+    then the MB in memory, and the most so far; then what scrapes of the metrics cost."""
 
     ready_after: float
     computed: float
     settled_after: float
     rss: float
     peak: float
+    scrapes: Scrapes | None = None
 
 
 def one(urls: Mapping[str, str]) -> str:
@@ -43,8 +45,9 @@ def many(urls: Mapping[str, str], number: int) -> str:
     return "\n".join((*lines, *_rule("*")))
 
 
-def cost(folder: Path, urls: Mapping[str, str], number: int) -> Cost:
-    """Start with what is in the folder, and wait until each grant has a token. Raises Failed."""
+def cost(folder: Path, urls: Mapping[str, str], number: int, seconds: float) -> Cost:
+    """Start with what is in the folder, and wait until each grant has a token. `seconds`: of a turn of gets. Raises
+    Failed."""
     some = _names(number)[:: 1 + number // SOME]
     began = time.perf_counter()
     with brokerd(folder, many(urls, number)) as daemon:
@@ -52,7 +55,7 @@ def cost(folder: Path, urls: Mapping[str, str], number: int) -> Cost:
             if not (lacking := _lacking(daemon, grants=some)):
                 found = Cost(daemon.ready_after, daemon.computed, time.perf_counter() - began, daemon.rss, daemon.peak)
                 if not (lacking := _lacking(daemon)):
-                    return found
+                    return replace(found, scrapes=scrapes(daemon, some[0], seconds))
             if time.perf_counter() - began > SETTLED_LONGEST:
                 raise Failed(f"{len(lacking)} grants still have no token: {lacking[:2]}")
             time.sleep(LOOK)

@@ -21,13 +21,16 @@ READ = 64 * 1024  # bytes
 @dataclass(frozen=True)
 class Load:
     """`clients` clients that each ask again as soon as they were answered, on the connection that they have or each
-    time on a fresh one, for `seconds`."""
+    time on a fresh one, for `seconds`. `http`: over HTTP, at that socket; `target`: that path, not
+    the token's."""
 
     socket: str
     grant: str
     clients: int
     fresh: bool
     seconds: float
+    http: bool = False
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,13 @@ def main() -> None:
 
 def measure(load: Load) -> Measured:
     """Raises RuntimeError if the server does not answer with a token."""
-    request = msgpack.packb([0, 1, "get", [{"grant": load.grant, "wait": 10.0}]])
-    size = len(ask(load.socket, request))  # of every answer: the same token
+    if load.http:
+        target = load.target or f"/v1/token/{load.grant}?wait=10"
+        request = b"GET %b HTTP/1.1\r\nHost: brokerd\r\n\r\n" % target.encode()
+        size = _size_over_http(load.socket, request)
+    else:
+        request = msgpack.packb([0, 1, "get", [{"grant": load.grant, "wait": 10.0}]])
+        size = len(ask(load.socket, request))  # of every answer: the same token
     latencies: list[float] = []
     answers = _answers(load, request, size, latencies.append)
     _run(answers, load.seconds * WARM_UP)
@@ -84,6 +92,22 @@ def ask(path: str, request: bytes) -> bytes:
                     raise RuntimeError(f"expected a result, found the error {error}")
                 return data
     raise RuntimeError("the server hung up")
+
+
+def _size_over_http(path: str, request: bytes) -> int:
+    """Of every answer: the same token, and a number of seconds that has as many digits. Raises RuntimeError."""
+    data = b""
+    with _connect(path) as sock:
+        sock.sendall(request)
+        while b"\r\n\r\n" not in data:
+            if not (more := sock.recv(READ)):
+                raise RuntimeError("the server hung up")
+            data += more
+    head = data.partition(b"\r\n\r\n")[0]
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(f"expected 200, found {head.splitlines()[0]!r}")
+    (length,) = (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    return len(head) + 4 + length
 
 
 def _run(answers: Iterator[None], seconds: float) -> None:

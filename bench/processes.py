@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgpack
 
 from bench.load import Load, Measured, ask
-from brokerd.edge import keys
+from brokerd.edge.store import key_file
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -53,7 +54,7 @@ def process(*command: str, stdin: bytes | None = None, log: Path | None = None) 
 @contextlib.contextmanager
 def providers() -> Iterator[Mapping[str, str]]:
     """The project's test providers, with tokens that outlive the benchmark: recipe name -> base URL."""
-    with process(sys.executable, "-m", "tests.providers", "--lifetime", "86400") as started:
+    with process(sys.executable, "-m", "tests.servers", "--lifetime", "86400") as started:
         assert started.stdout is not None
         yield json.loads(line(started))["providers"]
 
@@ -65,6 +66,7 @@ class Daemon:
 
     process: subprocess.Popen[bytes]
     socket: str
+    http_socket: str
     ready_after: float
     computed: float
 
@@ -88,15 +90,15 @@ class Daemon:
 def brokerd(folder: Path, grants: str, **settings: object) -> Iterator[Daemon]:
     """The real daemon on `folder`, whose state it finds there again; `settings`: more of [daemon], `grants`: the
     configuration beyond it. Everybody may connect."""
-    config, path, log = folder / "brokerd.toml", folder / "s", folder / "log"
+    config, path, http, log = folder / "brokerd.toml", folder / "s", folder / "h", folder / "log"
     key = folder / "key"
     if not key.exists():
-        keys.create(key)
+        key_file.create(key)
     config.touch(mode=0o600)
     more = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     config.write_text(
         f'[daemon]\nsocket = "{path}"\nsocket_mode = "0666"\nstate_dir = "{folder}/state"\n'
-        f'key = {{ file = "{key}" }}\n{more}{grants}'
+        f'key = {{ file = "{key}" }}\n{more}[http]\nsocket = "{http}"\n{grants}'
     )
     began = time.perf_counter()
     with process(str(BIN / "brokerd"), "--config", str(config), "--log-level", "warning", log=log) as started:
@@ -105,7 +107,7 @@ def brokerd(folder: Path, grants: str, **settings: object) -> Iterator[Daemon]:
                 raise Failed(f"brokerd did not start: {log.read_text()[-500:]}")
             time.sleep(LOOK)
         ready_after = time.perf_counter() - began
-        yield Daemon(started, str(path), ready_after, _times(started.pid))
+        yield Daemon(started, str(path), str(http), ready_after, _times(started.pid))
 
 
 @contextlib.contextmanager
@@ -127,9 +129,15 @@ class Generator:
         self.pid = started.pid
 
     def measure(self, load: Load) -> Measured:
+        self.begin(load)
+        return self.end()
+
+    def begin(self, load: Load) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(load)).encode() + b"\n")
         self._process.stdin.flush()
+
+    def end(self) -> Measured:
         return Measured(**json.loads(line(self._process)))
 
 
@@ -138,6 +146,12 @@ def generator(*uid: int) -> Iterator[Generator]:
     """Of another user where one is named."""
     with process(sys.executable, "-m", "bench.load", *map(str, uid)) as started:
         yield Generator(started)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def timed(command: Sequence[str]) -> float:

@@ -1,11 +1,11 @@
-# The state diagram in docs/architecture.md, made from the table in brokerd/core/grant.py.
+# The state diagram in docs/architecture.md, made from the table in brokerd/core/grant/state.py.
 # `python docs/diagram.py` writes it; `--check` only says whether it is as the table says, and ends with 1 if not.
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from brokerd.core.grant import EVERYWHERE, MOVES, State
+from brokerd.core.grant.state import EVERYWHERE, MOVES, State
 
 PAGE = Path(__file__).with_name("architecture.md")
 BEGIN, END = "<!-- states: made by docs/diagram.py -->\n", "<!-- states: end -->\n"
@@ -15,7 +15,9 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     renewed = with_diagram(page)
     if "--check" in sys.argv[1:]:
-        sys.exit(None if page == renewed else f"{PAGE}: not as brokerd/core/grant.py says; run: python docs/diagram.py")
+        sys.exit(
+            None if page == renewed else f"{PAGE}: not as brokerd/core/grant/state.py says; run: python docs/diagram.py"
+        )
     PAGE.write_text(renewed, encoding="utf-8")
 
 

@@ -1,5 +1,5 @@
 # Calls an API with a token from brokerd: blocking Python. Usage: app_blocking.py GRANT URL
-# No client secret, no expiry, no refreshing in here: a token is asked for whenever one is needed.
+# It has no client secret and does not care about expiry: it asks for a token whenever it needs one.
 from __future__ import annotations
 
 import sys
@@ -10,7 +10,7 @@ from brokerd_client import Broker, BrokerError, Token, Unavailable
 
 
 def call(broker: Broker, grant: str, url: str) -> bytes:
-    """The API's answer. A token that the API refuses before its time is reported once, and another one used."""
+    """The API's answer. If the API refuses the token before its expiry, report that once and use another one."""
     token = broker.get(grant)
     try:
         return fetch(url, token)
@@ -29,11 +29,11 @@ def fetch(url: str, token: Token) -> bytes:
 def main() -> None:
     _, grant, url = sys.argv
     try:
-        with Broker() as broker:  # one for the whole program: it is safe between threads and after a fork
+        with Broker() as broker:  # one for the whole program: threads may share it, and forked processes too
             print(call(broker, grant, url).decode())
     except Unavailable as error:  # the provider is down, and the last token has expired
         sys.exit(f"no token now; try again in {error.retry_after or 10:.0f} s: {error}")
-    except BrokerError as error:  # a person is needed: the message says for what
+    except BrokerError as error:  # a person must do something: the message says what
         sys.exit(f"no token: {error}")
     except OSError as error:
         sys.exit(f"{url}: {error}")

@@ -11,7 +11,7 @@ from brokerd_client.on_trio import Broker
 
 
 async def call(broker: Broker, grant: str, url: str) -> bytes:
-    """The API's answer. A token that the API refuses before its time is reported once, and another one used."""
+    """The API's answer. If the API refuses the token before its expiry, report that once and use another one."""
     token = await broker.get(grant)
     try:
         return await fetch(url, token)
@@ -22,7 +22,7 @@ async def call(broker: Broker, grant: str, url: str) -> bytes:
 
 
 async def fetch(url: str, token: Token) -> bytes:
-    """By urllib in a thread, so that this example needs nothing more; with httpx it is `client.get(url, headers=…)`."""
+    """With urllib in a thread, so that the example needs no other library. With httpx: `client.get(url, headers=…)`."""
 
     def work() -> bytes:
         with urlopen(Request(url, headers=token.header), timeout=30) as response:
@@ -38,7 +38,7 @@ async def report(broker: Broker, grant: str, url: str, failed: list[str]) -> Non
         return
     except Unavailable as error:  # the provider is down, and the last token has expired
         print(f"{grant}: no token now; try again in {error.retry_after or 10:.0f} s: {error}", file=sys.stderr)
-    except BrokerError as error:  # a person is needed: the message says for what
+    except BrokerError as error:  # a person must do something: the message says what
         print(f"{grant}: no token: {error}", file=sys.stderr)
     except OSError as error:
         print(f"{grant}: {url}: {error}", file=sys.stderr)
@@ -47,7 +47,7 @@ async def report(broker: Broker, grant: str, url: str, failed: list[str]) -> Non
 
 async def main() -> None:
     failed: list[str] = []
-    async with Broker() as broker, trio.open_nursery() as nursery:  # all tasks share its one connection
+    async with Broker() as broker, trio.open_nursery() as nursery:  # all tasks share one connection
         for grant, url in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
             nursery.start_soon(report, broker, grant, url, failed)
     sys.exit(1 if failed else 0)

@@ -1,5 +1,5 @@
-# The main job, run for real, by `make demo`: five providers, brokerd, an application; renewals, a revocation, a crash.
-# Every process is its own child and is ended by it; every file lies in one temporary folder, which is removed.
+# `make demo` runs brokerd for real, with five providers and an application: renewals, a revocation, a crash. It ends
+# every process that it starts, and deletes the temporary folder with all its files.
 from __future__ import annotations
 
 import contextlib
@@ -22,14 +22,14 @@ from urllib.request import ProxyHandler, Request, build_opener
 from brokerd_client import Broker, BrokerError, NoDaemon, Revoked, Token
 
 ROOT = Path(__file__).resolve().parent.parent
-LIFETIME = 6  # seconds; what takes an hour elsewhere is seen here while one watches
-READY_WITHIN = 20.0  # seconds; one or two are usual
-WATCH = 6.0  # seconds between two looks at the status: within them every grant renews
+LIFETIME = 6  # seconds; usually it is about an hour
+READY_WITHIN = 20.0  # seconds; usually one or two are enough
+WATCH = 6.0  # seconds between two calls of status: in this time every grant renews
 PAUSE = 0.1  # seconds between rounds of fetches
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 BOLD, DIM, PLAIN = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else ("", "", "")
 
-# Grant -> what its provider speaks. The secrets are the test providers' own and open nothing anywhere else.
+# For each grant, its provider's dialect. The secrets are those of the test providers and work nowhere else.
 GRANTS = {
     "ix-api-prod": "ix-api",
     "shop-orders": "occam",
@@ -106,7 +106,7 @@ credentials = {{ client_id = "test-only-client", client_secret = {{ file = "{fol
 
 
 class NotAsItShouldBe(Exception):
-    """The demo has found something wrong, and ends with status 1."""
+    """The demo found something wrong, and ends with status 1."""
 
 
 def main() -> None:
@@ -128,24 +128,24 @@ def main() -> None:
 
 
 def stop(number: int, _frame: FrameType | None) -> NoReturn:
-    """Ctrl-C, or the terminal is gone: what was started is ended on the way out, and nothing interrupts that."""
+    """Ctrl-C, or the terminal is gone: end everything that was started, without being interrupted again."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    print("\nstopped; what was started is being ended", file=sys.stderr)
+    print("\nstopped; ending everything that was started", file=sys.stderr)
     sys.exit(128 + number)
 
 
 def play(stage: Stage) -> None:
-    """The story. Raises NotAsItShouldBe at the first thing that is wrong."""
+    """All steps of the demo. Raises NotAsItShouldBe at the first thing that is wrong."""
     say("Five token providers start on this machine. Their access tokens live for 6 seconds.")
     stage.start_providers()
-    say("A configuration, its secrets in files, and a key for the store. This is one provider, its grant, and a rule:")
+    say("The configuration, secrets in files, and a key for the store. This is one provider, its grant, and a rule:")
     stage.write_configuration()
-    show_result("(besides the users that rules name, root and brokerd's own user may do everything: here that is you)")
+    show_result("(root and brokerd's own user, which here is you, may do everything and need no rule)")
     stage.brokerctl("keygen", str(stage.folder / "key"))
     stage.start_brokerd()
     stage.wait_until(lambda grants: all(grant["expires_at"] for grant in grants), "get all tokens")
-    say("brokerd has got the first tokens, with nobody asking:")
+    say("brokerd has got the first tokens before anybody asked:")
     stage.brokerctl("status")
 
     with Broker(stage.socket) as broker:
@@ -158,7 +158,7 @@ def play(stage: Stage) -> None:
 
         say(
             f"Now watch: each token is replaced after about {LIFETIME * 2 // 3} seconds, before it expires. Meanwhile",
-            "the application fetches all five, again and again, and calls the APIs with them:",
+            "the application fetches all five tokens, again and again, and calls the APIs with them:",
         )
         fetches = 0
         for _ in range(2):
@@ -168,19 +168,19 @@ def play(stage: Stage) -> None:
             after = stage.renewals(broker)
             show_result("renewals so far: " + ", ".join(f"{grant} {after[grant]}" for grant in GRANTS))
             expect(all(after[grant] > before[grant] for grant in GRANTS), f"expected renewals, found {before}, {after}")
-        say(f"{fetches} tokens were fetched, and each was good. Now one is revoked:")
+        say(f"{fetches} tokens were fetched, and all of them worked. Now one grant is revoked:")
         revoke(stage, broker)
 
-    say("brokerd is killed, and has no time to put anything in order:")
+    say("brokerd is killed, without time to save anything:")
     crash(stage)
 
 
 def fetch_for(seconds: float, stage: Stage, broker: Broker, grants: Iterable[str] = GRANTS) -> int:
-    """Fetch and use the grants' tokens, again and again; how many fetches there were."""
+    """Fetch and use the grants' tokens, again and again. Returns the number of fetches."""
     end, fetches = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         for grant in grants:
-            status = stage.me(grant, broker.get(grant, min_ttl=1))  # at least a second is left to use it
+            status = stage.me(grant, broker.get(grant, min_ttl=1))  # leaves at least a second to use it
             expect(status == 200, f"{grant}: a token that brokerd served was answered {status}")
             fetches += 1
         time.sleep(PAUSE)
@@ -190,7 +190,7 @@ def fetch_for(seconds: float, stage: Stage, broker: Broker, grants: Iterable[str
 def revoke(stage: Stage, broker: Broker) -> None:
     token = broker.get("reports")
     while token.expires_at is not None and token.expires_at - time.time() < LIFETIME - 1:
-        time.sleep(PAUSE)  # for a new one, which is not replaced while we look at it
+        time.sleep(PAUSE)  # until it is new, so that it is not replaced meanwhile
         token = broker.get("reports")
     expect(stage.me("reports", token) == 200, "expected a good token of reports before it is revoked")
     stage.brokerctl("revoke", "reports", "--yes")
@@ -202,32 +202,32 @@ def revoke(stage: Stage, broker: Broker) -> None:
 
 def crash(stage: Stage) -> None:
     with Broker(stage.socket) as broker:
-        held = {grant: broker.get(grant).value for grant in GRANTS if grant != "reports"}
+        served = {grant: broker.get(grant).value for grant in GRANTS if grant != "reports"}
     stage.kill_brokerd()
     logins = stage.logins()
     files = [path for path in (stage.folder / "state").rglob("*") if path.is_file()]
     stored = b"".join(path.read_bytes() for path in files)
     expect(len(stored) > 0, "expected a store in the state directory")
-    for secret in (*SECRETS.values(), *stage.seen, *held.values()):
-        expect(secret.encode() not in stored, "a secret or a token stands in the state directory in the clear")
-    show_result(f"the {len(stored)} bytes of its store and audit log: no token and no secret is found in them")
+    for secret in (*SECRETS.values(), *stage.seen, *served.values()):
+        expect(secret.encode() not in stored, "a secret or a token is not encrypted in the state directory")
+    show_result(f"its store and audit log have {len(stored)} bytes, in which no token and no secret can be found")
 
-    say("It starts again, and goes on with the tokens that it had stored:")
+    say("It starts again, and uses the tokens that it had stored:")
     stage.start_brokerd()
     with Broker(stage.socket) as broker:
-        same = sum(broker.get(grant).value == value for grant, value in held.items())
-        rest = "" if same == len(held) else "; the others had run out meanwhile, and were renewed"
-        show_result(f"{same} of {len(held)} are served as they were before{rest}")
-        fetches = fetch_for(WATCH, stage, broker, held)
+        same = sum(broker.get(grant).value == value for grant, value in served.items())
+        rest = "" if same == len(served) else "; the others have expired meanwhile, and were renewed"
+        show_result(f"{same} of {len(served)} tokens are the same as before{rest}")
+        fetches = fetch_for(WATCH, stage, broker, served)
         again = stage.logins()
         expect(again == logins, f"expected no new login at any provider, found {logins} before and {again} after")
-        show_result(f"{fetches} more fetches, renewals with the stored refresh tokens, and not one new login")
+        show_result(f"{fetches} more fetches, renewals with the stored refresh tokens, and no new login")
         with contextlib.suppress(Revoked):
             broker.get("reports")
-            raise NotAsItShouldBe("reports was revoked, and is served after a restart")
+            raise NotAsItShouldBe("reports was revoked, but is served after a restart")
     stage.brokerctl("status")
 
-    say("Who had which token, and whether anybody has changed the record of it, is in the audit log:")
+    say("The audit log says who got which token, and whether anybody has changed the log itself:")
     config = str(stage.folder / "brokerd.toml")
     stage.brokerctl("audit", "tail", "-n", "3", "--grant", "reports", "--config", config)
     stage.brokerctl("audit", "verify", "--config", config)
@@ -235,7 +235,7 @@ def crash(stage: Stage) -> None:
 
 @dataclass
 class Stage:
-    """What the demo runs on. `seen`: every token that was fetched."""
+    """The folder, providers and brokerd of the demo. `seen`: every token that was fetched."""
 
     folder: Path
     children: contextlib.ExitStack
@@ -253,7 +253,7 @@ class Stage:
         return self.folder / "brokerd.log"
 
     def start_providers(self) -> None:
-        command = [sys.executable, "-m", "tests.providers", "--lifetime", str(LIFETIME), "--refresh-lifetime", "600"]
+        command = [sys.executable, "-m", "tests.servers", "--lifetime", str(LIFETIME), "--refresh-lifetime", "600"]
         child = self.children.enter_context(running(command, self.folder / "providers.log", stdout=subprocess.PIPE))
         assert child.stdout is not None
         if not select.select([child.stdout], [], [], READY_WITHIN)[0] or not (line := child.stdout.readline()):
@@ -280,7 +280,7 @@ class Stage:
         self.wait_until(lambda _grants: True, "answer at its socket")
 
     def wait_until(self, holds: Callable[[list[dict[str, Any]]], bool], what: str) -> None:
-        """Wait until something holds of the grants in brokerd's status."""
+        """Wait until something is true of the grants in brokerd's status."""
         assert self.brokerd is not None
         deadline, done = time.monotonic() + READY_WITHIN, False
         while not done:
@@ -297,7 +297,7 @@ class Stage:
         self.brokerd.wait()
 
     def brokerctl(self, *arguments: str, expected: int = 0) -> None:
-        """Run it before everybody's eyes."""
+        """Run it, and show the command and its output."""
         print(f"  {DIM}$ brokerctl {' '.join(arguments).replace(f'{self.folder}/', '')}{PLAIN}")
         environment = {**os.environ, "BROKERD_SOCKET": self.socket}
         done = subprocess.run([program("brokerctl"), *arguments], env=environment, capture_output=True, text=True)
@@ -316,7 +316,7 @@ class Stage:
         return {grant["name"]: grant["renewals"] for grant in broker.call("status")["grants"]}
 
     def logins(self) -> dict[str, int]:
-        """How often each provider was sent a secret, or for click2mail was asked for a long token."""
+        """How often each provider got a secret, or for click2mail was asked for a long token."""
         counts = json.loads(ask(f"{self.url}/_counts", {})[1])
         return {name: counts[name]["issued"] for name in self.base_urls}
 
@@ -326,7 +326,7 @@ class Stage:
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A child of ours, ended by its pid whatever happens. Its own session: Ctrl-C is for us, and we end it in order."""
+    """A child process, which is always ended in the end. It has its own session, so that Ctrl-C reaches only us."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -355,7 +355,7 @@ def close(stream: IO[bytes] | None) -> None:
 
 
 def ask(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Status and body. Past any proxy that the environment names: it is our own machine."""
+    """Status and body. It uses no proxy, because the address is on this machine."""
     try:
         with build_opener(ProxyHandler({})).open(Request(url, headers=headers), timeout=10) as response:
             return response.status, response.read()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Resolves what the two pyproject.toml files and dev.in ask for into lock.txt, the part without dev.in into runtime.txt,
-# and fuzz.in into fuzz.txt: exact versions with hashes, no index and no address. Run by `make lock`; takes a version up
-# only with `make lock UPGRADE=--upgrade`.
+# and fuzz.in, man.in and sdks.in into the .txt beside them: exact versions with hashes, no index and no address.
+# `make lock` runs this script. It changes a version only with `make lock UPGRADE=--upgrade`.
 set -euo pipefail
 cd "$(dirname "$0")"
 scratch=$(mktemp -d)
@@ -24,3 +24,5 @@ resolve() { # OUTPUT INPUT...
 resolve lock.txt "$scratch/project.in" dev.in
 resolve runtime.txt "$scratch/project.in" --constraint lock.txt
 resolve fuzz.txt fuzz.in
+resolve man.txt man.in
+resolve sdks.txt sdks.in

@@ -1,12 +1,12 @@
-"""What all tests share: the fixtures of the real servers, and the loud word at the end on what could not run."""
+"""What all tests share: the fixtures of the real servers, and the list of what could not run, at the end of the run."""
 
 import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.announced import announcements
-from tests.realservers.fixtures import real_oidc, real_simplejwt, start_oidc, start_simplejwt
+from tests.did_not_run import announcements
+from tests.real.servers.fixtures import real_oidc, real_simplejwt, start_oidc, start_simplejwt
 
 __all__ = ["real_oidc", "real_simplejwt", "start_oidc", "start_simplejwt"]
 

@@ -1,5 +1,5 @@
-# All mistakes of a configuration at once: each table is read by itself, and one that is wrong is read again without the
-# key that was, to find the next. What only follows from a mistake that was named is left out.
+# Finds all mistakes of a configuration at once: each table is read separately, and a table with a mistake is read again
+# without the wrong key, to find the next mistake. A mistake that only follows from another one is left out.
 from __future__ import annotations
 
 import re
@@ -7,21 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from brokerd.core.typed import ConfigError
+from brokerd.core.validation import ConfigError
 
 T = TypeVar("T")
-OF_ITS_OWN = ("expected ", "unknown key")  # how an error begins that no other one can have caused
+INDEPENDENT = ("expected ", "unknown key")  # how an error begins that no other mistake can cause
 
 
 class Errors(list[ConfigError]):
-    """What was found so far. `unreadable`: files that could not be read, so that what they say is not known."""
+    """The mistakes found so far. `unreadable`: some files could not be read, so their tables are not known."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unreadable = False
 
     def tried(self, file: Path, key: str, raw: Any, read: Callable[[Any], T]) -> T | None:
-        """What `read` makes of the table; None where that has mistakes, which are kept."""
+        """What `read` makes of the table; None if it has mistakes, which are added."""
         try:
             return read(raw)
         except ConfigError as error:
@@ -39,12 +39,12 @@ def _further(raw: Any, read: Callable[[Any], object], error: ConfigError) -> lis
             break
         except ConfigError as following:
             error = following
-        if not error.message.startswith(OF_ITS_OWN) or _first(error.key) not in left:
+        if not error.message.startswith(INDEPENDENT) or _first(error.key) not in left:
             break
         found.append(error)
     return found
 
 
 def _first(key: str) -> str:
-    """Of a path, the key that stands in the table itself."""
+    """The first key of a path."""
     return re.split(r"[.\[]", key, maxsplit=1)[0]

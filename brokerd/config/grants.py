@@ -1,4 +1,4 @@
-# The [grants.NAME] tables: what applications ask for by name, and with which credentials it is got.
+# The [grants.NAME] tables: what applications ask for by name, and the credentials that its tokens come from.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
@@ -7,33 +7,36 @@ from typing import Any
 
 import msgspec
 
-from brokerd.config.secrets import secret_of
+from brokerd.config.secrets import WANTED, CredentialFile, secret_of
 from brokerd.config.settings import GrantSettings, ProviderSettings
-from brokerd.core.duration import Duration
-from brokerd.core.renewal import Pace
+from brokerd.core.grant.renewal import Pace
 from brokerd.core.secret import SecretSource
-from brokerd.core.typed import ConfigError, convert, expected, unknown_key
-from brokerd.dialects.oauth2 import OAuth2
-from brokerd.dialects.oauth2 import settings as oauth2
-from brokerd.dialects.oauth2.added import STEPS, Added, Kept
-from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
-from brokerd.dialects.recipe import IDENTIFYING
+from brokerd.core.timing.duration import Duration
+from brokerd.core.validation import ConfigError, convert, expected, unknown_key
+from brokerd.dialects.oauth2.client_auth import ASSERTED, ClientAssertion
+from brokerd.dialects.oauth2.dialect import OAuth2
+from brokerd.dialects.oauth2.grant_types import (
+    GRANT_TYPES,
+    SUBJECT_GRANT,
+    Assertion,
+    Downscoping,
+    Subject,
+    with_uris,
+)
+from brokerd.dialects.oauth2.request_fields import STEPS, Added, Kept
+from brokerd.dialects.recipe.dialect import IDENTIFYING
+from brokerd.dialects.static import TOKEN, Static
 
 PUBLIC = frozenset(IDENTIFYING) - {"api_key"}  # credentials that may stand where everybody can read
 OAUTH2_KEYS = (
-    "grant_type",
-    "client_auth",
-    "dpop",
-    "assertion",
-    "client_assertion",
-    "subject",
-    "redirect_uri",
-    "authorization_params",
-    "pushed_request",
-    "variants",
-    "request",
+    *("grant_type", "client_auth", "dpop", "assertion", "client_assertion", "subject"),
+    *("redirect_uri", "authorization_params", "pushed_request", "variants", "request", "fields"),
 )
-DEFAULT_AUTH = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt"}
+DEFAULT_AUTH = {
+    ASSERTED: "client_assertion",
+    "client_secret": "client_secret_basic",
+    "private_key": "private_key_jwt",
+}
 
 
 class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,14 +48,15 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
     audience: str | None = None
     resource: str | None = None
     dpop: bool = False
-    assertion: oauth2.AssertionFile | None = None
-    client_assertion: oauth2.ClientAssertionFile | None = None
-    subject: oauth2.SubjectFile | None = None
+    assertion: Assertion | None = None
+    client_assertion: ClientAssertion | None = None
+    subject: Subject | None = None
     redirect_uri: str | None = None
     authorization_params: dict[str, str] = {}
     pushed_request: bool = False
-    variants: oauth2.VariantsFile | None = None
+    variants: Downscoping | None = None
     request: dict[str, dict[str, Any]] = {}
+    fields: list[str] = []
     on_demand: bool = False
     lifetime: Duration | None = None
     settings: dict[str, Any] = {}
@@ -60,12 +64,13 @@ class GrantFile(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_grant(
     name: str,
-    raw: Any,
     providers: Mapping[str, ProviderSettings],
     exposed: ConfigError | None,
     known: Collection[str],
+    raw: Any,
 ) -> GrantSettings:
-    """`known`: the names of all providers, those with mistakes of their own as well."""
+    """`known`: the names of all providers, also of those with mistakes."""
+    _check_signed_by_others(raw)
     table = convert(raw, GrantFile)
     provider = providers.get(table.provider)
     if provider is None:
@@ -77,101 +82,137 @@ def read_grant(
     for key, source in credentials.items():
         if exposed and source.text is not None and key not in PUBLIC:
             raise exposed.within(f"credentials.{key}")
+        if source.grant is not None and key in IDENTIFYING:
+            words = "it says whose tokens the grant has, so it cannot come from another grant; write it here"
+            raise ConfigError(words, key=f"credentials.{key}")
     settings: dict[str, object] = dict(table.settings)
     settings.update({k: v for k in ("scope", "audience", "resource") if (v := getattr(table, k))})
-    if type(provider.dialect) is OAuth2:  # isinstance is slow where a Protocol is among the bases
-        settings.update(_oauth2(table, provider.dialect, frozenset(credentials)))
+    if type(provider.dialect) is Static:
+        _check_static(table, credentials)
+    elif type(provider.dialect) is OAuth2:  # isinstance is slow where a Protocol is among the bases
+        settings.update(_oauth2(table, provider.dialect, credentials))
     else:
-        for key in OAUTH2_KEYS:
-            if getattr(table, key):
-                raise ConfigError("only oauth2 has this; a recipe says itself what is sent", key=key)
+        for key in (key for key in OAUTH2_KEYS if getattr(table, key)):
+            words = "only dialect oauth2 uses this key; remove it: a recipe defines itself what is sent"
+            raise ConfigError(words, key=key)
     provider.dialect.check(frozenset(credentials), settings)
-    credentials |= _kept(table.request)
+    credentials |= _secret_fields(table.request)
+    if table.subject is not None and table.subject.grant is not None:
+        credentials[SUBJECT_GRANT] = SecretSource(grant=table.subject.grant)
     pace = Pace(on_demand=table.on_demand, reuse_grace=provider.reuse_grace)
     if table.lifetime is not None:
         pace = replace(pace, lifetime=float(table.lifetime), lifetime_named=True)
     return GrantSettings(name, provider, credentials, settings, pace)
 
 
-def _oauth2(table: GrantFile, dialect: OAuth2, credentials: frozenset[str]) -> dict[str, object]:
+def _check_static(table: GrantFile, credentials: Mapping[str, SecretSource]) -> None:
+    for name, source in credentials.items():
+        if source.grant is not None:
+            words = (
+                f"a static token is one that somebody wrote down; let callers ask for the grant {source.grant} instead"
+            )
+            raise ConfigError(words, key=f"credentials.{name}.grant")
+    for key in GrantFile.__struct_fields__[2:]:
+        if getattr(table, key) != getattr(GrantFile(""), key):
+            words = "remove this key: a static grant has credentials only, and its token is what token says"
+            raise ConfigError(words, key=key)
+
+
+def _check_signed_by_others(raw: Any) -> None:
+    """The table `client_assertion` says how brokerd signs; what others signed is a credential. Raises ConfigError."""
+    table = raw.get("client_assertion") if isinstance(raw, dict) else None
+    if isinstance(table, dict) and (source := next((k for k in CredentialFile.__struct_fields__ if k in table), None)):
+        words = "this table says how brokerd signs; for an assertion that others signed, write"
+        example = f'credentials = {{ client_assertion = {{ {source} = "…" }} }}'
+        raise ConfigError(f"{words} {example}", key=f"client_assertion.{source}")
+
+
+def _oauth2(table: GrantFile, dialect: OAuth2, credentials: Mapping[str, SecretSource]) -> dict[str, object]:
     if table.settings:
-        raise ConfigError("oauth2 has no further settings", key="settings")
+        raise ConfigError("dialect oauth2 has no table of settings; remove it", key="settings")
     offered = ("auto",) if dialect.issuer else ()
     grant_type = GRANT_TYPES.get(table.grant_type or "")
     own = grant_type.takes if grant_type and "client_id" not in credentials else ()  # what shows no client
     by_credential = [method for name, method in DEFAULT_AUTH.items() if name in credentials and name not in own]
-    settings: dict[str, object] = {"grant_type": table.grant_type}
+    settings = {key: value for key in OAUTH2_KEYS if (value := getattr(table, key))}
+    settings["grant_type"] = table.grant_type
     settings["client_auth"] = table.client_auth or (*offered, *by_credential, "none")[0]
-    if table.dpop:
-        settings["dpop"] = True
-    if table.assertion:
-        settings["assertion"] = oauth2.assertion(table.assertion)
-    if table.client_assertion:
-        settings["client_assertion"] = oauth2.client_assertion(table.client_assertion)
-    if table.redirect_uri:
-        settings["redirect_uri"] = table.redirect_uri
-    if table.authorization_params:
-        settings["authorization_params"] = dict(table.authorization_params)
-    if table.pushed_request:
-        settings["pushed_request"] = True
     if table.subject or table.grant_type == "token_exchange":
-        settings["subject"] = oauth2.subject(table.subject or oauth2.SubjectFile())
-    if table.variants:
-        settings["variants"] = oauth2.variants(table.variants)
+        settings["subject"] = with_uris(table.subject or Subject(), credentials.get("subject_token"))
     if table.request:
         settings["request"] = _added(table.request)
     return settings
 
 
 def _added(request: Mapping[str, Mapping[str, Any]]) -> Added:
+    added: dict[str, dict[str, str | Kept]] = {}
     for step, fields in request.items():
         if step not in STEPS:
             raise unknown_key(step, list(STEPS), "request")
+        added[step] = {}
         for name, value in fields.items():
             if not name or not name.isprintable():
                 raise expected("the name of a form field", name, key=f"request.{step}")
             if not isinstance(value, str | dict):
-                wanted = "text, or a table with one of file, credential, env, command"
-                raise expected(wanted, value, key=f"request.{step}.{name}", show=False)
-    return Added(
-        {
-            step: {
-                name: value if isinstance(value, str) else Kept(f"request.{step}.{name}")
-                for name, value in each.items()
-            }
-            for step, each in request.items()
-        }
-    )
+                raise expected(WANTED, value, key=f"request.{step}.{name}", show=False)
+            added[step][name] = value if isinstance(value, str) else Kept(f"request.{step}.{name}")
+    return Added(added)
 
 
-def _kept(request: Mapping[str, Mapping[str, Any]]) -> dict[str, SecretSource]:
-    """The values that are secrets: they are read, looked after and masked as credentials are."""
+def _secret_fields(request: Mapping[str, Mapping[str, Any]]) -> dict[str, SecretSource]:
+    """The values that are secrets. They are read, watched and masked as credentials are."""
     tables = ((f"request.{step}.{name}", value) for step, each in request.items() for name, value in each.items())
     return {key: secret_of(value, key) for key, value in tables if isinstance(value, dict)}
 
 
-def check_subjects(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
-    """Grants whose tokens are got with another one's: it is there, and no grant waits for itself."""
-    subject = {name: each.provider.dialect.needs(each.settings).subject for name, each in grants.items()}
-    for name, other in subject.items():
-        if other is None:
-            continue
-        if other not in grants:
-            yield name, expected("a grant of this configuration", other, key="subject.grant")
-        seen = [name]
-        while other is not None and other in grants and other not in seen:
-            seen.append(other)
-            other = subject[other]
-        if other == name:
-            words = f"grants are each other's subject: {' needs '.join([*seen, name])}"
-            yield name, ConfigError(words, key="subject.grant")
+def check_tokens_of_grants(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
+    """Credentials that are tokens of other grants: these grants exist, and no grant waits for itself."""
+    needs = {
+        name: {source.grant for source in grant.credentials.values() if source.grant is not None}
+        for name, grant in grants.items()
+    }
+    for name, grant in grants.items():
+        for place, source in grant.sources:
+            if source.grant is None:
+                continue
+            key = place if place == SUBJECT_GRANT else f"{place}.grant"
+            if (other := grants.get(source.grant)) is None:
+                yield name, expected("a grant of this configuration", source.grant, key=key)
+            elif circle := _way(needs, source.grant, name):
+                words = f"these grants need each other's token: {' needs '.join([name, *circle])}"
+                yield name, ConfigError(f"{words}; let one of them have another credential", key=key)
+            elif source.field is not None and source.field not in (there := _fields(other)):
+                words = (
+                    f"expected a field of the grant {source.grant} ({', '.join(there) or 'none'}), found {source.field}"
+                )
+                yield name, ConfigError(f"{words}; name it in the fields of that grant", key=f"{place}.field")
+
+
+def _fields(grant: GrantSettings) -> tuple[str, ...]:
+    """The names of the fields of its tokens."""
+    if type(grant.provider.dialect) is Static:
+        return tuple(name for name in grant.credentials if name != TOKEN)
+    return grant.provider.dialect.fields(grant.settings)
+
+
+def _way(needs: Mapping[str, Collection[str]], start: str, end: str) -> list[str] | None:
+    """The names from `start` to `end`, each of which needs the next one; None: `start` does not need `end`."""
+    ways, seen = [[start]], {start}
+    while ways:
+        way = ways.pop()
+        if way[-1] == end:
+            return way
+        following = [each for each in needs.get(way[-1], ()) if each not in seen]
+        seen.update(following)
+        ways += [[*way, each] for each in following]
+    return None
 
 
 def check_keys(grants: Mapping[str, GrantSettings]) -> Iterator[tuple[str, ConfigError]]:
-    """One private key for one provider: what is signed for one must be worth nothing at another."""
+    """A private key is for one provider: what is signed for one must not be valid at another."""
     users: dict[SecretSource, str] = {}
     for name, grant in grants.items():
         source = grant.credentials.get("private_key")
         if source is not None and users.setdefault(source, grant.provider.name) != grant.provider.name:
-            words = f"this key is that of provider {users[source]} too; every provider needs a key of its own"
+            words = f"provider {users[source]} uses this private key too; give every provider a key of its own"
             yield name, ConfigError(words, key="credentials.private_key")

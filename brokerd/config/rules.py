@@ -7,10 +7,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from brokerd.core.policy import DYNAMIC_IDS, OVERFLOW_ID, Action, Rule, Selector
-from brokerd.core.typed import ConfigError, convert, expected
+from brokerd.core.access.policy import DYNAMIC_IDS, OVERFLOW_ID, Action, Rule, Selector
+from brokerd.core.validation import ConfigError, convert, expected
 
-VARIANT_KEYS = ("scope", "audience", "resource")  # what a variant names
+TARGET_KEYS = ("scope", "audience", "resource")  # what the caller of a downscoped token names
 
 
 SelectorFile = msgspec.defstruct(  # the file's words are the policy's
@@ -29,7 +29,7 @@ class AllowFile(msgspec.Struct, forbid_unknown_fields=True):
     resource: list[str] | None = None
 
 
-def read_rule(raw: Any, grants: Collection[str], place: str) -> Rule:
+def read_rule(grants: Collection[str], place: str, raw: Any) -> Rule:
     """`place`: where it stands, for people."""
     table = convert(raw, AllowFile)
     if not table.grants:
@@ -38,21 +38,26 @@ def read_rule(raw: Any, grants: Collection[str], place: str) -> Rule:
         if not set(pattern) & set("*?[") and pattern not in grants:
             known = ", ".join(sorted(grants)) or "none is configured"
             raise expected(f"a grant of this configuration ({known}) or a glob", pattern, key="grants")
-    callers = table.caller if isinstance(table.caller, list) else [table.caller]
-    if not callers:
-        raise expected('a caller such as { user = "portal" }', table.caller, key="caller")
+    selectors = read_selectors(table.caller)
     if not table.actions:
         raise expected(f"one or more of {', '.join(Action)}", table.actions, key="actions")
-    selectors = tuple(
-        _selector(each, "caller" if len(callers) == 1 else f"caller[{n}]") for n, each in enumerate(callers)
-    )
-    said = {key: tuple(value) for key in VARIANT_KEYS if (value := getattr(table, key)) is not None}
+    said = {key: tuple(value) for key in TARGET_KEYS if (value := getattr(table, key)) is not None}
     for key, value in said.items():
         if not value or "" in value:
             raise expected("an array of names or globs; leave it out for the grant's own token", list(value), key=key)
         if not {Action.GET, Action.ADMIN} & set(table.actions):
-            raise ConfigError("it says which tokens may be got, and actions has no get", key=key)
+            words = "this key limits which tokens may be fetched, but actions lacks get; add it, or remove this key"
+            raise ConfigError(words, key=key)
     return Rule(tuple(table.grants), selectors, frozenset(table.actions), **said, place=place)
+
+
+def read_selectors(raw: Any) -> tuple[Selector, ...]:
+    """The key `caller`: one table, or an array of them. Raises ConfigError."""
+    callers = raw if isinstance(raw, list) else [raw]
+    if not callers:
+        raise expected('a caller such as { user = "portal" }', raw, key="caller")
+    several = len(callers) > 1
+    return tuple(_selector(each, f"caller[{n}]" if several else "caller") for n, each in enumerate(callers))
 
 
 def _selector(raw: Any, key: str) -> Selector:
@@ -60,21 +65,21 @@ def _selector(raw: Any, key: str) -> Selector:
     said = {name: value for name in table.__struct_fields__ if (value := getattr(table, name)) is not None}
     if not said:
         names = ", ".join(table.__struct_fields__)
-        raise ConfigError(f"an empty caller would let everybody in; name one or more of {names}", key=key)
+        raise ConfigError(f"an empty caller would match everybody; name one or more of {names}", key=key)
     for name, (form, wanted) in FORMS.items():
         if name in said and not form.fullmatch(said[name]):
             raise expected(wanted, said[name], key=f"{key}.{name}")
     for name, others in BESIDE.items():
         if name in said and not any(other in said for other in others):
-            words = f"{name} alone says too little, for {WHY[name]}; add {' or '.join(others)}"
+            words = f"{name} alone is not enough: {WHY[name]}; add {' or '.join(others)}"
             raise ConfigError(words, key=f"{key}.{name}")
     for name in ("uid", "gid"):
         if said.get(name) == OVERFLOW_ID:
-            words = f"{OVERFLOW_ID} is what the kernel shows for everybody without an id here: it matches nobody"
-            raise ConfigError(f"{words}; name another", key=f"{key}.{name}")
+            words = f"the kernel shows {OVERFLOW_ID} for every user that has no id here, so it matches nobody"
+            raise ConfigError(f"{words}; write another id", key=f"{key}.{name}")
     if (uid := said.get("uid")) in DYNAMIC_IDS and "unit" not in said:
-        words = f"{uid} is one of systemd's dynamic users, which are given to other services later"
-        raise ConfigError(f'{words}; name the service: {{ unit = "NAME.service" }}', key=f"{key}.uid")
+        words = f"systemd gives {uid}, the id of a dynamic user, to another service later"
+        raise ConfigError(f'{words}; name the service instead: {{ unit = "NAME.service" }}', key=f"{key}.uid")
     return Selector(**said)
 
 
@@ -95,5 +100,5 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
 WHY: Mapping[str, str] = {
     "exe": "everybody may start that program",
     "sha256": "everybody may start that program",
-    "user_unit": "every user names his own units",
+    "user_unit": "every user can give a unit of theirs that name",
 }

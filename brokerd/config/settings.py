@@ -1,17 +1,23 @@
-# The configuration as checked values, which all of brokerd works with.
+# The configuration as checked values. The defaults of [daemon] and of providers are here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import NamedTuple
 
-from brokerd.core.admission import Limits
-from brokerd.core.policy import Rule
-from brokerd.core.renewal import Pace
+from brokerd.core.access.admission import Limits
+from brokerd.core.access.policy import Rule
+from brokerd.core.alerts import OnEvent
+from brokerd.core.exchange.request_ids import HEADER
+from brokerd.core.grant.renewal import Pace
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.dialects.dialect import Dialect
 
-# How a client shows who it is, and how variants are got, changes nothing about the grant's own tokens.
-NOT_ASKED = ("client_auth", "client_assertion", "variants")
+# A change of these changes nothing about the grant's own tokens.
+NOT_REQUESTED = ("client_auth", "client_assertion", "variants", "fields")
+REUSE_GRACE = 0.0  # seconds
+CONCURRENCY = 8  # requests under way at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +32,39 @@ class DaemonSettings:
     limits: Limits = field(default_factory=Limits)
     audit: str = "serve"  # what happens when the audit log cannot be written; "off": there is none
     audit_size: int = 64  # MiB of all its files together
+    warn_refresh_token: float = 7 * 86_400.0  # seconds before a refresh token expires
+    warn_certificate: float = 14 * 86_400.0  # seconds before a certificate ends
+
+
+class TcpAddress(NamedTuple):
+    """`host`: an IP address."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """`metrics`: of [http] alone."""
+
+    socket: str | None = None  # None: systemd's, or off
+    metrics: TcpAddress | None = None  # None: off
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """Where requests go and how. `concurrency`: requests in flight at once; times in seconds. `answer_timeout` of None:
-    minutes where a stored token is sent, less elsewhere."""
+    """Where requests go and how. `concurrency`: requests under way at once; times in seconds. `answer_timeout` of None:
+    minutes if a stored token is sent, else less. `request_id_header`: in which each request carries the id of its
+    exchange; "": in none.
+
+    Many attributes: each is a key of the configuration."""
 
     name: str
     dialect: Dialect
@@ -40,9 +73,10 @@ class ProviderSettings:
     key_file: str | None = None
     proxy: Secret | None = None
     insecure_http: bool = False
-    reuse_grace: float = 0.0
-    concurrency: int = 8
+    reuse_grace: float = REUSE_GRACE
+    concurrency: int = CONCURRENCY
     answer_timeout: float | None = None
+    request_id_header: str = HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +86,24 @@ class GrantSettings:
     credentials: Mapping[str, SecretSource]
     settings: Mapping[str, object]
     pace: Pace
-    asked: str = field(init=False, repr=False)  # as text to compare: where it changes, a new token is got (law 14)
+    requested: str = field(
+        init=False, repr=False
+    )  # as text to compare: if it changes, the grant gets a new token (law 14)
+    has_tokens_of_grants: bool = field(init=False, repr=False)  # whether a credential is another grant's token
 
     @property
     def sources(self) -> Iterator[tuple[str, SecretSource]]:
-        """Each secret with the key that it stands at, within the grant."""
+        """Each secret with its key within the grant."""
         for name, source in self.credentials.items():
-            yield name if name.startswith("request.") else f"credentials.{name}", source
+            yield name if "." in name else f"credentials.{name}", source
 
     def __post_init__(self) -> None:
-        asked = sorted((key, value) for key, value in self.settings.items() if key not in NOT_ASKED)
-        object.__setattr__(self, "asked", repr(asked))  # once: it is looked at by every get of a variant
+        asked = sorted((key, value) for key, value in self.settings.items() if key not in NOT_REQUESTED)
+        if fields := self.provider.dialect.fields(self.settings):
+            asked.append(("fields", sorted(fields)))
+        object.__setattr__(self, "requested", repr(asked))  # once: it is looked at by every get of a downscoped token
+        of_grants = any(source.grant is not None for source in self.credentials.values())
+        object.__setattr__(self, "has_tokens_of_grants", of_grants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +113,6 @@ class Configuration:
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     grants: Mapping[str, GrantSettings] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    on_event: tuple[OnEvent, ...] = ()
+    http: ListenSettings = ListenSettings()
+    credentials: ListenSettings = ListenSettings()

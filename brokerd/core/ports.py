@@ -1,12 +1,18 @@
-# What the core needs of the world, each port as narrow as its users. Implementations live in brokerd/edge.
+# The ports: what brokerd needs from the outside world, as protocols. brokerd/edge implements them; tests have their
+# own.
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from brokerd.core.exchange import Request, Response
-    from brokerd.core.moment import Moment
-    from brokerd.core.policy import Caller
+    from brokerd.core.access.policy import Caller
+    from brokerd.core.exchange.server_metadata import Metadata
+    from brokerd.core.exchange.steps import Request, Response
+    from brokerd.core.grant.record import Record
+    from brokerd.core.timing.breaker import Breaker
+    from brokerd.core.timing.moment import Moment
 
 
 class Clock(Protocol):
@@ -22,17 +28,15 @@ class Entropy(Protocol):
 
     def fraction(self) -> float:
         """A number in [0, 1)."""
-        ...
 
 
 class Process(Protocol):
-    """The process at the other end of a connection. Looking at it raises OSError where it is gone."""
+    """The process at the other end of a connection. `glance` and `look` raise OSError if it has ended."""
 
     caller: Caller  # without evidence
 
     def glance(self, needs: frozenset[str]) -> Caller | None:
-        """The caller with that evidence as it is now; None where reading it could block."""
-        ...
+        """The caller with that evidence as it is now; None: reading it could block."""
 
     async def look(self, needs: frozenset[str]) -> Caller: ...
 
@@ -40,22 +44,18 @@ class Process(Protocol):
 
 
 class Processes(Protocol):
-    """Processes and users that nobody calls from."""
+    """Looks up processes and users that have no connection."""
 
     async def of_pid(self, pid: int) -> Process:
-        """To be closed. Raises OSError."""
-        ...
+        """The caller must close it. Raises OSError."""
 
     async def of_user(self, name: str) -> Caller | None:
-        """A caller whom nothing is known of but his user and groups; None: there is no such user."""
-        ...
+        """A caller of whom only user and groups are known; None: there is no such user."""
 
 
 class TransportError(Exception):
-    """An HTTP exchange that brought no whole answer. The text is fit for people and free of secrets.
-
-    `sent`: the first byte of the request may have left (law 3). Where it is false the provider saw nothing.
-    """
+    """An HTTP exchange without a whole answer. The text is for people and has no secrets. `sent`: the first byte of the
+    request may have left (law 3); if not, the provider saw nothing."""
 
     def __init__(self, reason: str, *, sent: bool) -> None:
         super().__init__(reason)
@@ -64,27 +64,24 @@ class TransportError(Exception):
 
 
 class AddressRefused(TransportError):
-    """The name leads to an address that a public server's metadata must not send us to. Nothing was sent."""
+    """The name has a private address, to which a public server's metadata must not send us. Nothing was sent."""
 
 
 class Http(Protocol):
-    """One provider's way out: its TLS settings, proxy, deadlines and kept connections."""
+    """The HTTP client for one provider: TLS settings, proxy, deadlines, kept connections."""
 
     async def send(self, request: Request) -> Response:
-        """One request, one answer, nothing repeated. Raises TransportError."""
-        ...
+        """Sends the request once. Raises TransportError."""
 
     def sweep(self) -> None:
         """Close the connections that have been idle for too long."""
-        ...
 
     async def aclose(self) -> None:
         """Close the kept connections."""
-        ...
 
 
 class StoreError(Exception):
-    """The store could not do it. The text says what and why."""
+    """The store could not do something. The text says what and why."""
 
 
 class StoreUnavailable(StoreError):
@@ -96,4 +93,97 @@ class WrongKey(StoreError):
 
 
 class GenerationConflict(StoreError):
-    """Nothing was written: the store holds another generation than the one that was to be replaced (law 4)."""
+    """Nothing was written: the store has another generation than the one to replace (law 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as the store has it. `damage`: why it could not be opened; `record` is then None. `dormant_since`: when
+    its grant vanished from the configuration, in Unix seconds. `recovered`: the process before could not store it, and
+    systemd kept it; `unstored`: this process could not store it either, and the store still has generation
+    `replaces`. `history`: how its last exchanges ended, packed (core/grant/history.py)."""
+
+    grant: str
+    fingerprint: str
+    record: Record | None
+    dormant_since: float | None
+    damage: str | None = None
+    recovered: bool = False
+    unstored: bool = False
+    replaces: int | None = None
+    history: bytes = b""
+
+
+class Store(Protocol):
+    """Where records are kept. What a method did is durable when it returns. Every method may raise StoreUnavailable.
+
+    `adopted`: it belongs to this machine, so its tokens may be sent (law 15). `trouble`: what is wrong with the disk,
+    `since`: since when, in Unix seconds. `resealing_since`: when a full rotation of the keys began that has not
+    ended."""
+
+    adopted: bool
+    trouble: str | None
+    since: float | None
+    resealing_since: float | None
+
+    async def read(self, grant: str) -> Iterable[StoredRecord]:
+        """The records of one grant as the disk has them, the active one first."""
+
+    async def newest(self, grant: str) -> Iterable[StoredRecord]:
+        """The same. If systemd keeps a newer record because the disk refused it, that one replaces the disk's."""
+
+    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
+        """Journal that the token of this generation is about to be sent (law 2)."""
+
+    async def write(
+        self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool, history: bytes = b""
+    ) -> None:
+        """Write a record over generation `replaces`, None: there is none yet. `concludes`: an exchange ended with it,
+        and its journal row is deleted in the same transaction. `history` is written with it, unless it is empty. Raises
+        GenerationConflict."""
+
+    async def dormant(self) -> Iterable[StoredRecord]:
+        """The records of grants that the configuration does not name any more."""
+
+    async def set_dormant(self, records: Iterable[tuple[str, str]], since: float | None) -> None:
+        """Mark records (grant, fingerprint) that the configuration does not name any more; without `since`, unmark
+        them."""
+
+    async def forget(self, grant: str, fingerprint: str | None = None) -> int:
+        """Delete the records of a grant, or those with that fingerprint. Returns how many there were."""
+
+    async def write_breaker(self, provider: str, breaker: Breaker) -> None: ...
+
+    async def write_metadata(self, provider: str, metadata: Metadata) -> None: ...
+
+    def kept(self) -> Iterable[StoredRecord]:
+        """What systemd keeps because the disk refused it."""
+
+    def is_kept_by_systemd(self, grant: str, fingerprint: str) -> bool:
+        """Whether systemd keeps what the disk refused, until the service is stopped."""
+
+    async def adopt(self) -> None:
+        """Let the store belong to this machine and this file from now on."""
+
+    @property
+    def passphrase(self) -> str:
+        """How the key is derived from a passphrase; "" if it is not."""
+
+    def is_in_use(self, kek: bytes) -> bool:
+        """Whether this is the present key-encryption key."""
+
+    async def lock(self) -> None:
+        """Forget every key."""
+
+    async def unlock(self, kek: bytes, passphrase: str = "") -> None:
+        """Raises WrongKey."""
+
+    async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
+        """Change the key-encryption key, in one transaction."""
+
+    async def reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
+        """Seal everything under a new data key, or go on with that. Returns how many records there were, and how many
+        could not be opened."""
+
+    async def snapshot(self) -> bytes:
+        """The whole database, as a file."""

@@ -1,5 +1,5 @@
-# A value that must never be shown: masked wherever text is made of it, given out by `reveal` alone.
-# It knows nothing of where secrets come from or go to.
+# A value that must never be shown: its text form is masked, and only `reveal` gives the value.
+# It does not know where secrets come from or where they go.
 from __future__ import annotations
 
 import hashlib
@@ -11,7 +11,7 @@ MASK = "***"
 
 
 class Secret:
-    """Text that is masked in `repr`, `str`, `format` and cannot be pickled; `reveal()` gives it out (law 11)."""
+    """Text that is masked in `repr`, `str` and `format`, and cannot be pickled (law 11)."""
 
     __slots__ = ("_value",)
 
@@ -19,11 +19,11 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The text itself. Every call is a place to look at in a review."""
+        """The text itself. A review looks at every call."""
         return self._value
 
     def has_sha256(self, digest: bytes | None) -> bool:
-        """Whether it is the text with that SHA-256; in a time that tells nothing of the text."""
+        """Whether it is the text with that SHA-256. The time that this takes says nothing about the text."""
         return digest is not None and hmac.compare_digest(sha256_of(self._value), digest)
 
     def __repr__(self) -> str:
@@ -55,8 +55,8 @@ def sha256_of(text: str) -> bytes:
 
 
 def doubts(text: str, *, token: bool = False) -> str | None:
-    """What in a secret is most likely a slip of who wrote it down, in words that show nothing of it. `token`: it is a
-    token, and has no blanks in it. A key in PEM may have lines and blanks around it."""
+    """What is most likely a mistake in a secret that somebody wrote down, in words that do not show it. `token`: it
+    is a token, which has no blanks in it. A key in PEM may have lines and blanks around it."""
     is_pem, inner = "-----BEGIN " in text, text.strip()
     found = ["a byte order mark (BOM) at its beginning"] if text.startswith("\ufeff") else []
     if not is_pem:
@@ -73,10 +73,13 @@ LINE_BREAKS = "\r\n"
 
 @dataclass(frozen=True, slots=True)
 class SecretSource:
-    """Where a secret is to be had: exactly one of these is set. Reading it is the edge's matter."""
+    """Where a secret comes from: exactly one of these is set. edge/files/secret_sources.py reads it, but not what comes
+    from another grant: broker/grant_tokens.py has that."""
 
     text: Secret | None = None
     file: str | None = None
     credential: str | None = None  # a systemd credential: a name in $CREDENTIALS_DIRECTORY
     env: str | None = None
     command: tuple[str, ...] | None = None
+    grant: str | None = None  # the access token of that grant, or its `field`
+    field: str | None = None

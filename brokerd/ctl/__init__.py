@@ -1,5 +1,5 @@
-# brokerctl: reads the command line, runs one command, turns how it ended into an exit code and one line. A get from
-# a shell pays for every import here: each command's code, and whatever it needs, is imported when it runs.
+# brokerctl: reads the command line, runs one command, and ends with an exit code and, after a failure, one line. Every
+# import here makes a get from a shell slower, so each command's code, and what it needs, is imported when it runs.
 from __future__ import annotations
 
 import os
@@ -13,6 +13,9 @@ from brokerd.ctl.terminal import OPTIONS, Failed, complain, drop_output, plain
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
+
+    from brokerd.ctl.command_rows import Command
 
 OUR_BUG, USAGE, REFUSED, TRY_AGAIN, OVER, NO_DAEMON = 1, 2, 3, 4, 5, 6
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -32,52 +35,55 @@ EXITS = {
     "no_daemon": NO_DAEMON,
 }
 REMEDIES = {
-    "unknown_grant": "brokerctl status lists those that you may use",
-    "denied": "a rule ([[allow]]) of the configuration has to permit it",
-    "needs_login": "log in: brokerctl login GRANT; or give it a refresh token: brokerctl import GRANT",
-    "revoked": "to use it again: brokerctl login GRANT; or give it a new refresh token: brokerctl import GRANT",
+    "unknown_grant": "to see the grants that you may use: brokerctl status",
+    "denied": "a rule ([[allow]]) in the configuration must allow it",
+    "needs_login": "log in: brokerctl login GRANT; or import a refresh token: brokerctl import GRANT",
+    "revoked": "to use it again: brokerctl login GRANT; or import a new refresh token: brokerctl import GRANT",
     "misconfigured": "change the configuration, then: brokerctl reload",
-    "internal": "see what brokerd has logged (journalctl, or journalctl --user, -u brokerd)",
-    "locked": "brokerctl unlock",
-    "bad_request": "see brokerctl --help, and brokerctl version: brokerd may have another version",
+    "internal": "see brokerd's log: journalctl -u brokerd, or journalctl --user -u brokerd",
+    "locked": "to unlock: brokerctl unlock",
+    "bad_request": "see brokerctl --help; brokerd may have another version: brokerctl version",
 }
 
 
 def main() -> int:
-    """The console script. Returns the exit code (DESIGN.md 6)."""
+    """The console script. Returns the exit code."""
+    code, words = ended(lambda: _run(sys.argv[1:]))
+    if words:
+        complain(words)
+    return code
+
+
+def ended(work: Callable[[], int]) -> tuple[int, str]:
+    """Runs `work`. Returns its exit code and, if it failed, the error that is still to be printed."""
     try:
-        code = _run(sys.argv[1:])
+        code = work()
         if sys.stdout is not None:
             sys.stdout.flush()
     except Failed as failed:
-        complain(str(failed))
-        return failed.code
+        return failed.code, str(failed)
     except BrokerError as error:
-        complain(_words(error))
-        if isinstance(error, ProtocolError):
-            return OUR_BUG
-        return REFUSED if isinstance(error, NotPermitted) else EXITS.get(error.code, OUR_BUG)
+        refused = REFUSED if isinstance(error, NotPermitted) else EXITS.get(error.code, OUR_BUG)
+        return OUR_BUG if isinstance(error, ProtocolError) else refused, _words(error)
     except BrokenPipeError:
         drop_output()
-        return BROKEN_PIPE
+        return BROKEN_PIPE, ""
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return INTERRUPTED, ""
     except OSError as error:
         drop_output()
-        complain(f"the system refused: {error.strerror or type(error).__name__}; remove the cause and try again")
-        return OUR_BUG
+        return OUR_BUG, f"the system refused: {error.strerror or type(error).__name__}; fix that and try again"
     except Exception as error:
-        # Neither the error's text nor a traceback: nobody knows what is in them.
-        complain(f"a fault of brokerctl's own: {type(error).__name__} {_place(error)}; please report it")
-        return OUR_BUG
-    return code
+        # Neither the error's text nor a traceback: there may be a secret in them.
+        return OUR_BUG, f"a bug in brokerctl: {type(error).__name__} {_place(error)}; please report it"
+    return code, ""
 
 
 def _run(words: list[str]) -> int:
     match words:
         case ["get", grant] | ["--socket", _, "get", grant] if not grant.startswith("-"):
-            # What scripts run a thousand times: half of its time would be argparse's.
-            from brokerd.ctl.fetch import print_token
+            # Scripts run this a thousand times, and argparse would take half of its time.
+            from brokerd.ctl.commands.tokens import print_token
 
             OPTIONS[:] = words[:-2]
             with Broker(words[1] if len(words) > 2 else own_socket()) as broker:
@@ -88,24 +94,22 @@ def _run(words: list[str]) -> int:
         arguments = read_arguments(words)
     except SystemExit:  # argparse has printed the help, or the version
         return 0
-    code: int
-    if arguments.local is not None:
-        code = arguments.local(arguments)
-    else:
-        with Broker(socket_of(arguments)) as broker:
-            code = arguments.run(broker, arguments)
-    return code
+    row: Command = arguments.row
+    if not row.needs_daemon:
+        return row.run(arguments)
+    with Broker(socket_of(arguments)) as broker:
+        return row.run(broker, arguments)
 
 
 def socket_of(arguments: Namespace) -> str | None:
-    """The socket of the brokerd that the options name; None: where the client library looks. Raises Failed."""
+    """The socket of the brokerd that the options name. None: the client library finds it. Raises Failed."""
     socket: str | None = arguments.socket
     if socket is not None:
         return socket
     if arguments.config is None:
         return own_socket()
-    from brokerd.core.typed import ConfigError
-    from brokerd.installing import socket_in_use
+    from brokerd.core.validation import ConfigError
+    from brokerd.setup.layout import socket_in_use
 
     try:
         return socket_in_use(arguments.config)
@@ -114,22 +118,24 @@ def socket_of(arguments: Namespace) -> str | None:
 
 
 def own_socket() -> str | None:
-    """That of a user's own configuration, where the client library would look for the system's brokerd."""
+    """The socket of a user's own configuration, if the client library would use the system's brokerd."""
     if os.environ.get("BROKERD_SOCKET") or not os.geteuid() or find_socket() != SYSTEM:
         return None
     if not os.access(os.path.expanduser("~/.config/brokerd/brokerd.toml"), os.R_OK):  # noqa: PTH111 - pathlib is slow
         return None
-    from brokerd.installing import told_socket
+    from brokerd.setup.layout import told_socket
 
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    mine = runtime is not None and is_ours(runtime)  # after `su` it may be another user's still
+    mine = runtime is not None and is_ours(runtime)  # after `su` it may still be another user's
     return told_socket(expected=mine and not os.access(SYSTEM, os.F_OK))
 
 
 def _words(error: BrokerError) -> str:
     words = plain(error.message)
     if isinstance(error, ProtocolError):
-        return f"what answers at the socket is not brokerd: {words}; name another with --socket or BROKERD_SOCKET"
+        return f"the program at the socket is not brokerd: {words}; name another socket with --socket or BROKERD_SOCKET"
+    if error.request_id is not None:
+        words = f"{words} (request_id {plain(error.request_id)})"
     if error.retry_after is not None:
         return f"{words}; try again in {max(error.retry_after, 1):.0f} s"
     if ";" in words or error.code not in REMEDIES:

@@ -1,10 +1,10 @@
-# What brokerctl's commands have in common: how they write, complain, ask and put times into words.
+# What all commands of brokerctl use: writing lines, complaining, asking, and times in words.
 from __future__ import annotations
 
 import os
 import sys
 
-OPTIONS: list[str] = []  # that say which brokerd is meant, as they were given: --config FILE, --socket PATH
+OPTIONS: list[str] = []  # which brokerd is meant, as the command line said: --config FILE, --socket PATH
 
 
 class Failed(Exception):
@@ -16,8 +16,8 @@ class Failed(Exception):
 
 
 def write(line: str) -> None:
-    """One line to stdout, in UTF-8 whatever the locale is: a token is bytes that a program reads."""
-    if sys.stdout is None:  # closed by who started us
+    """One line to stdout, in UTF-8 in every locale: a token is bytes that a program reads."""
+    if sys.stdout is None:  # whoever started us closed it
         raise BrokenPipeError
     try:
         sys.stdout.buffer.write(line.encode() + b"\n")
@@ -26,11 +26,18 @@ def write(line: str) -> None:
         raise
     except OSError as error:
         drop_output()
-        raise Failed(f"cannot write the output: {error.strerror}; look at where it goes") from None
+        raise Failed(f"cannot write to standard output: {error.strerror}; check where it goes") from None
+
+
+def write_json(value: object) -> None:
+    """One line of JSON to stdout. It is ASCII, so no control character reaches the terminal."""
+    import json
+
+    write(json.dumps(value))
 
 
 def drop_output() -> None:
-    """So that the interpreter does not fail once more, loudly, when it flushes at its end."""
+    """So that the interpreter's own flush at exit does not fail again and print a traceback."""
     if sys.stdout is not None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -45,8 +52,7 @@ def complain(line: str) -> None:
 
 
 def called(line: str) -> str:
-    """The line, with this call's own options in every command of brokerctl that it names: so the command means the
-    same brokerd."""
+    """The line, with OPTIONS added to every command of brokerctl in it, so that the command means the same brokerd."""
     if not OPTIONS:
         return line
     from re import sub
@@ -57,25 +63,51 @@ def called(line: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from elsewhere as one line that cannot steer a terminal."""
+    """Foreign text as one line without control characters, which could change the terminal."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def ask(question: str) -> bool:
-    """Whether the person at the terminal says yes."""
+    """Whether the person at the terminal answers yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def at_terminal() -> bool:
+    """Whether there is a person at a terminal who can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def type_unseen(prompt: str) -> str:
+    """What the person at the terminal types. It is not shown."""
+    from getpass import getpass
+
+    try:
+        return getpass(prompt)
+    except EOFError:
+        return ""
+
+
+def decoded(data: bytes, what: str) -> str:
+    """A secret from stdin, as text without the line break at its end. Raises Failed, without the secret."""
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise Failed(f"expected {what} in UTF-8 on stdin, found other bytes") from None
 
 
 def span(seconds: float) -> str:
     """A length of time in its two largest units: 3m 20s."""
     left = int(abs(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or parts or unit == "s":
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
+    if left < 60:
+        return f"{left}s"
+    if left < 3600:
+        return f"{left // 60}m {left % 60}s"
+    if left < 86400:
+        return f"{left // 3600}h {left % 3600 // 60}m"
+    return f"{left // 86400}d {left % 86400 // 3600}h"
 
 
 def away(seconds: float) -> str:

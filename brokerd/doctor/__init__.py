@@ -1,5 +1,5 @@
-# brokerctl doctor: looks at everything that brokerd stands on, and says what is wrong and what mends it. Changes
-# nothing, sends no credential, and needs neither a daemon nor root: what it could not see it says.
+# brokerctl doctor: checks everything that brokerd depends on, and says what is wrong and how to fix it. It changes
+# nothing, sends no credential, and needs neither a running daemon nor root. It says what it was not allowed to see.
 from __future__ import annotations
 
 import os
@@ -9,19 +9,22 @@ from pathlib import Path
 
 import trio
 
-from brokerd.config import ProviderSettings
-from brokerd.doctor import files, listening, machine, network, store
-from brokerd.doctor.finding import Finding, exit_code, problem, unseen
-from brokerd.doctor.scene import Scene, look_round
+from brokerd.config.settings import ProviderSettings
+from brokerd.doctor import files, machine, network, store
+from brokerd.doctor import socket as listening
+from brokerd.doctor.context import Facts, gather
+from brokerd.doctor.finding import Finding, hidden, problem
+from brokerd.doctor.helpers import credential_helpers
+from brokerd.doctor.on_event import event_commands
+from brokerd.doctor.optional_sockets import credentials, http, metrics
+from brokerd.doctor.proxies import forwarded
 from brokerd.doctor.units import unit
-from brokerd.edge.clock import SystemClock
-
-__all__ = ["CHECKS", "Finding", "examine", "exit_code"]
+from brokerd.edge.system.clock import SystemClock
 
 WITHIN = 15.0  # seconds for each check
-SETTLED = 1.0  # seconds; what is known by then is told in order
+SETTLED = 1.0  # seconds after which the findings so far are shown, in order
 Tell = Callable[[Finding], None]
-CHECKS: dict[str, Callable[[Scene], Iterable[Finding]]] = {
+CHECKS: dict[str, Callable[[Facts], Iterable[Finding]]] = {
     "configuration": files.configuration,
     "rules": files.rules,
     "secrets": files.secrets,
@@ -33,6 +36,12 @@ CHECKS: dict[str, Callable[[Scene], Iterable[Finding]]] = {
     "user": machine.user,
     "unit": unit,
     "socket": listening.socket,
+    "http": http,
+    "metrics": metrics,
+    "credentials": credentials,
+    "helpers": credential_helpers,
+    "on_event": event_commands,
+    "proxies": forwarded,
     "proxy": network.proxy,
 }
 
@@ -47,55 +56,55 @@ async def examine(
     named: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """In the order of CHECKS, providers last. What hangs delays its own findings alone: it is not waited for longer
-    than SETTLED before the others are told. `offline`: no provider is asked. `named`: somebody has named this
-    configuration, so that its own socket is looked at; `environ`: by which its brokerd knows its state directory."""
-    scene = await trio.to_thread.run_sync(lambda: look_round(path, socket, state, environ, named=named))
-    settings = () if scene.configuration is None or offline else tuple(scene.configuration.providers.values())
+    """Show the findings in the order of CHECKS, providers last. A check that hangs delays only its own findings: after
+    SETTLED, the others are shown without it. `offline`: ask no provider. `named`: the user named this configuration, so
+    its own socket is checked. `environ`: the environment that tells its brokerd where the state directory is."""
+    facts = await trio.to_thread.run_sync(lambda: gather(path, socket, state, environ, named=named))
+    settings = () if facts.configuration is None or offline else tuple(facts.configuration.providers.values())
     clock, ordered = SystemClock(), _Ordered(tell)
     async with trio.open_nursery() as waiting:
         waiting.start_soon(ordered.settle_later)
         async with trio.open_nursery() as nursery:
             for name, check in CHECKS.items():
-                nursery.start_soon(_look, scene, name, check, ordered.place())
+                nursery.start_soon(_look, facts, name, check, ordered.place())
             for each in settings:
-                nursery.start_soon(_ask, each, scene, clock, ordered.place())
+                nursery.start_soon(_ask, each, facts, clock, ordered.place())
         waiting.cancel_scope.cancel()
     ordered.settle()
 
 
-async def _look(scene: Scene, name: str, check: Callable[[Scene], Iterable[Finding]], tell: Tell) -> None:
-    """Blocking checks run in threads: a disk that hangs holds one."""
+async def _look(facts: Facts, name: str, check: Callable[[Facts], Iterable[Finding]], tell: Tell) -> None:
+    """Checks block, so each runs in a thread: a disk that hangs blocks only that."""
     try:
         with trio.fail_after(WITHIN):
-            found = await trio.to_thread.run_sync(lambda: list(check(scene)), abandon_on_cancel=True)
+            found = await trio.to_thread.run_sync(lambda: list(check(facts)), abandon_on_cancel=True)
     except PermissionError as error:
-        found = [unseen(name, str(error.filename or name))]
+        found = [hidden(name, str(error.filename or name))]
     except trio.TooSlowError:
         found = [late(name)]
-    except OSError as error:  # whatever somebody put where something else belongs
+    except OSError as error:  # for example a file in the place of a directory
         words = f"{error.filename or name}: {error.strerror or error}"
         found = [
             problem(name, words, f"ls -ld {shlex.quote(str(error.filename))}" if error.filename else "dmesg | tail")
         ]
     for finding in found:
-        tell(scene.addressed(finding))
+        tell(facts.with_configuration(finding))
 
 
-async def _ask(provider: ProviderSettings, scene: Scene, clock: SystemClock, tell: Tell) -> None:
+async def _ask(provider: ProviderSettings, facts: Facts, clock: SystemClock, tell: Tell) -> None:
     try:
         with trio.fail_after(WITHIN):
-            await network.ask(provider, scene.environ, clock, lambda finding: tell(finding.of(provider.name)))
+            await network.ask(provider, facts.environ, clock, lambda finding: tell(finding.of(provider.name)))
     except trio.TooSlowError:
         tell(late("endpoint").of(provider.name))
 
 
 def late(check: str) -> Finding:
-    return problem(check, f"not known after {WITHIN:g} s", "try again: brokerctl doctor")
+    return problem(check, f"no result after {WITHIN:g} s", "try again: brokerctl doctor")
 
 
 class _Ordered:
-    """What is told until `settle` is told in the order of the places, from then on as it comes."""
+    """Shows what is found before `settle` in the order of the places, and everything later at once."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell

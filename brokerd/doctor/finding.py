@@ -1,4 +1,4 @@
-# What a check found: a value, and the words of it. Pure.
+# What a check found: a value, and how it is made. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`remedy`: what to do, a command where there is one; None where nothing is to be done. `about`: the provider."""
+    """`remedy`: what to do, a command if there is one; None: nothing. `about`: the provider that it is about."""
 
     check: str
     level: Level
@@ -47,13 +47,13 @@ def problem(check: str, found: str, remedy: str) -> Finding:
     return Finding(check, Level.PROBLEM, found, remedy)
 
 
-def unseen(check: str, what: str) -> Finding:
-    """Neither good nor bad: who looks may not."""
-    return warning(check, f"{what} cannot be looked at by you", LOOK_AS_ROOT)
+def hidden(check: str, what: str) -> Finding:
+    """Neither good nor bad: the user of the command may not see it."""
+    return warning(check, f"you may not read {what}, so it was not checked", LOOK_AS_ROOT)
 
 
-def told(check: str, text: str, otherwise: str) -> Finding:
-    """A problem in brokerd's own words, whose remedy stands after the last semicolon."""
+def problem_from(check: str, text: str, otherwise: str) -> Finding:
+    """A problem from an error message of brokerd, whose remedy is after the last semicolon, if it has one."""
     found, _, remedy = text.rpartition("; ")
     return problem(check, found, remedy) if found else problem(check, remedy, otherwise)
 
@@ -64,8 +64,8 @@ TO_MEND, UNREACHABLE, NO_DAEMON = 2, 4, 6  # as brokerctl's other commands end
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 without a problem; 2 where something here needs a change, 6 where no daemon answers and that is all but for
-    the network, 4 where it is the network or providers alone."""
+    """0: no problem. 2: something on this machine must be changed. 6: no daemon answers, and nothing else on this
+    machine is wrong. 4: the only problems are in the network or at providers."""
     checks = {each.check for each in findings if each.level is Level.PROBLEM}
     if checks - NETWORK - {"socket"}:
         return TO_MEND

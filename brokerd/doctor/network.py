@@ -1,5 +1,5 @@
-# The way to a provider, walked as the daemon walks it and by its own code: name, connection, proxy, TLS, and a request
-# that holds no credential and asks for nothing.
+# Checks the way to a provider with the daemon's own code: name, connection, proxy, TLS, and a request that carries no
+# credential and asks for nothing.
 from __future__ import annotations
 
 import os
@@ -10,21 +10,21 @@ from shlex import quote
 
 import trio
 
-from brokerd.config import ProviderSettings
-from brokerd.core.exchange import Request, Response
-from brokerd.core.metadata import Metadata
-from brokerd.core.outcome import Outcome
+from brokerd.config.settings import ProviderSettings
+from brokerd.core.exchange.outcomes import Outcome
+from brokerd.core.exchange.server_metadata import Metadata
+from brokerd.core.exchange.steps import Request, Response
 from brokerd.core.ports import AddressRefused, Clock, TransportError
-from brokerd.dialects.answer import dated
+from brokerd.dialects.answer_values import dated
 from brokerd.dialects.dialect import Dialect
-from brokerd.doctor.finding import Finding, ok, problem, told, warning
-from brokerd.doctor.scene import Scene
-from brokerd.edge import tls
-from brokerd.edge.connection import Attempt, HttpSettings, Opener, Origin, Stage, check, split_url
-from brokerd.edge.dial import system_lookup
-from brokerd.edge.http import HttpClient
-from brokerd.edge.proxy import Proxy, from_environment
-from brokerd.installation import http_settings
+from brokerd.doctor.context import Facts
+from brokerd.doctor.finding import Finding, ok, problem, problem_from, warning
+from brokerd.edge.http import tls
+from brokerd.edge.http.client import HttpClient
+from brokerd.edge.http.connection import Attempt, HttpSettings, Opener, Origin, Stage, check, split_url
+from brokerd.edge.http.dial import system_lookup
+from brokerd.edge.http.proxy import Proxy, from_environment
+from brokerd.setup.installation import http_settings
 
 FIRST = "token_endpoint"
 ASKED = ("revocation_endpoint", "introspection_endpoint", "device_authorization_endpoint")  # by brokerd besides
@@ -37,15 +37,15 @@ WRONG = 300.0  # seconds; signed assertions are refused then
 
 
 async def ask(settings: ProviderSettings, environ: Mapping[str, str], clock: Clock, tell: Tell) -> None:
-    """Everything about one provider, up to the first thing that is in the way."""
-    way_out = replace(
-        http_settings(settings), connect_timeout=PATIENCE, read_timeout=PATIENCE, total_timeout=2 * PATIENCE
-    )
-    try:
-        await trio.to_thread.run_sync(check, way_out, environ)
-    except TransportError:  # it is the configuration that is wrong, and is found to be
+    """Everything about one provider, up to the first thing that fails. A provider without a URL is never asked."""
+    if not settings.dialect.endpoints and settings.dialect.issuer is None:
         return
-    walk = _Walk(settings.name, way_out, environ, clock, tell)
+    http = replace(http_settings(settings), connect_timeout=PATIENCE, read_timeout=PATIENCE, total_timeout=2 * PATIENCE)
+    try:
+        await trio.to_thread.run_sync(check, http, environ)
+    except TransportError:  # the check of the configuration says so
+        return
+    walk = _Walk(settings.name, http, environ, clock, tell)
     try:
         await walk.to_endpoints(settings.dialect)
     finally:
@@ -53,16 +53,16 @@ async def ask(settings: ProviderSettings, environ: Mapping[str, str], clock: Clo
 
 
 class _Walk:
-    def __init__(self, name: str, way_out: HttpSettings, environ: Mapping[str, str], clock: Clock, tell: Tell) -> None:
+    def __init__(self, name: str, http: HttpSettings, environ: Mapping[str, str], clock: Clock, tell: Tell) -> None:
         self._name = name
-        self.http = HttpClient(way_out, clock, environ=environ)
-        self._opener = Opener(way_out, clock, environ, system_lookup)
+        self.http = HttpClient(http, clock, environ=environ)
+        self._opener = Opener(http, clock, environ, system_lookup)
         self._clock = clock
         self._tell = tell
         self._walked: dict[Origin, bool] = {}
 
     async def to_endpoints(self, dialect: Dialect) -> None:
-        """To the token endpoint, and to where else brokerd sends requests: as configured, or as the issuer says."""
+        """The token endpoint and the others that brokerd sends requests to, as configured or as the issuer says."""
         ways = {name: (url, False) for name, url in dialect.endpoints.items()}
         if FIRST not in ways:
             assert dialect.issuer is not None, "a provider has a URL, or an issuer that names one"
@@ -76,7 +76,7 @@ class _Walk:
             await self._is_open(url, guarded=guarded)
 
     async def _is_open(self, url: str, *, guarded: bool = False) -> bool:
-        """Opens a connection like those that requests go over, and closes it unused."""
+        """Open a connection as a request would, and close it unused."""
         origin, _ = split_url(url)
         if origin in self._walked:
             return self._walked[origin]
@@ -91,7 +91,7 @@ class _Walk:
         except TransportError as error:
             self._tell(_in_the_way(attempt.stage, error.reason, origin, way))
             return False
-        connection.wire.close()
+        connection.tcp.close()
         self._walked[origin] = True
         near = way.endpoint if way else origin.endpoint
         if HAS_LETTERS.search(near.host) and ":" not in near.host:
@@ -103,7 +103,7 @@ class _Walk:
         return True
 
     async def _discovered(self, dialect: Dialect) -> Metadata | None:
-        """What the issuer says of itself, asked for as an exchange asks; None where it was told why not."""
+        """The issuer's metadata, fetched as an exchange does it; None: a finding says why not."""
         discovery, answer = dialect.discover(None), None
         found: Metadata | Outcome
         try:
@@ -114,14 +114,14 @@ class _Walk:
         except StopIteration as stop:
             found = stop.value
         except TransportError as error:
-            self._tell(told("endpoint", f"discovery: {error.reason}", f"curl -v {dialect.issuer}"))
+            self._tell(problem_from("endpoint", f"discovery: {error.reason}", f"curl -v {dialect.issuer}"))
             return None
         finally:
             discovery.close()
         if isinstance(found, Metadata):
             return found
-        reason = getattr(found, "reason", "the issuer's metadata cannot be had")
-        self._tell(told("endpoint", reason, f"curl -v {dialect.issuer}/.well-known/openid-configuration"))
+        reason = getattr(found, "reason", "the issuer's metadata could not be fetched")
+        self._tell(problem_from("endpoint", reason, f"curl -v {dialect.issuer}/.well-known/openid-configuration"))
         return None
 
     async def _ask(self, url: str, *, guarded: bool) -> None:
@@ -133,37 +133,37 @@ class _Walk:
             return
         except TransportError as error:
             subject = "proxy" if error.reason.startswith("proxy ") else "endpoint"
-            self._tell(told(subject, error.reason, f"curl -v {_bare(origin)}"))
+            self._tell(problem_from(subject, error.reason, f"curl -v {_bare(origin)}"))
             return
         self._tell(of_answer(response, url))
         if (skew := skew_of(response)) is not None and abs(skew) > SKEWED:
-            words = f"ours is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the provider's"
+            words = f"this machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the provider's"
             self._tell((problem if abs(skew) > WRONG else warning)("clock", words, "timedatectl status; date -u"))
 
     def _refused(self, error: AddressRefused) -> Finding:
-        """Whether somebody agreed to it lies in the store, sealed."""
-        return warning(
-            "endpoint", f"{error.reason}, and was not asked", f"if it is right: brokerctl trust {self._name}"
-        )
+        """Whether an operator agreed to this address is in the sealed store, which this command does not open."""
+        words, remedy = f"{error.reason}, so it was not asked", f"if that is right: brokerctl trust {self._name}"
+        return warning("endpoint", words, remedy)
 
 
-def proxy(scene: Scene) -> Iterator[Finding]:
-    """What a shell's environment has and the daemon's has not: the way that works by hand is not the one it takes."""
-    here, there = from_environment(os.environ), from_environment(scene.environ)
+def proxy(facts: Facts) -> Iterator[Finding]:
+    """A proxy in the shell's environment that the daemon's lacks: what works by hand may not work for the daemon."""
+    here, there = from_environment(os.environ), from_environment(facts.environ)
     if here.https and not there.https:
         name = "HTTPS_PROXY=http://HOST:PORT"
-        how = scene.edit(name if scene.unit is None else f"Environment={name}")
-        yield warning("proxy", "HTTPS_PROXY is set here, and not for brokerd", f"{how}, or set proxy of the provider")
+        how = facts.edit(name if facts.unit is None else f"Environment={name}")
+        words = "HTTPS_PROXY is set in this shell and not for brokerd"
+        yield warning("proxy", words, f"{how}, or set proxy in [providers.NAME]")
 
 
 def of_answer(response: Response, url: str) -> Finding:
-    """Whatever it says to a GET without credentials, it speaks HTTP: most say 405, many 404 or 401. Pure."""
+    """Any answer below 500 to a GET without credentials is good: the server speaks HTTP. Most say 405. Pure."""
     status, url = response.status, quote(url)  # its issuer may have named it
     if status >= 500:
         return warning("endpoint", f"{url} answers {status}: the provider has a fault", f"curl -v {url}")
     if 300 <= status < 400:
-        words = f"{url} answers {status} and leads elsewhere, where brokerd does not follow"
-        return warning("endpoint", words, f"curl -v {url}; write the URL that it leads to into the configuration")
+        words = f"{url} answers {status}, a redirect, which brokerd does not follow"
+        return warning("endpoint", words, f"find the new URL: curl -v {url}; then write it into the configuration")
     return ok("endpoint", f"{url} answers {status}")
 
 
@@ -185,22 +185,23 @@ def skew_of(response: Response) -> float | None:
 
 
 def _in_the_way(stage: Stage, reason: str, origin: Origin, way: Proxy | None) -> Finding:
-    """What a failure on the way is about."""
+    """The finding about a failure on the way."""
     near = way.endpoint if way else origin.endpoint
     look = f"curl -sv -o /dev/null {_bare(origin)}"
     if stage is Stage.TUNNEL or (way is not None and stage in (Stage.LOOKUP, Stage.CONNECT)):
-        return told("proxy", reason, f"{look}; or change proxy in the configuration, or HTTPS_PROXY of the unit")
+        change = "change proxy in the configuration, or HTTPS_PROXY of the unit"
+        return problem_from("proxy", reason, f"{look}; or {change}")
     match stage:
         case Stage.FILES:
-            return told("proxy" if "roxy" in reason else "tls", reason, look)
+            return problem_from("proxy" if "roxy" in reason else "tls", reason, look)
         case Stage.LOOKUP:
-            return told("dns", reason, f"getent ahosts {quote(near.host)} || resolvectl status")
+            return problem_from("dns", reason, f"getent ahosts {quote(near.host)} || resolvectl status")
         case Stage.HANDSHAKE:
             at, host = quote(str(origin.endpoint)), quote(origin.endpoint.host)
             peer = f"openssl s_client -connect {at} -servername {host} </dev/null"
-            return told("tls", reason, peer)
+            return problem_from("tls", reason, peer)
         case _:
-            return told("connection", reason, look)
+            return problem_from("connection", reason, look)
 
 
 def _bare(origin: Origin) -> str:

@@ -1,4 +1,4 @@
-# The key and the store: whether the one opens the other. Looked at as they lie, beside a daemon that works with them.
+# Checks that the key opens the store. It reads the files as they are; the daemon may run meanwhile.
 from __future__ import annotations
 
 import os
@@ -7,66 +7,67 @@ from pathlib import Path
 
 from brokerd.core.ports import StoreError
 from brokerd.core.secret import SecretSource
-from brokerd.core.typed import ConfigError
-from brokerd.doctor.finding import LOOK_AS_ROOT, Finding, ok, problem, told, unseen, warning
-from brokerd.doctor.scene import Scene
-from brokerd.edge.at_rest import AtRest, look
-from brokerd.installation import key_sources, read_key, sealed
+from brokerd.core.validation import ConfigError
+from brokerd.doctor.context import Facts
+from brokerd.doctor.finding import LOOK_AS_ROOT, Finding, hidden, ok, problem, problem_from, warning
+from brokerd.edge.store.at_rest import AtRest, look
+from brokerd.setup.installation import key_sources, read_key, sealed
 
 KEY = "key"
 
 
-def key(scene: Scene) -> Iterable[Finding]:
-    if scene.configuration is None:
+def key(facts: Facts) -> Iterable[Finding]:
+    if facts.configuration is None:
         return []
-    sources = [scene.reachable(each) for each in key_sources(scene.configuration)]
+    sources = [facts.reachable(each) for each in key_sources(facts.configuration)]
     try:
-        store = look(scene.state)
+        store = look(facts.state)
     except PermissionError:
-        return [unseen(KEY, str(scene.state))]
+        return [hidden(KEY, str(facts.state))]
     except StoreError as error:
-        return [told(KEY, str(error), "restore a copy of the state directory")]
+        return [problem_from(KEY, str(error), "restore a backup: brokerctl restore FILE")]
     if not sources:
-        return [ok(KEY, "it is a passphrase, which brokerctl unlock asks for")]
+        return [ok(KEY, "it is made from a passphrase, which brokerctl unlock asks for")]
     kek: bytes | None = None
     for number, source in enumerate(sources):
         if source.command is not None or source.env is not None:
-            return [ok(KEY, "it comes from where it is not fetched by this command")]
-        if (hidden := _hidden(scene, source)) is not None:
-            return [hidden]
+            return [ok(KEY, "it comes from a command or an environment variable, which doctor does not use")]
+        if (unread := _hidden(facts, source)) is not None:
+            return [unread]
         try:
-            kek = read_key(scene.path, source)
+            kek = read_key(facts.path, source)
         except ConfigError as error:
-            return [told(KEY, str(error), "brokerctl keygen FILE makes one, for a new store")]
+            remedy = "put the store's key there; only for a new store, make one: brokerctl keygen FILE"
+            return [problem_from(KEY, str(error), remedy)]
         if store is None:
-            return [ok(KEY, "it can be read, and there is no store yet")]
+            return [ok(KEY, "it can be read; there is no store yet")]
         if store.opens(kek):
-            return [_opened(scene, store, previous=number > 0)]
-    words = f"{scene.state}: the key is not the one that the store was sealed with"
-    return [problem(KEY, words, f"name the right one: [daemon] key in {scene.path}, or restore it")]
+            return [_opened(facts, store, previous=number > 0)]
+    words = f"{facts.state}: the store was sealed with another key"
+    return [problem(KEY, words, f"name the right key in [daemon] key ({facts.path}), or restore the key file")]
 
 
-def _opened(scene: Scene, store: AtRest, *, previous: bool) -> Finding:
+def _opened(facts: Facts, store: AtRest, *, previous: bool) -> Finding:
     if store.passphrase:
-        words = f"{scene.state}: the store is sealed with a passphrase, and the configuration names another key"
-        return problem(KEY, words, "key = { passphrase = true }, then: brokerctl unlock")
+        words = f"{facts.state}: the store is sealed with a passphrase, but the configuration names a key file"
+        return problem(KEY, words, "set key = { passphrase = true } in [daemon], then: brokerctl unlock")
     if previous:
-        return warning(KEY, "the store is sealed with previous_key still", "brokerctl key rotate")
-    return ok(KEY, f"it opens the store in {scene.state}")
+        return warning(KEY, "the store is still sealed with previous_key", "brokerctl key rotate")
+    return ok(KEY, f"it opens the store in {facts.state}")
 
 
-def _hidden(scene: Scene, source: SecretSource) -> Finding | None:
+def _hidden(facts: Facts, source: SecretSource) -> Finding | None:
     if source.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
         if (path := sealed(source.credential)) is not None and os.access(path, os.R_OK):
             return None
-        if scene.unit is not None and source.credential not in scene.unit.credentials:
-            words = f"{scene.unit.name} is given no credential {source.credential}"
-            return problem(KEY, words, f"{scene.systemctl} edit brokerd: LoadCredential={source.credential}:PATH")
-        return warning(KEY, f"credential {source.credential} can be seen while brokerd runs", LOOK_AS_ROOT)
+        if facts.unit is not None and source.credential not in facts.unit.credentials:
+            words = f"{facts.unit.name} has no credential {source.credential}"
+            return problem(KEY, words, f"{facts.systemctl} edit brokerd: LoadCredential={source.credential}:PATH")
+        return warning(KEY, f"credential {source.credential} can be read only while brokerd runs", LOOK_AS_ROOT)
     if source.file is not None and not os.access(source.file, os.R_OK):
         try:
             there = Path(source.file).exists()
         except PermissionError:
             there = True
-        return unseen(KEY, source.file) if there else None
+        return hidden(KEY, source.file) if there else None
     return None

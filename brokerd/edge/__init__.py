@@ -1,1 +1,1 @@
-"""The outside world, one file for each part of it. Foreign exceptions are translated here and seen nowhere else."""
+"""The outside world, one folder for each part. Exceptions of libraries are translated here and seen nowhere else."""

@@ -1,4 +1,4 @@
-# Where the daemon's socket is and how to connect to it, for all three clients.
+# Where the daemon's socket is, and how to connect to it, for all three clients.
 from __future__ import annotations
 
 import errno
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     Kind = TypeVar("Kind", bound=socket)
 
 SYSTEM = "/run/brokerd/brokerd.sock"
-CALLERS = "brokerd-callers"  # the group that may connect, and nothing else, as `brokerctl install` makes it
-BOOTED = "/run/systemd/system"  # is there where systemd runs (sd_booted(3))
+CALLERS = "brokerd-callers"  # the group that `brokerctl install` makes: it may connect, and do nothing else
+BOOTED = "/run/systemd/system"  # exists if systemd runs (sd_booted(3))
 BUSY_PAUSE = 0.01  # seconds between tries while the daemon's queue of new connections is full
 
 
@@ -32,7 +32,7 @@ def find_socket() -> str:
 
 
 def is_ours(folder: str) -> bool:
-    """After `su` it may be another user's still, and root would tell that one's socket its secrets."""
+    """After `su` the folder may still be another user's, and root would send secrets to that user's socket."""
     try:
         return os.stat(folder).st_uid == os.geteuid()  # noqa: PTH116 - importing pathlib would cost milliseconds
     except OSError:
@@ -42,8 +42,8 @@ def is_ours(folder: str) -> bool:
 def connect(path: str, kind: type[Kind]) -> Kind | None:
     """A connected socket of that class, which does not block and is closed on exec. Raises NoDaemon.
 
-    None: the daemon's queue is full; try again in BUSY_PAUSE. Connecting to a Unix socket never takes time, so this
-    serves the asynchronous clients too (trio and asyncio take the full queue for a connection in progress).
+    None: the daemon's queue is full; try again after BUSY_PAUSE. Connecting to a Unix socket never blocks, so the
+    asynchronous clients use this too: trio and asyncio would mistake the full queue for a connection in progress.
     """
     sock = None
     try:
@@ -67,12 +67,12 @@ def connect(path: str, kind: type[Kind]) -> Kind | None:
 
 
 def manager(path: str) -> str:
-    """The command of the service manager whose brokerd has that socket: the system's, or a user's own."""
+    """The command of the systemd that runs the brokerd with that socket: the system's, or a user's own."""
     return "systemctl --user" if path.startswith("/run/user/") else "systemctl"
 
 
 def _way_in(path: str) -> str:
-    """Nobody is told to join a group that may do more than connect."""
+    """How to get permission to connect. It never advises joining a group that may do more than connect."""
     from grp import getgrnam
 
     try:
@@ -82,7 +82,7 @@ def _way_in(path: str) -> str:
         is_for_callers = False
     if is_for_callers:
         return f"usermod -aG {CALLERS} USER, as root; then log in again"
-    return "its mode and group say who may (ls -l); socket_group in [daemon], or SocketGroup= in brokerd.socket"
+    return "its mode and group decide who may (ls -l); see socket_group in [daemon], or SocketGroup= in brokerd.socket"
 
 
 _WORDS = {errno.ENOENT: "no socket", errno.ECONNREFUSED: "nobody listens"}

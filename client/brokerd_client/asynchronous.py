@@ -1,13 +1,14 @@
-# What the clients on trio and asyncio have in common: the methods, the one shared connection, the second try.
-# It awaits, and knows neither of the two: connections, locks and time come from on_trio and on_asyncio.
+# What the clients for trio and asyncio share: the methods, the use of one connection, the second try. Connections,
+# locks and timeouts come from on_trio and on_asyncio.
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from brokerd_client.address import find_socket
+from brokerd_client.client_protocol import REPEATABLE, TIMEOUT, WAIT, Lost, get_params, lost, patience, read_result
+from brokerd_client.errors import from_map
 from brokerd_client.messages import Gone, Token, of_watched, read_proof, read_token, read_tokens
-from brokerd_client.session import REPEATABLE, TIMEOUT, WAIT, Lost, get_params, lost, patience, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -19,30 +20,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Connection(Protocol):
+class SharedConnection(Protocol):
     """A connection that many tasks may use at once."""
 
-    failure: BaseException | None  # what ended it
+    failure: BaseException | None  # why it ended
 
     async def ask(self, method: str, params: dict[str, Any]) -> Response:
-        """Raises what ended the connection. May be cancelled: the answer is then dropped when it comes."""
+        """Raises `failure`. May be cancelled: the answer is then ignored."""
         ...
 
     async def event(self) -> Token | Gone:
-        """The next event. Raises what ended the connection. May be cancelled: no event is lost."""
+        """The next event. Raises `failure`. May be cancelled: no event is lost."""
         ...
 
     def close(self) -> None: ...
 
 
 class AsyncBroker:
-    """The methods of both asynchronous clients. Every one raises the errors of brokerd_client.errors.
+    """The methods of both asynchronous clients. All of them raise the errors of brokerd_client.errors.
 
-    All requests share one connection, made when it is needed; many may be in progress, and cancelling one leaves
-    the others alone. If the daemon was restarted, the connection is made anew and the request sent once more, where
-    doing it twice changes nothing (session.REPEATABLE).
+    All requests share one connection, which is made when it is needed. Many may be in progress, and cancelling one
+    does not change the others. If the daemon was restarted, the request is sent once more on a new connection, if
+    doing it twice changes nothing (REPEATABLE).
 
-    `timeout`: seconds beyond `wait` until a daemon that does not answer is given up with Unavailable.
+    `timeout`: a call raises Unavailable if there is no answer so many seconds after the end of `wait`.
     """
 
     _lock: AbstractAsyncContextManager[object]  # held while connecting
@@ -50,7 +51,7 @@ class AsyncBroker:
     def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
         self._path = os.fspath(socket) if socket else None
         self._timeout = timeout
-        self._connection: Connection | None = None
+        self._connection: SharedConnection | None = None
 
     async def get(
         self,
@@ -62,20 +63,22 @@ class AsyncBroker:
         scope: Iterable[str] | None = None,
         audience: str | None = None,
         resource: str | None = None,
+        request_id: str | None = None,
     ) -> Token:
-        """A living token of the grant.
+        """A valid token of the grant.
 
-        `min_ttl`: seconds that it must live for at least. `wait`: seconds to wait for the provider if there is no
-        living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
-        `scope`, `audience`, `resource`: a token of the grant for these, in the place of its own.
+        `min_ttl`: for how many more seconds it must be valid. `wait`: how many seconds to wait for the provider if
+        there is no valid token, at most 60. `refused`: the value of a token that an API refused before its expiry.
+        `scope`, `audience`, `resource`: ask for a token with these instead of the grant's own. `request_id`: an id of
+        yours for the log and audit log of brokerd; the provider gets it too, if this request makes brokerd ask it.
         """
-        params = get_params(grant, min_ttl, wait, refused, scope, audience, resource)
+        params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
         return read_token(await self.call("get", **params), grant)
 
     async def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
-        """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.
+        """The token of a grant whose tokens are bound to a key, for one request. Its `header` has a DPoP proof too.
 
-        `method` and `url` are the request's, `nonce` the DPoP-Nonce that the API demanded last (RFC 9449 §9).
+        `method` and `url` are the request's. `nonce` is the last DPoP-Nonce of the API (RFC 9449 §9).
         """
         more = {} if nonce is None else {"nonce": nonce}
         return read_proof(await self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more), grant)
@@ -83,16 +86,20 @@ class AsyncBroker:
     async def get_many(
         self, grants: Iterable[str], *, min_ttl: float = 0, wait: float = WAIT
     ) -> dict[str, Token | BrokerError]:
-        """Tokens of at most 64 grants: by grant the token, or the error that `get` would raise."""
+        """Tokens of at most 64 grants: for each grant its token, or the error that `get` would raise."""
         grants = list(grants)
         return read_tokens(grants, await self.call("get_many", grants=grants, min_ttl=min_ttl, wait=wait))
 
     def watch(self, *grants: str) -> Watch:
-        """An endless iterator: a Token for each grant that has one, then each new Token or Gone as it comes."""
+        """An endless iterator: first a Token for each grant that has one, then each new Token or Gone."""
         return Watch(self, grants)
 
+    def follow(self, *grants: str) -> Following:
+        """As `watch`, but it begins with the state of every grant: a Token or a Gone."""
+        return Following(self, grants)
+
     async def call(self, method: str, /, **params: Any) -> Any:
-        """Any method of docs/protocol.md; returns its result as plain maps and arrays."""
+        """Calls any method of docs/protocol.md. Returns its result as plain maps and arrays."""
         return await self._within(patience(params, self._timeout), self._call(method, params))
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
@@ -108,12 +115,12 @@ class AsyncBroker:
                     break
         raise lost(method)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> SharedConnection:
         """A new connection. Raises NoDaemon."""
         raise NotImplementedError
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T:
-        """Do the work. Raises Unavailable if it is not done after so many seconds."""
+        """Do the work. Raises Unavailable if it takes longer than so many seconds."""
         raise NotImplementedError
 
     def _find(self) -> str:
@@ -121,16 +128,16 @@ class AsyncBroker:
 
 
 class Watch:
-    """The events of `watch`. Waiting for the next one has no deadline and may be cancelled: no event is lost.
+    """The events of `watch`. Waiting for the next event has no deadline, and may be cancelled: no event is lost.
 
-    If the daemon was restarted, it watches anew, once for each event, and begins with the tokens that there are. It
-    has a connection of its own, for one task at a time, closed with the Watch or at the latest with its Broker.
+    If the daemon was restarted, it connects again, once for each event, and starts with the current tokens. It has its
+    own connection, for one task at a time, which is closed with the Watch or its Broker.
     """
 
     def __init__(self, broker: AsyncBroker, grants: tuple[str, ...]) -> None:
         self._broker = broker
         self._grants = list(grants)
-        self._connection: Connection | None = None
+        self._connection: SharedConnection | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -161,7 +168,7 @@ class Watch:
     async def __aexit__(self, *error: object) -> None:
         self.close()
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> SharedConnection:
         connection = await self._broker._connect()
         try:
             read_result(await connection.ask("watch", {"grants": self._grants}))
@@ -169,3 +176,54 @@ class Watch:
             connection.close()
             raise
         return connection
+
+
+class Following(Watch):
+    """The events of `follow`, of at most 64 grants. Each new connection begins with the state of every grant: a Token,
+    or a Gone with the error that `get` would raise. A grant that this caller may not use does not end the others.
+
+    It raises NoDaemon when the daemon has gone. The next event then connects again.
+    """
+
+    def __init__(self, broker: AsyncBroker, grants: tuple[str, ...]) -> None:
+        super().__init__(broker, grants)
+        self._states: list[Token | Gone] = []
+
+    async def __anext__(self) -> Token | Gone:
+        try:
+            if self._connection is None:
+                self._states.clear()
+                self._connection = await self._broker._within(patience({}, self._broker._timeout), self._open())
+            if self._states:
+                return self._states.pop()
+            return of_watched(await self._connection.event(), self._grants)
+        except Lost:
+            self.close()
+            raise lost("watch") from None
+
+    async def _open(self) -> SharedConnection:
+        """What changes after a grant is watched comes as an event, so nothing is missed between both requests."""
+        connection = await self._broker._connect()
+        try:
+            watched = []
+            for grant in self._grants:
+                response = await connection.ask("watch", {"grants": [grant]})
+                if response.error is None:
+                    watched.append(grant)
+                else:
+                    self._states.append(_gone(grant, from_map(response.error)))
+            if watched:
+                result = read_result(await connection.ask("get_many", {"grants": watched, "min_ttl": 0, "wait": 0}))
+                for grant, found in read_tokens(watched, result).items():
+                    self._states.append(found if isinstance(found, Token) else _gone(grant, found))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _gone(grant: str, error: BrokerError) -> Gone:
+    """Raises errors that say nothing about the grant."""
+    if error.code in ("limit", "bad_request", "internal"):
+        raise error
+    return Gone(grant, error)

@@ -1,5 +1,5 @@
-# The client for programs without an event loop: sockets with a deadline, one request at a time on each.
-# A get from a shell pays for every import here, hence no typing, no threading, and the interpreter's own socket class.
+# The client for programs without an event loop: each connection is used for one request at a time, with a deadline.
+# Every import here makes a get from a shell slower, so it uses no typing, no threading, and the C socket class.
 from __future__ import annotations
 
 import _socket
@@ -8,54 +8,54 @@ import sys
 from time import monotonic, sleep
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
-from brokerd_client.messages import of_watched, read_proof, read_token, read_tokens
-from brokerd_client.session import (
+from brokerd_client.client_protocol import (
     READ_SIZE,
     REPEATABLE,
     TIMEOUT,
     WAIT,
+    ClientProtocol,
     Lost,
-    Session,
     get_params,
     lost,
     patience,
     read_result,
     unanswered,
 )
+from brokerd_client.messages import of_watched, read_proof, read_token, read_tokens
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, Self
 
     from brokerd_client.errors import BrokerError
     from brokerd_client.messages import Gone, Token
     from brokerd_client.wire import Response
 
-KEPT = 8  # connections at most that wait for the next request
+KEPT = 8  # idle connections, at most
 
 
 class Broker:
-    """brokerd at its socket. One Broker serves a whole program: all threads, and its forks.
+    """A client of brokerd. One Broker is enough for a whole program: all threads may use it, and forked processes too.
 
-    Connections are made when they are needed and kept: each request in progress has one of its own, so a slow get
-    in one thread holds up no other. If a connection ends before the answer (the daemon was restarted), another is
-    made and the request sent once more, where doing it twice changes nothing (session.REPEATABLE); the rest always
-    gets a new connection. After a fork the child makes connections of its own.
+    Connections are made when they are needed, and kept. Each request in progress has its own, so a slow get in one
+    thread does not delay the others. If a connection ends before the answer, because the daemon was restarted, the
+    request is sent once more on a new connection if doing it twice changes nothing (REPEATABLE). All other requests
+    always use a new connection. After a fork, the child makes its own connections.
 
-    `timeout`: seconds beyond `wait` until a daemon that does not answer is given up with Unavailable.
+    `timeout`: a call raises Unavailable if there is no answer so many seconds after the end of `wait`.
     Every method raises the errors of brokerd_client.errors.
     """
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
         self._path = os.fspath(socket) if socket else None
         self._timeout = timeout
-        self._idle: list[_Connection] = []  # append and pop are whole steps in every Python: no lock is needed
+        self._idle: list[_BlockingConnection] = []  # append and pop are atomic, so no lock is needed
         self._closed = False
 
     @property
     def path(self) -> str:
-        """Where it connects now."""
+        """The socket that a new connection would use."""
         return self._path or find_socket()
 
     def get(
@@ -68,20 +68,22 @@ class Broker:
         scope: Iterable[str] | None = None,
         audience: str | None = None,
         resource: str | None = None,
+        request_id: str | None = None,
     ) -> Token:
-        """A living token of the grant.
+        """A valid token of the grant.
 
-        `min_ttl`: seconds that it must live for at least. `wait`: seconds to wait for the provider if there is no
-        living token, at most 60. `refused`: the value of a token that an API refused although it had not expired.
-        `scope`, `audience`, `resource`: a token of the grant for these, in the place of its own.
+        `min_ttl`: for how many more seconds it must be valid. `wait`: how many seconds to wait for the provider if
+        there is no valid token, at most 60. `refused`: the value of a token that an API refused before its expiry.
+        `scope`, `audience`, `resource`: ask for a token with these instead of the grant's own. `request_id`: an id of
+        yours for the log and audit log of brokerd; the provider gets it too, if this request makes brokerd ask it.
         """
-        params = get_params(grant, min_ttl, wait, refused, scope, audience, resource)
+        params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
         return read_token(self.call("get", **params), grant)
 
     def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
-        """The token of a grant whose tokens are bound to a key, for one request: its `header` holds a DPoP proof too.
+        """The token of a grant whose tokens are bound to a key, for one request. Its `header` has a DPoP proof too.
 
-        `method` and `url` are the request's, `nonce` the DPoP-Nonce that the API demanded last (RFC 9449 §9).
+        `method` and `url` are the request's. `nonce` is the last DPoP-Nonce of the API (RFC 9449 §9).
         """
         more = {} if nonce is None else {"nonce": nonce}
         return read_proof(self.call("proof", grant=grant, http_method=method, url=url, wait=wait, **more), grant)
@@ -89,16 +91,33 @@ class Broker:
     def get_many(
         self, grants: Iterable[str], *, min_ttl: float = 0, wait: float = WAIT
     ) -> dict[str, Token | BrokerError]:
-        """Tokens of at most 64 grants: by grant the token, or the error that `get` would raise."""
+        """Tokens of at most 64 grants: for each grant its token, or the error that `get` would raise."""
         grants = list(grants)
         return read_tokens(grants, self.call("get_many", grants=grants, min_ttl=min_ttl, wait=wait))
 
     def watch(self, *grants: str) -> Watch:
-        """An endless iterator: a Token for each grant that has one, then each new Token or Gone as it comes."""
+        """An endless iterator: first a Token for each grant that has one, then each new Token or Gone."""
         return Watch(self, grants)
 
+    def trace(self, grant: str, *, only_wait: bool = False) -> Iterator[dict[str, Any]]:
+        """The steps of one renewal while they happen, as docs/protocol.md has them; the last one is `end`.
+
+        It begins a renewal; `only_wait`: it waits for one that begins by itself or for a caller.
+        """
+        params: dict[str, Any] = {"grant": grant, "only_wait": True} if only_wait else {"grant": grant}
+        connection = self._connected("trace", params)
+        try:
+            while True:
+                yield (step := connection.step())
+                if step.get("step") == "end":
+                    return
+        except Lost:
+            raise lost("trace") from None
+        finally:
+            connection.close()
+
     def call(self, method: str, /, **params: Any) -> Any:
-        """Any method of docs/protocol.md; returns its result as plain maps and arrays."""
+        """Calls any method of docs/protocol.md. Returns its result as plain maps and arrays."""
         seconds = patience(params, self._timeout)
         deadline = monotonic() + seconds
         repeatable = method in REPEATABLE
@@ -107,11 +126,31 @@ class Broker:
             try:
                 return self._ask(connection or self._connect(deadline, seconds), method, params, deadline, seconds)
             except Lost:
-                self._forget_idle()  # they are as old as that one
+                self._forget_idle()  # they are just as old
         raise lost(method)
 
+    def call_on_one(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
+        """The results of requests that continue each other (`backup`, `import_part`), all on one new connection. The
+        next request is made when the result before was taken."""
+        connection: _BlockingConnection | None = None
+        try:
+            for method, params in requests:
+                seconds = patience(params, self._timeout)
+                deadline = monotonic() + seconds
+                connection = connection or self._connect(deadline, seconds)
+                try:
+                    response = connection.ask(method, params, deadline)
+                except TimeoutError:
+                    raise unanswered(seconds) from None
+                except Lost:
+                    raise lost(method) from None
+                yield read_result(response)
+        finally:
+            if connection is not None:
+                connection.close()
+
     def close(self) -> None:
-        """Closes the connections; those in use by other threads are closed when they are done."""
+        """Closes the connections. A connection that another thread uses is closed after its answer."""
         self._closed = True
         self._forget_idle()
 
@@ -122,14 +161,14 @@ class Broker:
         self.close()
 
     def _ask(
-        self, connection: _Connection, method: str, params: dict[str, Any], deadline: float, seconds: float
+        self, connection: _BlockingConnection, method: str, params: dict[str, Any], deadline: float, seconds: float
     ) -> Any:
         try:
             response = connection.ask(method, params, deadline)
         except TimeoutError:
             connection.close()
             raise unanswered(seconds) from None
-        except BaseException:  # Ctrl-C too: the answer that is still to come must not meet the next request
+        except BaseException:  # Ctrl-C too: the missing answer must not be read as that of the next request
             connection.close()
             raise
         if self._closed or len(self._idle) >= KEPT:
@@ -138,7 +177,7 @@ class Broker:
             self._idle.append(connection)
         return read_result(response)
 
-    def _take(self) -> _Connection | None:
+    def _take(self) -> _BlockingConnection | None:
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -146,21 +185,21 @@ class Broker:
                 return None
             if connection.pid == os.getpid():
                 return connection
-            connection.close()  # our copy alone: it is the parent's
+            connection.close()  # only our copy: the connection is the parent's
         return None
 
-    def _connect(self, deadline: float, seconds: float) -> _Connection:
+    def _connect(self, deadline: float, seconds: float) -> _BlockingConnection:
         if self._closed:
-            raise RuntimeError("this Broker is closed; make another")
+            raise RuntimeError("this Broker is closed; make a new one")
         path = self.path
-        # The module `socket` brings enums and selectors along, which take as long as all the rest. Where the program
-        # has it anyway, its class is the one to use: gevent and the like put their own there.
+        # Importing `socket` would take as long as everything else together. If the program has imported it anyway, its
+        # class is used, because gevent and others replace it by their own.
         kind = sys.modules.get("socket", _socket).socket
         while True:
             sock = None
             try:
                 if sock := connect(path, kind):
-                    return _Connection(sock)
+                    return _BlockingConnection(sock)
             except BaseException:  # Ctrl-C too
                 if sock:
                     sock.close()
@@ -169,22 +208,37 @@ class Broker:
                 raise unanswered(seconds)
             sleep(BUSY_PAUSE)
 
+    def _connected(self, method: str, params: dict[str, Any]) -> _BlockingConnection:
+        """A new connection on which that request was answered; notifications follow."""
+        seconds = patience(params, self._timeout)
+        deadline = monotonic() + seconds
+        connection = self._connect(deadline, seconds)
+        try:
+            read_result(connection.ask(method, params, deadline))
+        except TimeoutError:
+            connection.close()
+            raise unanswered(seconds) from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _forget_idle(self) -> None:
         while connection := self._take():
             connection.close()
 
 
 class Watch:
-    """The events of `Broker.watch`. Waiting for the next one has no deadline.
+    """The events of `Broker.watch`. Waiting for the next event has no deadline.
 
-    If the daemon was restarted, it watches anew, once for each event, and begins with the tokens that there are. It
-    has a connection of its own, for one thread at a time, closed with the Watch or when that is collected.
+    If the daemon was restarted, it connects again, once for each event, and starts with the current tokens. It has its
+    own connection, for one thread at a time, which is closed with the Watch or when the Watch is garbage.
     """
 
     def __init__(self, broker: Broker, grants: tuple[str, ...]) -> None:
         self._broker = broker
         self._grants = list(grants)
-        self._connection: _Connection | None = None
+        self._connection: _BlockingConnection | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -196,7 +250,7 @@ class Watch:
             except Lost:
                 self.close()
         try:
-            self._connection = self._open()
+            self._connection = self._broker._connected("watch", {"grants": self._grants})
             return of_watched(self._connection.event(), self._grants)
         except Lost:
             self.close()
@@ -214,49 +268,41 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open(self) -> _Connection:
-        params = {"grants": self._grants}
-        seconds = patience(params, self._broker._timeout)
-        deadline = monotonic() + seconds
-        connection = self._broker._connect(deadline, seconds)
-        try:
-            read_result(connection.ask("watch", params, deadline))
-        except TimeoutError:
-            connection.close()
-            raise unanswered(seconds) from None
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
-
-class _Connection:
+class _BlockingConnection:
     """A socket with one request in progress."""
 
     def __init__(self, sock: _socket.socket) -> None:
         self.pid = os.getpid()
         self._sock = sock
-        self._session = Session()
+        self._protocol = ClientProtocol()
 
     def ask(self, method: str, params: dict[str, Any], deadline: float) -> Response:
         """Raises Lost, TimeoutError, ProtocolError."""
-        data = self._session.request(method, params)
+        data = self._protocol.request(method, params)
         self._sock.settimeout(max(deadline - monotonic(), 0.001))
         try:  # noqa: SIM105 - contextlib costs time to import
             self._sock.sendall(data)
         except ConnectionError:
-            pass  # what the daemon said before it hung up can still be read
+            pass  # what the daemon sent before it closed the connection can still be read
         while True:
-            for _, response in list(self._session.receive(self._receive(deadline))):
+            for _, response in list(self._protocol.receive(self._receive(deadline))):
                 return response
 
     def event(self) -> Token | Gone:
-        """The next event, however long it takes. Raises Lost, ProtocolError."""
+        """The next event. Waits without a deadline. Raises Lost, ProtocolError."""
         while True:
-            if event := self._session.next_event():
+            if event := self._protocol.next_event():
                 return event
-            for _ in self._session.receive(self._receive(None)):
+            for _ in self._protocol.receive(self._receive(None)):
                 pass
+
+    def step(self) -> dict[str, Any]:
+        """The next step of the renewal that is followed. Waits without a deadline. Raises Lost, ProtocolError."""
+        while not self._protocol.steps:
+            for _ in self._protocol.receive(self._receive(None)):
+                pass
+        return self._protocol.steps.pop(0)
 
     def close(self) -> None:
         self._sock.close()
@@ -268,6 +314,6 @@ class _Connection:
         except ConnectionError:
             raise Lost from None
 
-    def __del__(self) -> None:  # of a Broker that nobody closed; a socket would warn
-        if hasattr(self, "_sock"):  # an interrupt may come before it is there
+    def __del__(self) -> None:  # if nobody closed the Broker: a socket would warn
+        if hasattr(self, "_sock"):  # an interrupt may have come before it was set
             self._sock.close()

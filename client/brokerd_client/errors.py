@@ -1,5 +1,5 @@
-# The errors of docs/protocol.md as classes, one per code, and the two that a client can meet without an answer.
-# Texts are fit for people: one line, never a secret.
+# The errors of docs/protocol.md as classes, one for each code, and those that a client raises without an answer. Their
+# texts are for people: one line, never a secret.
 from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
@@ -7,66 +7,77 @@ if TYPE_CHECKING:
     from typing import Any, TypeGuard
 
 
-LONGEST = 2000  # characters of a message that is passed on
+LONGEST = 2000  # characters of a message from the socket; the rest is cut off
 
 
 class BrokerError(Exception):
-    """What brokerd answers in the place of a result; its subclasses are named after the codes of docs/protocol.md.
+    """brokerd answered with an error. There is a subclass for each code of docs/protocol.md.
 
-    `code` is for programs, `message` one line for people, `grant` the grant's name or None, `retry_after` the
-    seconds after which asking again may help or None.
+    `code` is for programs. `message` is one line for people. `grant` is the grant's name, or None. `retry_after` is
+    the number of seconds after which trying again may help, or None. `request_id` is the id of the exchange with the
+    provider that failed, or None: the log of brokerd has it, and the provider got it in a header.
     """
 
     code = "internal"
 
-    def __init__(self, message: str, *, grant: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        grant: str | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.grant = grant
         self.retry_after = retry_after
+        self.request_id = request_id
 
     def as_map(self) -> dict[str, Any]:
-        """The error as it goes over the wire."""
+        """The error as the protocol's map."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.grant is not None:
             error["grant"] = self.grant
         if self.retry_after is not None:
             error["retry_after"] = self.retry_after
+        if self.request_id is not None:
+            error["request_id"] = self.request_id
         return error
 
 
 class UnknownGrant(BrokerError):
-    """No such grant, or none that this caller may know of."""
+    """There is no such grant, or this caller may not know that there is."""
 
     code = "unknown_grant"
 
 
 class Denied(BrokerError):
-    """The caller may see the grant, and may not do this with it."""
+    """The caller may see the grant, but may not do this with it."""
 
     code = "denied"
 
 
 class Unavailable(BrokerError):
-    """No living token now, or no answer from the daemon in time: ask again after `retry_after` seconds."""
+    """There is no valid token now, or the daemon did not answer in time. Try again after `retry_after` seconds."""
 
     code = "unavailable"
 
 
 class NeedsLogin(BrokerError):
-    """The refresh token is dead or was never there; a person must log in or import one."""
+    """There is no refresh token, or the provider refuses it. A person must log in or import one."""
 
     code = "needs_login"
 
 
 class Revoked(BrokerError):
-    """The grant was revoked; only a login or an import ends that."""
+    """The grant was revoked. To use it again, a person must log in or import a refresh token."""
 
     code = "revoked"
 
 
 class Misconfigured(BrokerError):
-    """The provider refuses what is configured; an operator must change it."""
+    """The provider refuses the configuration. An operator must change it."""
 
     code = "misconfigured"
 
@@ -84,32 +95,32 @@ class BadRequest(BrokerError):
 
 
 class Limit(BrokerError):
-    """Too many requests at once from this caller; ask again after `retry_after` seconds."""
+    """Too many requests from this caller. Try again after `retry_after` seconds."""
 
     code = "limit"
 
 
 class Internal(BrokerError):
-    """A fault of brokerd's own; its log says more."""
+    """An internal error of brokerd. Its log says more."""
 
     code = "internal"
 
 
 class NoDaemon(BrokerError):
-    """Nobody answers at the socket. Raised by the client; never on the wire."""
+    """Nothing answers at the socket. The client raises this; brokerd never sends it."""
 
     code = "no_daemon"
 
 
 class NotPermitted(NoDaemon):
-    """The socket is there, and this user may not connect to it."""
+    """The socket exists, but this user may not connect to it."""
 
 
 class ProtocolError(BrokerError):
-    """What came is not the protocol. `id`: of the request it stood in, where that could still be read.
+    """A message does not follow the protocol. `id`: the id of the request, if it could be read.
 
-    The daemon answers it with `as_map()` and closes the connection, unless `id` is known. A client that raises it
-    met something at the socket that is not brokerd.
+    The daemon answers with `as_map()`, and closes the connection unless `id` is known. If a client raises this, the
+    program at the socket is not brokerd.
     """
 
     code = "bad_request"
@@ -120,7 +131,7 @@ class ProtocolError(BrokerError):
 
 
 def from_map(error: object) -> BrokerError:
-    """The error that a map of the protocol describes. Raises ProtocolError where it is no such map.
+    """The error that a map of the protocol describes. Raises ProtocolError if it is not such a map.
 
     A code that this version does not know gives a plain BrokerError with that code.
     """
@@ -132,18 +143,21 @@ def from_map(error: object) -> BrokerError:
     grant, retry_after = error.get("grant"), error.get("retry_after")
     grant = grant if isinstance(grant, str) else None
     retry_after = max(0, retry_after) if is_number(retry_after) else None
-    made = _CLASSES.get(code, BrokerError)(_plain(message), grant=grant, retry_after=retry_after)
+    request_id = error.get("request_id")
+    request_id = _plain(request_id) if isinstance(request_id, str) else None
+    kind = _CLASSES.get(code, BrokerError)
+    made = kind(_plain(message), grant=grant, retry_after=retry_after, request_id=request_id)
     made.code = code
     return made
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it can be reckoned with: nan compares with nothing, so that a token would never expire."""
+    """Whether it is a usable number. With nan, for example, a token would never expire."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -_HUGE < value < _HUGE
 
 
 def _plain(text: str) -> str:
-    """One line, not without end: whoever sits at the socket does not write an application's log."""
+    """One line of limited length: the program at the socket must not be able to forge lines of a log."""
     text = text[:LONGEST]
     return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)
 

@@ -1,5 +1,4 @@
-# What answers and events mean to a caller: the token, and the news that there is none any more.
-# It knows maps, not bytes: those are wire's.
+# Tokens and events, as read from the maps of the protocol. wire.py makes maps from bytes.
 from __future__ import annotations
 
 from brokerd_client.errors import BrokerError, ProtocolError, from_map, is_number
@@ -9,18 +8,20 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 PLACEHOLDER = "{access_token}"
-PRESENT = f"Authorization: Bearer {PLACEHOLDER}"  # how an API wants a token unless its provider says otherwise
+PRESENT = f"Authorization: Bearer {PLACEHOLDER}"  # the header that APIs expect, unless the recipe says otherwise
 
 
 class Token:
-    """An access token. `value` and `header` are secret; `repr`, `str` and `format` mask them, pickling is refused.
+    """An access token. `value`, `header` and `fields` are secret; `repr`, `str` and `format` mask them, pickling is
+    refused.
 
-    `scope` is what a variant is good for, where the provider said so: it may be less than was asked for.
-    `expires_at` is in Unix seconds, None where the provider names no expiry. `header` is a dict made for the
-    `headers=` of requests or httpx: {"Authorization": "Bearer …"} or what the provider's APIs want instead.
+    `scope` is the scope of a downscoped token, if the provider named it; it may be less than was asked for.
+    `expires_at` is in Unix seconds, or None if the provider names no expiry. `header` is a dict for the `headers=` of
+    requests or httpx: {"Authorization": "Bearer …"}, or what the provider's APIs expect instead. `fields` is a dict of
+    further values that belong to this token, such as an AWS key id; what they are is up to the grant.
     """
 
-    __slots__ = ("expires_at", "grant", "header", "scope", "token_type", "value")
+    __slots__ = ("expires_at", "fields", "grant", "header", "scope", "token_type", "value")
 
     value: str
     token_type: str
@@ -28,6 +29,7 @@ class Token:
     grant: str
     header: dict[str, str]
     scope: tuple[str, ...] | None
+    fields: dict[str, str]
 
     def __init__(
         self,
@@ -37,11 +39,12 @@ class Token:
         grant: str,
         present: str = PRESENT,
         scope: tuple[str, ...] | None = None,
+        fields: dict[str, str] | None = None,
     ) -> None:
         name, colon, line = present.partition(":")
         if not (colon and name.strip() and PLACEHOLDER in line and present.isprintable() and " " not in name.strip()):
             raise ProtocolError(f'expected present as one header line "Name: …{PLACEHOLDER}"')
-        if not (value and value.isprintable()):  # a line break in it would be another header
+        if not (value and value.isprintable()):  # a line break would start another header
             raise ProtocolError("expected the value of a token to be printable text")
         put = object.__setattr__
         put(self, "value", value)
@@ -49,6 +52,7 @@ class Token:
         put(self, "expires_at", expires_at)
         put(self, "grant", grant)
         put(self, "scope", scope)
+        put(self, "fields", fields or {})
         put(self, "header", {name.strip(): line.strip().replace(PLACEHOLDER, value)})
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -61,11 +65,11 @@ class Token:
         return f"Token(grant={self.grant!r}, value=***, expires_at={self.expires_at!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Token cannot be pickled; ask brokerd for it where it is needed")
+        raise TypeError("a Token cannot be pickled; the process that needs it must ask brokerd for it")
 
 
 class Gone:
-    """An event of `watch`: the grant has no token to serve any more. `error` says why, as `get` would raise it."""
+    """An event of `watch`: the grant has no token any more. `error` is what `get` would raise."""
 
     __slots__ = ("error", "grant")
 
@@ -78,7 +82,7 @@ class Gone:
 
 
 def read_token(found: object, asked: str | None = None) -> Token:
-    """The token that a map of the protocol describes, of the grant that was asked for. Raises ProtocolError."""
+    """The token that a map of the protocol describes; its grant must be `asked`. Raises ProtocolError."""
     if not isinstance(found, dict):
         raise ProtocolError("expected a token to be a map")
     value, token_type, grant = found.get("value"), found.get("token_type"), found.get("grant")
@@ -94,11 +98,18 @@ def read_token(found: object, asked: str | None = None) -> Token:
     scope = found.get("scope")
     if scope is not None and not (isinstance(scope, list) and all(isinstance(each, str) for each in scope)):
         raise ProtocolError("expected the scope of a token to be an array of text")
-    return Token(value, token_type, expires_at, grant, present, None if scope is None else tuple(scope))
+    fields = found.get("fields")
+    if fields is not None and not _are_texts(fields):
+        raise ProtocolError("expected the fields of a token to be a map from text to text")
+    return Token(value, token_type, expires_at, grant, present, None if scope is None else tuple(scope), fields)
+
+
+def _are_texts(found: object) -> bool:
+    return isinstance(found, dict) and all(isinstance(each, str) for pair in found.items() for each in pair)
 
 
 def read_proof(found: object, asked: str | None = None) -> Token:
-    """The result of `proof`: a token whose header has the proof beside it. Raises ProtocolError."""
+    """The result of `proof`: a token whose `header` contains the proof too. Raises ProtocolError."""
     token = read_token(found, asked)
     proof = found.get("proof") if isinstance(found, dict) else None
     if not (isinstance(proof, str) and proof and proof.isascii() and proof.isprintable()):
@@ -120,14 +131,14 @@ def read_tokens(grants: list[str], found: object) -> dict[str, Token | BrokerErr
 
 
 def of_watched(event: Token | Gone, grants: list[str]) -> Token | Gone:
-    """The event, if it is of a grant that is watched. Raises ProtocolError."""
+    """Returns the event. Raises ProtocolError if its grant is not watched."""
     if event.grant not in grants:
         raise ProtocolError(f"expected an event of a watched grant, found one of {event.grant!r}")
     return event
 
 
 def read_event(method: str, params: dict[str, object]) -> Token | Gone | None:
-    """What a notification says; None for those that this version does not know. Raises ProtocolError."""
+    """The event in a notification; None if this version does not know its kind. Raises ProtocolError."""
     if method == "token":
         return read_token(params)
     if method == "gone":

@@ -1,5 +1,5 @@
 # The client for asyncio programs. asyncio's own transport writes and reads, so that a cancelled caller never leaves
-# half a message behind.
+# half a message in the socket.
 from __future__ import annotations
 
 import asyncio
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from brokerd_client.address import BUSY_PAUSE, connect
 from brokerd_client.asynchronous import AsyncBroker, T
+from brokerd_client.client_protocol import TIMEOUT, ClientProtocol, Lost, unanswered
 from brokerd_client.errors import BrokerError
-from brokerd_client.session import TIMEOUT, Lost, Session, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -22,12 +22,12 @@ __all__ = ["Broker"]
 
 
 class Broker(AsyncBroker):
-    """brokerd at its socket, for the tasks of one event loop. `async with` or `close()` ends it."""
+    """A client of brokerd, for the tasks of one event loop. `async with` or `close()` ends it."""
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
         super().__init__(socket, timeout)
         self._lock = asyncio.Lock()
-        self._open: set[_Connection] = set()
+        self._open: set[_AsyncioConnection] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -35,7 +35,7 @@ class Broker(AsyncBroker):
 
     async def __aexit__(self, *error: object) -> None:
         self.close()
-        await asyncio.sleep(0)  # asyncio closes a socket at the next turn of its loop
+        await asyncio.sleep(0)  # asyncio closes a socket in the next iteration of its loop
 
     def close(self) -> None:
         """Closes the connections; requests in progress fail."""
@@ -43,13 +43,13 @@ class Broker(AsyncBroker):
         for connection in list(self._open):
             connection.close()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _AsyncioConnection:
         while True:
             if self._closed:
-                raise RuntimeError("this Broker is closed; make another")
+                raise RuntimeError("this Broker is closed; make a new one")
             if sock := connect(self._find(), stdlib.socket):
                 loop = asyncio.get_running_loop()
-                _, connection = await loop.create_unix_connection(lambda: _Connection(self._open), sock=sock)
+                _, connection = await loop.create_unix_connection(lambda: _AsyncioConnection(self._open), sock=sock)
                 return connection
             await asyncio.sleep(BUSY_PAUSE)
 
@@ -61,21 +61,21 @@ class Broker(AsyncBroker):
             raise unanswered(seconds) from None
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, siblings: set[_Connection]) -> None:
+class _AsyncioConnection(asyncio.Protocol):
+    def __init__(self, siblings: set[_AsyncioConnection]) -> None:
         self.failure: BaseException | None = None
         self.loop = asyncio.get_running_loop()
         self._siblings = siblings
-        self._session = Session()
+        self._protocol = ClientProtocol()
         self._news = asyncio.Event()
 
     async def ask(self, method: str, params: dict[str, Any]) -> Response:
         if self.loop is not asyncio.get_running_loop():
-            raise RuntimeError("this Broker belongs to another event loop; make one in each")
+            raise RuntimeError("this Broker belongs to another event loop; make one for each loop")
         response = None
         if self.failure is None:
             waiter: asyncio.Future[Response | None] = self.loop.create_future()
-            self._transport.write(self._session.request(method, params, waiter))
+            self._transport.write(self._protocol.request(method, params, waiter))
             response = await waiter
         if response is None:
             assert self.failure is not None
@@ -84,7 +84,7 @@ class _Connection(asyncio.Protocol):
 
     async def event(self) -> Token | Gone:
         while True:
-            if event := self._session.next_event():
+            if event := self._protocol.next_event():
                 return event
             if self.failure is not None:
                 raise self.failure
@@ -101,7 +101,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for waiter, response in self._session.receive(data):
+            for waiter, response in self._protocol.receive(data):
                 if not waiter.done():
                     waiter.set_result(response)
         except BrokerError as error:
@@ -118,6 +118,6 @@ class _Connection(asyncio.Protocol):
         self._siblings.discard(self)
         self._transport.abort()
         self._news.set()
-        for waiter in self._session.abandon():
+        for waiter in self._protocol.abandon():
             if not waiter.done():
                 waiter.set_result(None)

@@ -1,5 +1,5 @@
-# The client for trio programs. Two tasks per connection, in the Broker's nursery: one writes and one reads, so that
-# a cancelled caller never leaves half a message behind.
+# The client for trio programs. Each connection has two tasks in the Broker's nursery, one that writes and one that
+# reads, so that a cancelled caller never leaves half a message in the socket.
 from __future__ import annotations
 
 import os
@@ -10,8 +10,8 @@ import trio
 
 from brokerd_client.address import BUSY_PAUSE, connect
 from brokerd_client.asynchronous import AsyncBroker, T
+from brokerd_client.client_protocol import READ_SIZE, TIMEOUT, ClientProtocol, Lost, unanswered
 from brokerd_client.errors import BrokerError
-from brokerd_client.session import READ_SIZE, TIMEOUT, Lost, Session, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -24,7 +24,7 @@ __all__ = ["Broker"]
 
 
 class Broker(AsyncBroker):
-    """brokerd at its socket, for the tasks of one `async with Broker() as broker:`."""
+    """A client of brokerd, for the tasks inside `async with Broker() as broker:`."""
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
         super().__init__(socket, timeout)
@@ -38,19 +38,19 @@ class Broker(AsyncBroker):
 
     async def __aexit__(self, *error: object) -> None:
         assert self._nursery is not None
-        # Without the body's error: the nursery would wrap it in a group, and `except Denied` would not catch it. With
-        # a shield: a Cancelled from in here would take that error's place.
+        # The nursery does not get the body's error: it would wrap it in a group, which `except Denied` does not catch.
+        # The shield prevents a Cancelled here from replacing that error.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
         self._nursery = None
         await self._scope.__aexit__(None, None, None)
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _TrioConnection:
         while True:
             if self._nursery is None:
                 raise RuntimeError("use this Broker inside `async with`")
             if sock := connect(self._find(), stdlib.socket):
-                connection = _Connection(trio.socket.from_stdlib_socket(sock))
+                connection = _TrioConnection(trio.socket.from_stdlib_socket(sock))
                 self._nursery.start_soon(connection.read)
                 self._nursery.start_soon(connection.write)
                 return connection
@@ -62,11 +62,11 @@ class Broker(AsyncBroker):
         raise unanswered(seconds)
 
 
-class _Connection:
+class _TrioConnection:
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self.failure: BaseException | None = None
         self._sock = sock
-        self._session = Session()
+        self._protocol = ClientProtocol()
         self._unsent = bytearray()
         self._to_send = trio.Event()
         self._news = trio.Event()
@@ -74,7 +74,7 @@ class _Connection:
     async def ask(self, method: str, params: dict[str, Any]) -> Response:
         waiter = _Waiter()
         if self.failure is None:
-            self._unsent += self._session.request(method, params, waiter)
+            self._unsent += self._protocol.request(method, params, waiter)
             self._to_send.set()
             await waiter.done.wait()
         if waiter.response is None:
@@ -84,7 +84,7 @@ class _Connection:
 
     async def event(self) -> Token | Gone:
         while True:
-            if event := self._session.next_event():
+            if event := self._protocol.next_event():
                 return event
             if self.failure is not None:
                 raise self.failure
@@ -97,7 +97,7 @@ class _Connection:
     async def read(self) -> None:
         try:
             while True:
-                for waiter, response in self._session.receive(await self._sock.recv(READ_SIZE)):
+                for waiter, response in self._protocol.receive(await self._sock.recv(READ_SIZE)):
                     waiter.response = response
                     waiter.done.set()
                 self._news.set()
@@ -116,7 +116,7 @@ class _Connection:
                 while self._unsent:
                     del self._unsent[: await self._sock.send(bytes(self._unsent[:READ_SIZE]))]
         except (OSError, trio.ClosedResourceError):
-            pass  # what the daemon said before it hung up can still be read: the reader ends the connection
+            pass  # what the daemon has sent can still be read; the reader then ends the connection
 
     def _end(self, failure: BaseException) -> None:
         if self.failure is not None:
@@ -125,7 +125,7 @@ class _Connection:
         self._sock.close()
         self._to_send.set()
         self._news.set()
-        for waiter in self._session.abandon():
+        for waiter in self._protocol.abandon():
             waiter.done.set()
 
 

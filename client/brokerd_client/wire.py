@@ -1,5 +1,5 @@
-# The messages of docs/protocol.md as bytes and back, for both ends of a connection. Sans-I/O: bytes come in and go
-# out as arguments; what methods mean is not known here. Every get of every caller passes through: keep it short.
+# The messages of docs/protocol.md as bytes and back, for both ends of a connection. It does no I/O and does not know
+# what methods mean. Every get of every caller passes through here: keep it short.
 from __future__ import annotations
 
 from collections import namedtuple
@@ -13,13 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-MAX_MESSAGE = 64 * 1024  # bytes; room for a JWT full of group claims
-MAX_ANSWER = 16 * 1024 * 1024  # bytes; what a client takes from its daemon: the status of thousands of grants
-MAX_DEPTH = 8  # arrays and maps within each other, the message itself being the first
+MAX_MESSAGE = 64 * 1024  # bytes of a request
+MAX_ANSWER = 32 * 1024 * 1024  # bytes of an answer: the status of thousands of grants, or 64 tokens of 256 KiB
+MAX_DEPTH = 8  # levels of arrays and maps; the message itself is the first
 MAX_ID = 2**32 - 1
-BYTES_OF_ITEM = (
-    16  # a message of so many bytes at most may have one item for each of these: objects are larger than bytes
-)
+BYTES_OF_ITEM = 16  # a message may have one item for each 16 bytes of the limit: objects are larger than their bytes
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2  # the first item of a message
 
@@ -28,38 +26,38 @@ Notification = namedtuple("Notification", "method params")
 
 
 class Reader:
-    """Cuts a stream of bytes into messages: `feed` bytes as they come, then iterate over the whole ones, as lists.
+    """Cuts a stream of bytes into messages. `feed` it bytes as they come, then iterate over the complete messages.
 
-    Whatever is no message of the protocol raises ProtocolError, after the good messages before it were given out;
-    from then on the Reader is broken and raises the same again. Of an unfinished message it holds the bytes that came
-    and nothing else, whatever sizes they announce: at most `limit` beyond what was fed at once, provided that it is
-    iterated to the end after every feed. Objects are made of whole messages only.
+    Bytes that are not a message of the protocol raise ProtocolError, after the good messages before them. From then on
+    the Reader raises the same error again. Of an incomplete message it keeps only the bytes that came, whatever sizes
+    they announce: at most `limit` more than was fed at once, if it is iterated to the end after every feed. It makes
+    objects from complete messages only.
     """
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
-        self._held: bytes | bytearray = b""
-        self._start = 0  # where in it the next message begins
+        self._bytes: bytes | bytearray = b""
+        self._start = 0  # where the next message begins in _bytes
         self._broken: ProtocolError | None = None
         self._begin()
 
     def _begin(self) -> None:
-        """The next message: nothing of it was looked at."""
+        """Start with the next message."""
         self._at = self._start  # where its next header is
-        self._left = 1  # items to come in the array or map that is open, a map's keys among them
-        self._outer: list[int] = []  # the same of those around it
-        self._room = self._limit // BYTES_OF_ITEM  # items that it may have in all
+        self._left = 1  # items still to come in the innermost open array or map; a map's keys count too
+        self._outer: list[int] = []  # the same for the arrays and maps around it
+        self._room = self._limit // BYTES_OF_ITEM  # how many more items the message may have
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes of the stream."""
         if self._broken is not None:
             return
-        if not self._held:
-            self._held = bytes(data)
-        elif type(self._held) is bytearray:
-            self._held += data
+        if not self._bytes:
+            self._bytes = bytes(data)
+        elif type(self._bytes) is bytearray:
+            self._bytes += data
         else:
-            self._held = bytearray(self._held) + data
+            self._bytes = bytearray(self._bytes) + data
 
     def __iter__(self) -> Iterator[list[Any]]:
         if self._broken is not None:
@@ -69,30 +67,30 @@ class Reader:
                 start, self._start = self._start, self._at
                 if self._start - start > self._limit:
                     raise _too_large(self._limit)
-                whole = not start and self._start == len(self._held)
-                message = _unpack(self._held if whole else self._held[start : self._start])
+                whole = not start and self._start == len(self._bytes)
+                message = _unpack(self._bytes if whole else self._bytes[start : self._start])
                 self._begin()
                 yield message
-            if len(self._held) - self._start > self._limit:
+            if len(self._bytes) - self._start > self._limit:
                 raise _too_large(self._limit)
         except ProtocolError as error:
             self._broken = error
-            self._held = b""  # the memory of the bad message goes
+            self._bytes = b""  # the memory of the bad message goes
             raise error from None
         if self._start:
-            self._held = bytes(self._held[self._start :])
+            self._bytes = bytes(self._bytes[self._start :])
             self._at -= self._start
             self._start = 0
 
     def _find_end(self) -> bool:
-        """Goes from header to header as far as bytes have come: whether `_at` is the end of the message now. It makes
-        nothing of what it sees. Raises ProtocolError."""
-        data, at, left, outer = self._held, self._at, self._left, self._outer
+        """Goes from header to header as far as the bytes reach. Returns whether `_at` is now the end of the message. It
+        makes no objects. Raises ProtocolError."""
+        data, at, left, outer = self._bytes, self._at, self._left, self._outer
         size = len(data)
         while left and at < size:
             kind = data[at]
             length, items, is_message = _LENGTHS[kind], _ITEMS[kind], not outer
-            if length < 0:  # the header says it in as many bytes
+            if length < 0:  # that many bytes of the header give the number
                 head = at + 1 - length
                 if head > size:
                     break
@@ -124,12 +122,12 @@ class Reader:
 
     @property
     def partial(self) -> bool:
-        """Whether bytes of an unfinished message are held; to be asked when the iteration came to its end."""
-        return bool(self._held)
+        """Whether there are bytes of an incomplete message. Valid after the iteration has ended."""
+        return bool(self._bytes)
 
 
 def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
-    """`[0, id, method, [params]]`, or with `[]` where there are none."""
+    """`[0, id, method, [params]]`, or with `[]` if there are no parameters."""
     return _pack((REQUEST, msgid, method, (params,) if params else ()))
 
 
@@ -139,7 +137,7 @@ def pack_result(msgid: int, result: Any) -> bytes:
 
 
 def pack_error(msgid: int | None, error: dict[str, Any]) -> bytes:
-    """`[1, id, error, nil]`; without an id it is the last message before the connection is closed."""
+    """`[1, id, error, nil]`. Without an id it is the last message before the connection is closed."""
     return _pack((RESPONSE, msgid, error, None))
 
 
@@ -149,10 +147,10 @@ def pack_notification(method: str, params: dict[str, Any]) -> bytes:
 
 
 def read_request(message: list[Any]) -> tuple[int, str, dict[str, Any]]:
-    """The daemon's side: id, method and parameters of a message that a Reader gave out.
+    """The daemon's side: id, method and parameters of a message from a Reader.
 
-    Raises ProtocolError: with `id` set where only the parameters are wrong, so that this request alone is answered
-    with bad_request; without it where the message is no request, which ends the connection.
+    Raises ProtocolError. If only the parameters are wrong, its `id` is set, and the request is answered with
+    bad_request. Otherwise the message is not a request, which ends the connection.
     """
     try:
         kind, msgid, method, params = message
@@ -168,7 +166,7 @@ def read_request(message: list[Any]) -> tuple[int, str, dict[str, Any]]:
 
 
 def read_reply(message: list[Any]) -> Response | Notification:
-    """The client's side: the answer or the event that a message holds. Raises ProtocolError."""
+    """The client's side: the answer or event in a message. Raises ProtocolError."""
     if len(message) == 4 and message[0] == RESPONSE:
         _, msgid, error, result = message
         if msgid is None and error is None:
@@ -191,7 +189,7 @@ def _read_params(params: object, msgid: int | None) -> dict[str, Any]:
 
 
 def _unpack(data: bytes | bytearray) -> list[Any]:
-    """One whole message, whose structure was found right. Raises ProtocolError."""
+    """One complete message, whose structure was checked. Raises ProtocolError."""
     try:
         message: list[Any] = unpackb(data)
     except ValueError as error:
@@ -202,16 +200,16 @@ def _unpack(data: bytes | bytearray) -> list[Any]:
 
 
 def _unknown(kind: int) -> str:
-    return "expected MessagePack, found a byte that means nothing in it" if kind == NEVER_USED else _NO_EXTENSION
+    return "expected MessagePack, found a byte that it does not use" if kind == NEVER_USED else _NO_EXTENSION
 
 
 def _too_large(limit: int) -> ProtocolError:
     return ProtocolError(f"expected a message of at most {limit} bytes")
 
 
-# By a header's first byte: how long header and content are together; where the header itself says how much there is,
-# minus the bytes that say it; 0 for what the protocol does not know (bin, extension types). And how many items follow,
-# or how many for each one that it announces.
+# Tables by a header's first byte. _LENGTHS: the length of header and content together; if the header contains a number,
+# minus the length of that number; 0 for what the protocol does not know (bin, extension types). _ITEMS: how many items
+# follow, or how many for each one that the number announces.
 _SINGLE = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9}  # nil, false, true, floats
 _INTEGERS = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
 _COUNTED = {0xD9: -1, 0xDA: -2, 0xDB: -4, 0xDC: -2, 0xDD: -4, 0xDE: -2, 0xDF: -4}  # text, arrays, maps
@@ -222,4 +220,4 @@ _ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 _NESTS = _ARRAYS | {*range(0x80, 0x90), 0xDE, 0xDF}
 NEVER_USED = 0xC1
 _NO_EXTENSION = "expected text, found bin or an extension type"
-_pack: Callable[[object], bytes] = Packer().pack  # one for all threads: it never lets another in halfway
+_pack: Callable[[object], bytes] = Packer().pack  # one for all threads: a call is never interrupted by another

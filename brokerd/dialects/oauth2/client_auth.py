@@ -1,44 +1,48 @@
-# How a client shows who it is: RFC 6749 §2.3.1, RFC 7523 §2.2 (assertions), RFC 8705 §2 (mutual TLS), or not at all.
-# It knows nothing of what is asked for.
+# Client authentication: RFC 6749 §2.3.1, RFC 7523 §2.2 (assertions that brokerd or others signed), RFC 8705 §2 (mutual
+# TLS), or none.
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote_plus, urlencode
 
-from brokerd.core.exchange import Request
-from brokerd.core.metadata import Metadata
+import msgspec
+
+from brokerd.core.exchange.server_metadata import Metadata
+from brokerd.core.exchange.signing import ALGORITHMS, check_key, default_algorithm
+from brokerd.core.exchange.steps import Request
 from brokerd.core.secret import Secret
-from brokerd.core.signing import check_key, default_algorithm
-from brokerd.core.typed import ConfigError
+from brokerd.core.validation import ConfigError, check_one_of
 from brokerd.dialects.dialect import GrantView
+from brokerd.dialects.oauth2.signed_by_others import signed_by_others
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SPIFFE_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"  # draft-ietf-oauth-spiffe-client-auth
+ASSERTED = "client_assertion"  # the credential: an assertion that others signed, such as the kubelet
 METHODS: Mapping[str, str | None] = {  # method: the credential that it needs besides the client_id
     "client_secret_basic": "client_secret",
     "client_secret_basic_raw": "client_secret",  # not form-encoded first, for servers that do not decode
     "client_secret_post": "client_secret",
     "client_secret_jwt": "client_secret",
     "private_key_jwt": "private_key",
+    "client_assertion": ASSERTED,
+    "spiffe_jwt": ASSERTED,
     "tls_client_auth": None,
     "self_signed_tls_client_auth": None,
     "none": None,
 }
+TYPES = {"client_assertion": ASSERTION_TYPE, "spiffe_jwt": SPIFFE_TYPE}
 TLS = ("tls_client_auth", "self_signed_tls_client_auth")
 SECRET_METHODS = ("client_secret_basic", "client_secret_post", "client_secret_jwt")  # best first
-
-
 ENDPOINT = "endpoint"  # as an audience: the URL that the assertion is sent to
 
 
-@dataclass(frozen=True, slots=True)
-class ClientAssertion:
-    """How assertions of the client are made. `audience` is the configured issuer or token URL, the very endpoint that
-    is asked, or what an operator wrote: never another URL that metadata names, or a hostile server could have
-    assertions made that are good at another one."""
+class ClientAssertion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the client signs assertions, as configured. `audience` is the configured issuer or token URL, the
+    endpoint that the request goes to, or what an operator wrote; never another URL from metadata: a hostile server
+    could so get assertions that another server accepts."""
 
-    audience: str
+    audience: str = ""
     algorithm: str | None = None
     key_id: str | None = None
 
@@ -47,8 +51,10 @@ def chosen(method: str, credentials: Mapping[str, Secret], metadata: Metadata | 
     """The method for `auto`: the best that the credentials allow and the server offers."""
     if method != "auto":
         return method
-    if "client_id" not in credentials:  # a private_key is then for the grant's own assertion
+    if "client_id" not in credentials:  # a private_key then signs the grant's own assertion
         return "none"
+    if ASSERTED in credentials:
+        return "client_assertion"
     if "private_key" in credentials:
         return "private_key_jwt"
     if "client_secret" not in credentials:
@@ -65,10 +71,13 @@ def second(first: str, credentials: Mapping[str, Secret], named: Sequence[str]) 
     return next((each for each in usable if (METHODS[each] or "client_id") in credentials), None)
 
 
-def check(method: str, credentials: frozenset[str], *, has_certificate: bool) -> frozenset[str]:
+def check(
+    method: str, credentials: frozenset[str], assertion: ClientAssertion, *, has_certificate: bool
+) -> frozenset[str]:
     """The credentials that the method uses. Raises ConfigError."""
+    check_one_of(assertion.algorithm or ALGORITHMS[0], ALGORITHMS, "client_assertion.algorithm")
     if method == "auto":
-        return frozenset({"client_id", *({"client_secret", "private_key"} & credentials)})
+        return frozenset({"client_id", *({"client_secret", "private_key", ASSERTED} & credentials)})
     if method in TLS and not has_certificate:
         raise ConfigError(f"{method} needs the provider's cert_file and key_file (RFC 8705 §2)", key="client_auth")
     needed = METHODS[method]
@@ -84,10 +93,10 @@ def authenticated(
     *,
     headers: Sequence[tuple[str, str]] = (),
     secrets: Sequence[Secret] = (),
-    spends: bool = False,
+    sends_stored: bool = False,
     guarded: bool = False,
 ) -> Request:
-    """A form with the client's authentication. Raises UnusableKey."""
+    """A form with the client's authentication. Raises UnusableKey and UnusableToken."""
     sent = [*(secret for name, secret in view.credentials.items() if name != "client_id"), *secrets]
     sent += [token.value for token in (view.access_token, view.refresh_token) if token]
     head = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded"), *headers]
@@ -98,7 +107,7 @@ def authenticated(
         case "client_secret_basic" | "client_secret_basic_raw":
             assert client_id is not None
             assert secret is not None
-            # Both are form-encoded first: an id with a colon in it would otherwise be cut there.
+            # Both are form-encoded first: a colon in an id would otherwise end it.
             quote = quote_plus if method == "client_secret_basic" else str
             encoded = base64.b64encode(f"{quote(client_id)}:{quote(secret.reveal())}".encode()).decode()
             head.append(("Authorization", f"Basic {encoded}"))
@@ -113,10 +122,16 @@ def authenticated(
             body |= {"client_id": client_id, "client_assertion_type": ASSERTION_TYPE}
             body["client_assertion"] = signed.reveal()
             sent.append(signed)
+        case "client_assertion" | "spiffe_jwt":
+            assert client_id is not None
+            body |= {"client_id": client_id, "client_assertion_type": TYPES[method]}
+            body["client_assertion"] = signed_by_others(view, ASSERTED, is_jwt=True).reveal()
         case _:
             body |= {"client_id": client_id} if client_id is not None else {}
     password = "password" in fields
-    return Request("POST", url, tuple(head), urlencode(body).encode(), tuple(sent), spends, guarded, password=password)
+    return Request(
+        "POST", url, tuple(head), urlencode(body).encode(), tuple(sent), sends_stored, guarded, password=password
+    )
 
 
 def _assertion(view: GrantView, client_id: str, method: str, how: ClientAssertion, url: str) -> Secret:

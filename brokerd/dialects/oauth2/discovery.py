@@ -1,17 +1,17 @@
-# Learning what an issuer supports (RFC 8414 §3, OpenID Connect Discovery 1.0 §4). Its document is an outsider's text:
-# the issuer in it must match, its URLs must be as safe as the issuer's, and new origins need an operator's word.
+# Reads an issuer's metadata (RFC 8414 §3, OpenID Connect Discovery 1.0 §4). The document is not trusted: the issuer in
+# it must match, its URLs must be as safe as the issuer's, and an operator must agree to new origins.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from brokerd.core.exchange import Discovery, Request, Response, answered
-from brokerd.core.metadata import ENDPOINTS, Metadata, origins, stray
-from brokerd.core.outcome import Cause, Misconfigured, RetryLater
-from brokerd.core.reason import reason
-from brokerd.dialects import answer
-from brokerd.dialects.body import json_object
+from brokerd.core.exchange.outcomes import Cause, Misconfigured, RetryLater
+from brokerd.core.exchange.redaction import reason
+from brokerd.core.exchange.server_metadata import ENDPOINTS, Metadata, origins, stray
+from brokerd.core.exchange.steps import Discovery, Request, Response, answered
+from brokerd.dialects import answer_outcomes
+from brokerd.dialects.answer_body import json_object
 
 NOT_HERE = (400, 401, 403, 404, 405, 406, 410)  # the document is not at this place
 BASIC = ("client_secret_basic",)  # RFC 8414 §2: the default
@@ -21,8 +21,8 @@ NO_METADATA = "check issuer, or write token_url if the server has no metadata"
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Why the answer of one place is not used, and what follows if no other place has a better one: `later`, or that
-    somebody has to do what `remedy` says. Neither: there is nothing at this place."""
+    """Why the answer of one place is not used. If no other place has a document, the outcome is `later`, or that
+    somebody must do what `remedy` says. Neither: there is no document at this place."""
 
     words: str
     later: RetryLater | None = None
@@ -30,13 +30,13 @@ class _Refused:
 
 
 def learn(issuer: str, known: Metadata | None, needed: Iterable[str] = TOKEN_ENDPOINT) -> Discovery:
-    """The issuer's metadata: the first document that can be used, of the places where the standards have it. An outcome
-    where there is none. `needed`: endpoints without which it is of no use."""
+    """The issuer's metadata: the first usable document at the places of the standards, else an outcome. `needed`: the
+    endpoints that it must have."""
     refused: list[_Refused] = []
     said: list[str] = []
     for url in _well_known(issuer):
         response = yield from answered(Request("GET", url, (("Accept", "application/json"),)))
-        if (limited := answer.later(response, "discovery")) and limited.cause is Cause.LIMITED:
+        if (limited := answer_outcomes.later(response, "discovery")) and limited.cause is Cause.LIMITED:
             return limited
         found = _read(issuer, known, response, needed)
         if not isinstance(found, _Refused):
@@ -44,7 +44,7 @@ def learn(issuer: str, known: Metadata | None, needed: Iterable[str] = TOKEN_END
         refused.append(found)
         said.append(f"{url} {found.words}")
     words = f"discovery: {' and '.join(said)}"
-    for each in refused:  # a server's own document is worth more than an outage beside it
+    for each in refused:  # a document with a mistake says more than an outage at another place
         if each.remedy is not None:
             return Misconfigured(f"{words}; {each.remedy}")
     for each in refused:
@@ -102,19 +102,19 @@ def _read(
         agreed=known is not None and known.agreed,
     )
     if strange := stray(known, found):
-        words = "it was not named when this provider was first met; if it is right: brokerctl trust, then its name"
-        return Misconfigured(f"discovery: {strange} is new: {words}")
+        words = "which it did not name at first; if that is right: brokerctl trust, then the provider's name"
+        return Misconfigured(f"discovery: the metadata now names {strange}, {words}")
     return replace(found, public=found.public or (known is not None and known.public))
 
 
 def _later(response: Response) -> RetryLater | None:
     if response.status in NOT_HERE:
         return None
-    return answer.later(response, "discovery") or answer.strange(response, "discovery")
+    return answer_outcomes.later(response, "discovery") or answer_outcomes.strange(response, "discovery")
 
 
 def _seen(response: Response) -> str:
-    """An answer that is no document, in words."""
+    """An answer without metadata, in words."""
     if not 200 <= response.status < 300:
         where = response.header("location") if 300 <= response.status < 400 else None
         return f"answered {response.status}" + (f" (Location: {reason(where)})" if where else "")
@@ -123,8 +123,8 @@ def _seen(response: Response) -> str:
 
 
 def _endpoints(issuer: str, body: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
-    """The URLs that may be used, and what is wrong with the others. Those are no mistake until somebody needs them:
-    servers write "" or a list for what they do not have."""
+    """The URLs that may be used, and what is wrong with the others. Those matter only when they are needed: servers
+    write "" or a list for what they do not have."""
     usable, unusable = {}, {}
     for name in ENDPOINTS:
         value = body.get(name)

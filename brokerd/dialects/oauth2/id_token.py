@@ -1,17 +1,17 @@
 # Who logged in, as an id_token says (OpenID Connect Core 1.0 §3.1.3.7). It came straight from the token endpoint over
-# TLS, which item 6 there takes in the place of its signature; everything else that it claims is checked.
+# TLS, which item 6 there accepts instead of its signature; everything else that it claims is checked.
 from __future__ import annotations
 
 import jwt
 
-from brokerd.dialects import answer
+from brokerd.dialects import answer_values
 
 LONGEST = 255  # characters of a subject (OpenID Connect Core 1.0 §2)
-LEEWAY = 300.0  # seconds by which the server's clock may be another one
+LEEWAY = 300.0  # seconds that the server's clock may differ from ours
 
 
 class NotOurs(Exception):
-    """It was made for somebody or something else. The text says what is wrong, and nothing out of the token."""
+    """The id_token is not for this login. The text says why and quotes nothing from the token."""
 
 
 def subject(raw: object, *, issuer: str | None, client_id: str, nonce: str | None, now: float) -> str | None:
@@ -19,14 +19,12 @@ def subject(raw: object, *, issuer: str | None, client_id: str, nonce: str | Non
     if raw is None:
         return None
     try:
-        claims = jwt.decode_complete(raw if isinstance(raw, str) else "", options={"verify_signature": False})[
-            "payload"
-        ]
+        claims = jwt.decode_complete(str(raw), options={"verify_signature": False})["payload"]
     except (jwt.PyJWTError, ValueError, RecursionError):
         raise NotOurs("it is no JWT") from None
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
-    end, who = answer.number(claims.get("exp")), claims.get("sub")
+    end, who = answer_values.number(claims.get("exp")), claims.get("sub")
     if issuer is not None and claims.get("iss") != issuer:
         raise NotOurs("another issuer")
     if client_id not in audiences or claims.get("azp", client_id) != client_id:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from brokerd.core.exchange import Response
-from brokerd.dialects import body
+from brokerd.core.exchange.steps import Response
+from brokerd.dialects import answer_body
 
 # The codes of the protocol: RFC 6749 §5.2, and what the IANA registry has for the token endpoint besides.
 CODES = frozenset(
@@ -29,11 +29,7 @@ PLACES = (
     ("error",),  # §5.2
     ("error", "code"),  # an issue report, no public source found
     ("error", "type"),  # an issue report, no public source found
-    (
-        "errors",
-        0,
-        "errorType",
-    ),  # Fitbit: github.com/aarondcoleman/Fitbit.NET/issues/320
+    ("errors", 0, "errorType"),  # Fitbit: github.com/aarondcoleman/Fitbit.NET/issues/320
     ("errorCode",),  # Okta: github.com/freizl/hoauth2/issues/215
 )
 
@@ -72,27 +68,27 @@ DEAD = (
     Dead("consent_required", "OpenID Connect Core 1.0 §3.1.2.6; as interaction_required"),
     Dead(
         "invalid_request",
-        "github.com/thephpleague/oauth2-server/issues/993, github.com/authlib/authlib/issues/112",
-        described=SAYS_DEAD,
+        "github.com/authlib/authlib/issues/112, thephpleague/oauth2-server/issues/993",
+        None,
+        SAYS_DEAD,
     ),
 )
-REFRESH_CODES = frozenset(each.code for each in DEAD)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """What an answer refuses with. `code` as the protocol writes it, None where the protocol knows none such; `written`
-    as the provider did."""
+class OAuthRefusal:
+    """What an answer refuses with. `code` as the protocol writes it, None if the protocol has no such code; `written`
+    as the provider wrote it."""
 
     code: str | None
     written: str
     description: str | None
 
 
-def read(response: Response, *, refreshing: bool = False, any_status: bool = False) -> Refusal | None:
-    """The refusal that an answer is; None where nothing stands where a code should. `refreshing`: it answers a refresh
-    token. `any_status`: a person waits for it, and nothing can die of it; Google's device login has 403 and 428."""
-    found = body.plain(response)
+def read(response: Response, *, refreshing: bool = False, any_status: bool = False) -> OAuthRefusal | None:
+    """The refusal in an answer; None if it has no error code. `refreshing`: the request sent a refresh token.
+    `any_status`: for logins, which can end no grant; Google's device login answers 403 and 428."""
+    found = answer_body.plain(response)
     written = next((code for place in PLACES if (code := _at(found, place))), None) if found else None
     if found is None or written is None:
         return None
@@ -100,8 +96,8 @@ def read(response: Response, *, refreshing: bool = False, any_status: bool = Fal
     spelled = _spelled(written)
     counts = any_status or response.status in STATUSES or 200 <= response.status < 300
     if refreshing and any(_matches(row, spelled, described, response.status, counts=counts) for row in DEAD):
-        return Refusal("invalid_grant", written, described)
-    return Refusal(spelled if counts and spelled in CODES else None, written, described)
+        return OAuthRefusal("invalid_grant", written, described)
+    return OAuthRefusal(spelled if counts and spelled in CODES else None, written, described)
 
 
 def _spelled(written: str) -> str:

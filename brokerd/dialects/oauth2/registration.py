@@ -1,29 +1,28 @@
-# Registering a client with a server that lets everybody do so (RFC 7591): what is sent, and what of its answer is
-# believed.
+# Registers a client at a server with open registration (RFC 7591), and checks its answer.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from json import dumps
 
-from brokerd.core.exchange import Answer, Request, Step, answered
-from brokerd.core.metadata import Metadata
-from brokerd.core.outcome import Misconfigured, Outcome
+from brokerd.core.exchange.outcomes import Misconfigured, Outcome
+from brokerd.core.exchange.server_metadata import Metadata
+from brokerd.core.exchange.steps import Answer, Request, Step, answered
 from brokerd.core.secret import Secret
-from brokerd.dialects import answer, body
-from brokerd.dialects.oauth2.answers import ISSUE_ERRORS, refusal
-from brokerd.dialects.oauth2.browser import REDIRECT_URI
+from brokerd.dialects import answer_body, answer_outcomes, answer_values
+from brokerd.dialects.oauth2.browser_login import REDIRECT_URI
 from brokerd.dialects.oauth2.discovery import names
 from brokerd.dialects.oauth2.grant_types import GRANT_TYPES
+from brokerd.dialects.oauth2.outcomes import ISSUE_ERRORS, refusal
 
-METHODS = ("none", "client_secret_basic", "client_secret_post")  # best first: a secret that is not there cannot leak
+METHODS = ("none", "client_secret_basic", "client_secret_post")  # best first: without a secret none can leak
 LOGINS = ("device_code", "authorization_code")  # of grant types; best first: a server has no browser
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client as its server knows it. `secret_ends`: Unix seconds, None where it does not; `access_token`: for whoever
-    wants to change the registration, at `access_url` (RFC 7592)."""
+    """A client as its server knows it. `secret_ends`: Unix seconds; None: never. The registration can be changed with
+    `access_token` at `access_url` (RFC 7592)."""
 
     id: str
     auth_method: str
@@ -44,8 +43,8 @@ def logins(metadata: Metadata) -> tuple[str, ...]:
 
 
 def register(metadata: Metadata, name: str, scope: Sequence[str]) -> Registration:
-    """A native application with that name (RFC 8252), for all logins that the server has."""
-    wanted: dict[str, object] = {
+    """Registers a native application (RFC 8252) for all logins that the server has."""
+    metadata_sent: dict[str, object] = {
         "client_name": name,
         "application_type": "native",
         "redirect_uris": [REDIRECT_URI],
@@ -54,40 +53,41 @@ def register(metadata: Metadata, name: str, scope: Sequence[str]) -> Registratio
         "token_endpoint_auth_method": next((each for each in METHODS if each in metadata.auth_methods), METHODS[1]),
     }
     if scope:
-        wanted["scope"] = " ".join(scope)
+        metadata_sent["scope"] = " ".join(scope)
     head = (("Accept", "application/json"), ("Content-Type", "application/json"))
     url = metadata.endpoints["registration_endpoint"]
-    request = Request("POST", url, head, dumps(wanted).encode(), guarded=metadata.guarded)
+    request = Request("POST", url, head, dumps(metadata_sent).encode(), guarded=metadata.guarded)
     response = yield from answered(request)
-    if later := answer.later(response, "registration", request):
+    if later := answer_outcomes.later(response, "registration", request):
         return later
-    found = body.json_object(response)
+    found = answer_body.json_object(response)
     if not 200 <= response.status < 300 or found is None or "client_id" not in found:
         return refusal(response, "registration", ISSUE_ERRORS, request)
-    read = _read(found, str(wanted["token_endpoint_auth_method"]), logins(metadata))
-    return answer.strange(response, "registration", request) if read is None else read
+    read = _read(found, str(metadata_sent["token_endpoint_auth_method"]), logins(metadata))
+    return answer_outcomes.strange(response, "registration", request) if read is None else read
 
 
 def _read(found: dict[str, object], asked: str, offered: tuple[str, ...]) -> Client | Outcome | None:
-    """RFC 7591 §3.2.1: the server may have registered something else than was asked for, and says so. None where it
-    registered nobody."""
+    """RFC 7591 §3.2.1: the server says what it registered, which may differ from the request. None: no client."""
     method = found.get("token_endpoint_auth_method", asked)
     secret, own = _text(found.get("client_secret")), _text(found.get("registration_access_token"))
     client_id = _text(found.get("client_id"))
     if client_id is None:
         return None
     if method not in METHODS or (method != "none" and secret is None):
-        return Misconfigured("registration: the server wants the client to show who it is in a way that needs more")
+        words = "registration: the server wants a client authentication that needs more; register the client by hand"
+        return Misconfigured(words)
     granted = names(found, "grant_types") or tuple(GRANT_TYPES[each].wire for each in offered)
     login = next((each for each in offered if GRANT_TYPES[each].wire in granted), None)
     if login is None:
-        return Misconfigured("registration: the server lets the client log nobody in")
+        words = "registration: the server allows the client no login by a person; register the client by hand"
+        return Misconfigured(words)
     return Client(
         id=client_id,
         auth_method=str(method),
         grant_type=login,
         secret=Secret(secret) if secret and method != "none" else None,
-        secret_ends=answer.number(found.get("client_secret_expires_at")) or None,
+        secret_ends=answer_values.number(found.get("client_secret_expires_at")) or None,
         access_token=Secret(own) if own else None,
         access_url=_text(found.get("registration_client_uri")),
     )
@@ -96,4 +96,4 @@ def _read(found: dict[str, object], asked: str, offered: tuple[str, ...]) -> Cli
 def _text(value: object) -> str | None:
     """Visible ASCII and blanks (RFC 6749 appendix A.1, A.2), without blanks around it."""
     fits = isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
-    return value if isinstance(value, str) and fits and 0 < len(value) <= answer.LONGEST_TOKEN else None
+    return value if isinstance(value, str) and fits and 0 < len(value) <= answer_values.LONGEST_TOKEN else None

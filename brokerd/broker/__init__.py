@@ -1,0 +1,1 @@
+"""The use cases: grants that are kept fresh, logins, revocations, reloads, keys."""

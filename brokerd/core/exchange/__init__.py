@@ -1,0 +1,1 @@
+"""One conversation with a provider: its steps, its outcomes, what is signed and what may be shown of it."""

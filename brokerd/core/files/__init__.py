@@ -1,0 +1,1 @@
+"""Files that hold tokens: what is written into them, and when."""

@@ -1,0 +1,1 @@
+"""Clocks, durations, backoff, and when something is due."""

@@ -1,0 +1,1 @@
+"""What brokerctl shows a person in a browser: a login, and the page of brokerd."""

@@ -1,0 +1,1 @@
+"""The commands of brokerctl, one file for each group."""

@@ -1,0 +1,1 @@
+"""What `brokerctl status` shows: the overview, one grant, and the screen of --watch."""

@@ -1,0 +1,1 @@
+"""The program brokerd: builds and joins all objects."""

@@ -1,0 +1,61 @@
+# Reads secrets in threads of their own: a disk or a command that hangs delays nobody else (law 13).
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import trio
+
+from brokerd.broker.exchanges import SecretsUnreadable
+from brokerd.config.settings import GrantSettings
+from brokerd.core.secret import Secret, SecretSource
+from brokerd.edge.files.secret_sources import SecretUnreadable, read_secret
+
+T = TypeVar("T")
+_secrets = trio.CapacityLimiter(8)
+
+
+async def in_secrets_thread(work: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(work, limiter=_secrets)
+
+
+async def read_secrets(sources: Mapping[str, SecretSource]) -> dict[str, Secret]:
+    """The credentials of a grant. Raises SecretsUnreadable."""
+
+    def read() -> dict[str, Secret]:
+        found = {}
+        for name, source in sources.items():
+            try:
+                found[name] = read_secret(source)
+            except SecretUnreadable as error:
+                raise SecretsUnreadable(str(error), in_file=source.file is not None) from None
+        return found
+
+    return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+
+
+async def read_files(settings: GrantSettings) -> dict[str, Secret] | None:
+    """Those credentials of a grant that are in files. None: one of them cannot be read."""
+
+    def read() -> dict[str, Secret]:
+        return {name: read_secret(each) for name, each in settings.credentials.items() if each.file is not None}
+
+    try:
+        return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+    except SecretUnreadable:
+        return None
+
+
+async def files_are_readable(settings: GrantSettings) -> bool:
+    """Whether all of the grant's secret files can be read."""
+
+    def read() -> None:
+        for _, source in settings.sources:
+            if source.file is not None:
+                read_secret(source)
+
+    try:
+        await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+    except SecretUnreadable:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The recipe dialect: providers described by a TOML file."""

@@ -1,0 +1,1 @@
+"""The files of the audit log, and the thread that writes them."""

@@ -1,0 +1,1 @@
+"""Files and directories: who owns them, who can change them, how they are read and written."""

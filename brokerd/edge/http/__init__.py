@@ -1,0 +1,1 @@
+"""HTTP requests to providers: DNS, connections, proxies, TLS, requests, answers."""

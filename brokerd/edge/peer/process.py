@@ -1,0 +1,107 @@
+# A process that a pidfd pins: whether it still lives, its cgroup and its executable. They are read again for each
+# request if a rule names them. What was read from /proc/PID counts only if the pidfd says afterwards that the process
+# lives.
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Mapping
+from dataclasses import replace
+
+import trio
+
+from brokerd.core.access.cgroup_path import read_place
+from brokerd.core.access.policy import PLACE, PROGRAM, Caller, Evidence
+from brokerd.edge.peer import cgroups, executables, pidfds
+from brokerd.edge.peer.executables import Program
+
+READ_WITHIN = 5.0  # seconds: an executable may lie on a file system that never answers
+NOTHING = Program()
+AT_ONCE = 2  # reads for one user at the same time, so that a user can delay only its own requests (law 13)
+_limiters: dict[int, trio.CapacityLimiter] = {}
+
+
+class PeerProcess:
+    """A process and what is known about it. It owns the pidfd."""
+
+    def __init__(self, caller: Caller, pidfd: int) -> None:
+        self.caller = caller
+        self.pidfd = pidfd
+        self._glanced: tuple[tuple[str, Program], Caller] | None = None  # the last cgroup and program, and the caller
+        self._end = select.poll()
+        self._end.register(pidfd, select.POLLIN)
+
+    def lives(self) -> bool:
+        return not self._end.poll(0)
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+
+    def glance(self, needs: frozenset[str]) -> Caller | None:
+        """The caller with the evidence `needs` as it is now; None if reading could block. Raises OSError if the process
+        has ended."""
+        if self.caller.pid <= 0:
+            return None
+        path, program = "", NOTHING
+        if not needs.isdisjoint(PLACE) and not (path := cgroups.known(pidfds.cgroup_of(self.pidfd))):
+            return None
+        if not needs.isdisjoint(PROGRAM):
+            found = executables.glance(self.caller.pid, hashed="sha256" in needs)
+            if found is None:
+                return None
+            program = found
+        self._must_live()
+        if self._glanced is None or (path, program) != self._glanced[0]:
+            caller = replace(self.caller, evidence=self._evidence(path, program, {}))
+            self._glanced = (path, program), caller
+        return self._glanced[1]
+
+    async def look(self, needs: frozenset[str]) -> Caller:
+        """The caller with the evidence `needs` as it is now. Raises OSError if the process has ended."""
+        unread, most = dict.fromkeys(needs, f"could not be read within {READ_WITHIN:g} s"), executables.LONGEST
+        evidence = Evidence(unread=unread, hashed=most if "sha256" in needs else 0)  # the thread goes on reading
+        cgroup, limiter = pidfds.cgroup_of(self.pidfd), _limiter(self.caller.uid)
+        with trio.move_on_after(READ_WITHIN):
+            evidence = await trio.to_thread.run_sync(self._read, cgroup, needs, limiter=limiter, abandon_on_cancel=True)
+        self._must_live()
+        return replace(self.caller, evidence=evidence)
+
+    def _must_live(self) -> None:
+        if not self.lives():
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+    def _read(self, cgroup: int | None, needs: frozenset[str]) -> Evidence:
+        if self.caller.pid <= 0:
+            return Evidence(unread=dict.fromkeys(needs, "could not be read: brokerd cannot see its pid namespace"))
+        path, program, unread = "", NOTHING, dict[str, str]()
+        if needs & PLACE:
+            try:
+                path = cgroups.path_of(cgroup, self.caller.pid)
+            except cgroups.CgroupUnreadable as error:
+                unread = dict.fromkeys(PLACE, str(error))
+        if needs & PROGRAM:
+            program = executables.read(self.caller.pid, hashed="sha256" in needs)
+        return self._evidence(path, program, unread)
+
+    def _evidence(self, path: str, program: Program, unread: Mapping[str, str]) -> Evidence:
+        """The evidence from a cgroup's path and a program. A unit of a user manager counts only if it is the caller's
+        own."""
+        place = read_place(path)
+        return Evidence(
+            exe=program.exe,
+            sha256=program.sha256,
+            unit=place.unit,
+            slice=place.slice,
+            user_unit=place.user_unit if place.manager == self.caller.uid else None,
+            container=place.container,
+            unread={**unread, **program.unread},
+            hashed=program.hashed,
+        )
+
+
+def _limiter(uid: int) -> trio.CapacityLimiter:
+    if len(_limiters) > 1_000:
+        for each in [each for each, limiter in _limiters.items() if not limiter.borrowed_tokens]:
+            del _limiters[each]
+    return _limiters.setdefault(uid, trio.CapacityLimiter(AT_ONCE))

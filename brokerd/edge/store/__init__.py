@@ -1,0 +1,1 @@
+"""The store: a SQLite file of sealed records, its keys, its backups."""

@@ -1,0 +1,1 @@
+"""The machine and this process: clocks, randomness, the log, hardening."""

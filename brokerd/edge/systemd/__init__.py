@@ -1,0 +1,1 @@
+"""systemd and its journal: notifications, sockets, units, the descriptor store."""

@@ -1,0 +1,101 @@
+# One client that speaks MessagePack-RPC (docs/protocol.md): cuts its bytes into requests, has the methods answer them,
+# and packs the answers.
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable
+
+from brokerd_client.errors import ProtocolError
+from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
+
+from brokerd.core.access.admission import RETRY_AFTER
+from brokerd.core.errors import Code, Failure
+from brokerd.server.connection import OWN_FAULT, ClientConnection
+from brokerd.server.http.messages import final_answer
+from brokerd.server.methods.method import MAX_IN_FLIGHT, AnswerLater
+from brokerd.server.session import CallerSession
+
+HTTP = (b"GET /", b"POST /", b"PUT /", b"HEAD /", b"DELETE /", b"OPTIONS ", b"CONNECT ", b"PATCH /")
+HTTP_ELSEWHERE = (
+    "this socket speaks MessagePack-RPC. HTTP has a socket of its own, if the operator has switched it on: "
+    "curl --unix-socket /run/brokerd/http.sock (brokerd-http.socket, or [http] socket)"
+)
+
+
+class RpcConnection(ClientConnection):
+    """Answers may come in another order than their requests."""
+
+    _reader: Reader
+    _first: bytes | None = None  # what the client said first
+    _started = 0  # requests that were answered in a task of their own, each by its number
+
+    @staticmethod
+    def _new_reader() -> Reader:
+        return Reader()
+
+    @staticmethod
+    def refusal(failure: Failure) -> bytes:
+        return pack_error(None, failure.as_map())
+
+    def _feed(self, data: bytes) -> None:
+        if self._first is None:
+            self._first = data[:8]
+        self._reader.feed(data)
+
+    def _rejection(self, failure: Failure) -> bytes:
+        """A client that speaks HTTP learns it in HTTP."""
+        if failure.code == Code.BAD_REQUEST and self._first is not None and self._first.startswith(HTTP):
+            return final_answer(Failure(Code.BAD_REQUEST, HTTP_ELSEWHERE))
+        return self.refusal(failure)
+
+    def _take(self, session: CallerSession, message: list[object]) -> None:
+        """Answer a request at once if that is possible, otherwise in a task of its own."""
+        try:
+            number, method, params = read_request(message)
+        except ProtocolError as error:
+            if error.id is None:
+                raise
+            self._outbox += pack_error(error.id, Failure(Code.BAD_REQUEST, str(error)).as_map())
+            return
+        try:
+            answer = self._server.dispatcher.answer(session, method, params)
+            if isinstance(answer, AnswerLater):
+                self._start(number, answer)
+            else:
+                self._outbox += pack_result(number, answer)
+        except Failure as failure:
+            self._outbox += pack_error(number, failure.as_map())
+
+    def _start(self, number: int, answer: AnswerLater) -> None:
+        """Raises Failure if too many requests wait already."""
+        if len(self._scopes) >= MAX_IN_FLIGHT:
+            words = f"this connection has {MAX_IN_FLIGHT} unanswered requests, and no more are allowed"
+            raise Failure(Code.LIMIT, f"{words}; read answers first", retry_after=RETRY_AFTER)
+        self._account.wait(answer.weight)
+        self._started += 1
+        key = self._started
+        room = self._server.large(self._account) if answer.is_large else contextlib.nullcontext()
+
+        async def run() -> None:
+            try:
+                async with room:
+                    self._outbox += await self._packed(number, answer)
+                    await self._flush()
+            finally:
+                del self._scopes[key]
+                self._account.answered(answer.weight)
+
+        self._scopes[key] = self._server.start(run)
+
+    async def _packed(self, number: int, answer: AnswerLater) -> bytes:
+        try:
+            return pack_result(number, await answer.bring())
+        except Failure as failure:
+            return pack_error(number, failure.as_map())
+        except Exception:
+            self._server.dispatcher.events.bug("request")
+            return pack_error(number, Failure(Code.INTERNAL, OWN_FAULT).as_map())
+
+    def _notify(self, method: str, params: dict[str, object]) -> Awaitable[bool]:
+        self._outbox += pack_notification(method, params)
+        return self._flush()

@@ -1,0 +1,148 @@
+# Accepts connections at the socket: who connects, whether that user may have one more connection, and how users share
+# brokerd's time. Bad input costs its sender only (law 13).
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import socket
+from collections.abc import Awaitable, Callable
+from weakref import WeakKeyDictionary
+
+import trio
+from brokerd_client.errors import ProtocolError
+
+from brokerd.core.access.admission import DENIAL, WARN_AGAIN, Account, Admission
+from brokerd.core.access.credential import NotSystemd
+from brokerd.core.access.policy import Caller
+from brokerd.core.errors import Failure
+from brokerd.core.events import Event
+from brokerd.edge.peer.peer import NotAttested, Peer, uid_of
+from brokerd.server.connection import Connection
+from brokerd.server.methods.dispatcher import Dispatcher
+from brokerd.server.rpc import RpcConnection
+from brokerd.telemetry.event_log import EventLog
+from brokerd.telemetry.metrics import Metrics
+
+ACCEPTED = 8  # connections that are accepted before others have their turn
+UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to keep for a client; it takes twice as much
+NO_DESCRIPTORS = 0.1  # seconds to wait for a descriptor before accepting again, unless a connection ends before
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+class Server:
+    """Serves the socket. Slow requests run in `nursery`, each with a scope that ends with its connection."""
+
+    def __init__(
+        self, nursery: trio.Nursery, dispatcher: Dispatcher, admission: Admission, events: EventLog, metrics: Metrics
+    ) -> None:
+        self.dispatcher = dispatcher
+        self._nursery = nursery
+        self._admission = admission
+        self._events = events
+        self._metrics = metrics
+        self._ended = trio.lowlevel.ParkingLot()  # accepting waits here until a connection ends
+        self._warned_at = -math.inf
+        self._reading: WeakKeyDictionary[Account, trio.Lock] = WeakKeyDictionary()
+        self._large: WeakKeyDictionary[Account, trio.Lock] = WeakKeyDictionary()
+
+    async def accept(self, listener: socket.socket, kind: type[Connection] = RpcConnection) -> None:
+        """Accept for ever. When descriptors run out, go on as soon as there are some again. `kind`: its protocol."""
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                for _ in range(ACCEPTED):
+                    connection, _ = listener.accept()
+                    connection.setblocking(False)
+                    self._metrics.connections.inc()
+                    await self._admit(connection, kind)
+            except BlockingIOError:
+                pass  # nobody else waits
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    await self._wait_for_descriptor(error)
+
+    async def _wait_for_descriptor(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self._warned_at >= WARN_AGAIN:
+            self._warned_at = now
+            self._events.say(Event.CONNECTIONS_NOT_ACCEPTED, reason=error.strerror)
+        with trio.move_on_after(NO_DESCRIPTORS):
+            await self._ended.park()
+
+    async def _admit(self, sock: socket.socket, kind: type[Connection]) -> None:
+        uid, now = uid_of(sock), trio.current_time()
+        account = self._admission.account(uid, now)
+        try:
+            self._admission.enter(account, now)
+        except Failure as failure:
+            self._metrics.refusals.inc()
+            if account.is_worth_logging(now):
+                self._events.rejected(Event.CONNECTION_REFUSED, reason=failure.message, uid=uid)
+            with sock, contextlib.suppress(OSError):
+                sock.send(kind.refusal(failure))
+        else:
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._admission.leave, account)
+                undo.callback(sock.close)
+                peer = await self._pin_peer(sock)
+                connection = kind(sock, peer, account, self)
+                self._nursery.start_soon(self._serve, connection, sock, peer, account, name="connection")
+                undo.pop_all()
+
+    async def _pin_peer(self, sock: socket.socket) -> Peer:
+        """The process at the other end. While no descriptor is left to pin it, nobody else is accepted: otherwise new
+        connections of unknown processes would take the descriptors that become free. Raises OSError."""
+        while True:
+            try:
+                return Peer(sock)
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                await self._wait_for_descriptor(error)
+
+    async def _serve(self, connection: Connection, sock: socket.socket, peer: Peer, account: Account) -> None:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
+            if account.delay(trio.current_time()):
+                await self.turn(account)
+            await peer.learn_names()
+            await connection.serve()
+        except (OSError, trio.BusyResourceError, trio.ClosedResourceError):
+            pass  # the client went away, which harms nobody else
+        except Exception:
+            self._events.bug("connection")
+        finally:
+            connection.close()
+            self._admission.leave(account)
+            self._ended.unpark_all()
+
+    async def turn(self, account: Account) -> None:
+        """Wait until the user's rate allows the next request. The user's connections queue here, so that one of them is
+        woken and not all."""
+        async with self._reading.setdefault(account, trio.Lock()):
+            await trio.sleep(account.delay(trio.current_time()))
+
+    def large(self, account: Account) -> trio.Lock:
+        """Held from the making of a large answer until it was sent: each user has at most one in brokerd's memory."""
+        return self._large.setdefault(account, trio.Lock())
+
+    def start(self, work: Callable[[], Awaitable[None]]) -> trio.CancelScope:
+        """Run slow work of a connection in a task of its own. The scope ends it. A fault of ours in it ends nothing
+        else."""
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                try:
+                    await work()
+                except Exception:
+                    self._events.bug("request")
+
+        self._nursery.start_soon(run, name="request")
+        return scope
+
+    def bad_input(self, account: Account, caller: Caller, error: ProtocolError | NotAttested | NotSystemd) -> None:
+        account.charge(DENIAL, trio.current_time())
+        self._metrics.protocol_errors.inc()
+        self._events.rejected(Event.BAD_INPUT, caller, reason=str(error))

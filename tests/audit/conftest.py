@@ -1,6 +1,0 @@
-"""The real daemon of tests/daemon, and disks that fail, for its audit log."""
-
-from tests.daemon.conftest import as_root, brokerd, folder, other_user, serving
-from tests.disk.conftest import disk
-
-__all__ = ["as_root", "brokerd", "disk", "folder", "other_user", "serving"]

@@ -1,0 +1,23 @@
+# `make bench` works: run with tiny numbers. How fast things are is no matter of a test.
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--quick", "--rounds", "1", "--seconds", "0.05", "--starts", "1", "--grants", "10")
+
+
+def test_the_benchmark_measures_everything_and_judges_it_by_the_aims():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *TINY], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    for row in ("kept connection, 1 client", "kept, 8 clients", "kept, 64 clients", "fresh, 8 clients", "10 grants"):
+        assert row in rows
+    assert os.geteuid() != 0 or "NOT MEASURED" not in done.stdout
+    judged = [line for line in done.stdout.splitlines() if line.startswith(("  met ", "  MISSED "))]
+    assert len(judged) == (25 if os.geteuid() == 0 else 21)

@@ -1,0 +1,1 @@
+"""Unmodified clients, each run as its users run it, against a guarded server of tests/servers/guarded."""

@@ -1,0 +1,1 @@
+"""What a user sees: a real daemon, or a whole one on virtual time."""

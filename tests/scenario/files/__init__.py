@@ -1,0 +1,1 @@
+"""brokerctl files, as a process beside a real daemon."""

@@ -1,0 +1,1 @@
+"""HTTP on a Unix socket: what applications see, and attacks on it."""

@@ -1,0 +1,1 @@
+"""Many random faults, many callers, long times."""

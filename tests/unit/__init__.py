@@ -1,0 +1,1 @@
+"""The tests of single modules: tests/unit mirrors brokerd/ and client/."""

@@ -1,0 +1,60 @@
+# Clients that are slow, on virtual time: a head that never ends, a connection that is left idle. The
+# connection is a real one.
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+
+from brokerd.config.proxies import read
+from brokerd.proxy.clients import IDLE, ProxyClient, RunningProxy
+from brokerd.proxy.tokens import LiveTokens
+from brokerd.proxy.upstreams import UpstreamConnections
+from brokerd.proxy.usage import Usage
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> RunningProxy:
+    path = tmp_path / "proxy.toml"
+    keys = f'grant = "x"\nupstream = "https://localhost"\nsocket = "/x"\ncaller = {{ uid = {os.geteuid()} }}\n'
+    path.write_text(f"[proxies.x]\n{keys}")
+    (settings,), _ = read(path)
+    return RunningProxy(settings, cast(LiveTokens, None), UpstreamConnections(settings), Usage())
+
+
+async def served(running: RunningProxy, data: bytes, *, reads: bool = True) -> tuple[bytes, float]:
+    """What comes back for these bytes, until the end; and the seconds until then."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for each in (ours, theirs):
+            each.setblocking(False)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        client, began = ProxyClient(theirs, running, 0), trio.current_time()
+        await client.attest()
+        ours.send(data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.serve)
+            found = b""
+            while reads:
+                await trio.lowlevel.wait_readable(ours)
+                if not (more := ours.recv(65_536)):
+                    break
+                found += more
+        client.close()
+        return found, trio.current_time() - began
+
+
+async def test_a_head_that_never_ends_is_given_up_after_its_time(running: RunningProxy, autojump_clock: None) -> None:
+    found, took = await served(running, b"GET / HTTP/1.1\r\nX:")
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert b"the whole head of a request within 30 s" in found
+    assert 30 <= took < 40
+
+
+async def test_a_connection_that_is_left_idle_is_closed(running: RunningProxy, autojump_clock: None) -> None:
+    _, took = await served(running, b"", reads=False)
+    assert took >= IDLE

@@ -145,7 +145,8 @@ class Upstream:
             self.bad.append(str(error))
         except End:
             with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(1):
-                await stream.unwrap()
+                transport, _ = await stream.unwrap()  # who unwraps it closes what was beneath
+                await trio.aclose_forcefully(transport)
         except (Reset, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:

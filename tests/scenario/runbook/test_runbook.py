@@ -322,7 +322,7 @@ CASES = (
         mend=key_restored,
         over="event=ready",
         silent=("page",),
-        words={"status": (r"is brokerd running\?", r"see brokerctl doctor")},
+        words={"status": (r"is brokerd running\?", r"see brokerctl doctor|systemctl status brokerd")},
     ),
 )
 

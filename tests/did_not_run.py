@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 SAID = " DID NOT RUN: "
+_said: list[str] = []  # by the test that runs; pytest-trio keeps the skip of a test in a nursery, and loses its reason
 
 
 def did_not_run(what: str, reason: str, *, required: bool = False) -> NoReturn:
@@ -16,7 +17,17 @@ def did_not_run(what: str, reason: str, *, required: bool = False) -> NoReturn:
     said = f"{what}{SAID}{reason}"
     if required:
         pytest.fail(f"{said}\nBROKERD_REQUIRE_REAL=1 demands it", pytrace=False)
+    _said.append(said)
     pytest.skip(said)
+
+
+def with_reason(report: pytest.TestReport) -> pytest.TestReport:
+    """The report of a skip with the reason that the test gave."""
+    if report.skipped and isinstance(report.longrepr, tuple) and _said and SAID not in report.longrepr[2]:
+        path, line, _ = report.longrepr
+        report.longrepr = path, line, f"Skipped: {_said[-1]}"
+    _said.clear()
+    return report
 
 
 def announcements(skipped: Iterable[pytest.TestReport]) -> list[str]:

@@ -2,23 +2,19 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
-from brokerd.config.proxies import ProxySettings
 from brokerd.core.access.policy import Caller
-from brokerd.core.http.forwarding import NotForwarded, check_browser, hosts_of
+from brokerd.core.http.forwarding import NotForwarded
 from brokerd.core.http.heads import BadHead, RequestHead, read_request
 from brokerd.edge.http.wire import Wire
 from brokerd.edge.peer.peer import NotAttested, Peer, names_of
 from brokerd.proxy import answers
-from brokerd.proxy.endpoints import MetadataExchange, RunningEndpoint
-from brokerd.proxy.exchange import Exchange
+from brokerd.proxy.running import RequestExchange, Running
 from brokerd.proxy.streams import ClientGone, Incoming, buffer
-from brokerd.proxy.tokens import LiveTokens
-from brokerd.proxy.upstreams import UpstreamConnections
-from brokerd.proxy.usage import CUT, LONGEST, Usage, Used, Who
+from brokerd.proxy.usage import CUT, LONGEST, Used, Who
 
 HEAD_PIECE = 4_096  # bytes of a head that are read at once
 HEAD_WITHIN = 30.0  # seconds for a head, once its first byte has come
@@ -45,48 +41,6 @@ class AttestedWire(Wire):
             raise ClientGone("connection closed") from None
 
 
-@dataclass(eq=False)
-class RunningProxy:
-    """A proxy and what it needs to run. `runs`: its clients may send further requests. `needs`: the evidence that its
-    `caller` asks for."""
-
-    settings: ProxySettings
-    tokens: LiveTokens
-    upstreams: UpstreamConnections
-    usage: Usage
-    runs: bool = True
-    needs: frozenset[str] = field(init=False)
-    hosts: frozenset[bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        place = self.settings.place
-        self.needs = frozenset[str]().union(*(each.asks() for each in self.settings.callers))
-        self.hosts = hosts_of(place.host, place.port)
-
-    def admits(self, caller: Caller) -> bool:
-        return any(each.matches(caller) for each in self.settings.callers)
-
-    def check(self, head: RequestHead) -> bytes:
-        """The path of a request that may be forwarded. Raises NotForwarded."""
-        path = self.settings.allowed.check(head)
-        if self.settings.place.port:
-            check_browser(head, self.hosts)
-        return path
-
-    def exchange(self, client: Incoming, head: RequestHead, _caller: Caller) -> Exchange:
-        return Exchange(self.settings, self.tokens, self.upstreams, client, head)
-
-    def close(self) -> None:
-        """Requests under way go on."""
-        self.upstreams.close()
-
-    def sweep(self) -> None:
-        self.upstreams.sweep()
-
-
-Running = RunningProxy | RunningEndpoint
-
-
 async def refuse(sock: socket.socket, status: int, code: str, words: str) -> None:
     """Say why there is no service here. Raises ClientGone."""
     wire = Wire(sock, ClientGone, STALLED)
@@ -98,15 +52,15 @@ class ProxyClient:
     """`proxy` may be replaced by a reload between two requests. `is_idle`: it waits for a request, and no byte of one
     has been read; after `serve` it means that the connection can go on elsewhere."""
 
-    def __init__(self, sock: socket.socket, proxy: Running, uid: int) -> None:
-        self.proxy: Running = proxy
+    def __init__(self, sock: socket.socket, proxy: Running[Any], uid: int) -> None:
+        self.proxy: Running[Any] = proxy
         self.sock = sock
         self.uid = uid
         self.is_idle = False
         self.is_stranger = False  # the proxy's `caller` does not describe it
         self._peer: Peer | None = None
         self._caller = Caller(0, -1, frozenset())
-        self._admitted: tuple[Running, Caller] | None = None
+        self._admitted: tuple[Running[Any], Caller] | None = None
         self._last: tuple[bytes, RequestHead] | None = None
         self._idling = trio.CancelScope()
 
@@ -184,9 +138,8 @@ class ProxyClient:
             return
         if not proxy.admits(caller):
             self.is_stranger = True
-            kind = "proxies" if isinstance(proxy, RunningProxy) else "metadata"
-            where = f"[{kind}.{proxy.settings.name}] caller"
-            words = f"user {caller.user or caller.uid} may not use this proxy, or not by this program; see {where}"
+            who = caller.user or caller.uid
+            words = f"user {who} may not use this proxy, or not by this program; see [{proxy.table}] caller"
             raise NotForwarded(403, "denied", words)
         self._admitted = proxy, caller
 
@@ -194,7 +147,7 @@ class ProxyClient:
         """Returns whether the connection can be used for another request."""
         wire, path, status = incoming.wire, b"", 0
         sent = wire.sent
-        exchange: Exchange | MetadataExchange | None = None
+        exchange: RequestExchange | None = None
         try:
             await self._admit()
             path = self.proxy.check(head)

@@ -13,7 +13,7 @@ from brokerd_client import BrokerError
 
 from brokerd.config.metadata import EndpointSettings
 from brokerd.core.access.policy import Caller
-from brokerd.core.http.forwarding import NotForwarded, check_browser, hosts_of
+from brokerd.core.http.forwarding import NotForwarded, check_browser
 from brokerd.core.http.heads import RequestHead
 from brokerd.core.metadata.answers import Asked, Given, MetadataAnswer, NotGiven, refuse_forwarded
 from brokerd.core.metadata.aws import Container, Instance
@@ -23,34 +23,20 @@ from brokerd.core.secret import SecretSource
 from brokerd.edge.files.secret_sources import SecretUnreadable, read_secret
 from brokerd.proxy import answers
 from brokerd.proxy.exchange import Course
+from brokerd.proxy.running import Running
 from brokerd.proxy.streams import Incoming
-from brokerd.proxy.tokens import LiveTokens
-from brokerd.proxy.usage import Usage
 
 Kind = Container | Instance | Google | Azure
 
 
 @dataclass(eq=False)
-class RunningEndpoint:
-    """An endpoint and what it needs to run; ProxyClient uses it like a RunningProxy. `_key` signs the sessions of an
-    instance."""
+class RunningEndpoint(Running[EndpointSettings]):
+    """`_key` signs the sessions of an instance."""
 
-    settings: EndpointSettings
-    tokens: LiveTokens
-    usage: Usage
-    runs: bool = True
-    needs: frozenset[str] = frozenset()  # at a TCP port there is no evidence
-    hosts: frozenset[bytes] = field(init=False)
+    kind = "metadata"
     _key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
 
-    def __post_init__(self) -> None:
-        self.hosts = hosts_of(self.settings.place.host, self.settings.place.port)
-
-    def admits(self, caller: Caller) -> bool:
-        return any(each.matches(caller) for each in self.settings.callers)
-
     def check(self, head: RequestHead) -> bytes:
-        """The path. Raises NotForwarded."""
         check_browser(head, self.hosts)
         if not head.target.startswith(b"/") or head.has_body:
             raise NotForwarded(400, "bad_request", "expected a path, and no body")
@@ -59,13 +45,7 @@ class RunningEndpoint:
     def exchange(self, client: Incoming, head: RequestHead, caller: Caller) -> MetadataExchange:
         return MetadataExchange(self, client, head, caller.uid)
 
-    def close(self) -> None:
-        """It holds no connections."""
-
-    def sweep(self) -> None:
-        """It holds no connections."""
-
-    async def kind(self) -> Kind:
+    async def answers(self) -> Kind:
         """Raises SecretUnreadable."""
         settings, values, word = self.settings, self.settings.values, None
         if settings.word_file is not None:
@@ -111,7 +91,7 @@ class MetadataExchange:
         await self._client.wire.send(data)
 
     async def _answer(self) -> MetadataAnswer:
-        kind, now, asked = await self._endpoint.kind(), time.time(), asked_by(self._head)
+        kind, now, asked = await self._endpoint.answers(), time.time(), asked_by(self._head)
         refuse_forwarded(asked)
         found = kind.check(asked, self._uid, now) if isinstance(kind, Instance) else kind.check(asked)
         if found is not None:

@@ -24,11 +24,12 @@ from brokerd.edge.peer.peer import uid_of
 from brokerd.edge.peer.tcp_owner import UnknownOwner, uid_of_client
 from brokerd.edge.systemd.notify import beats
 from brokerd.edge.systemd.socket import CannotListen
-from brokerd.proxy.clients import ProxyClient, Running, RunningProxy, refuse
+from brokerd.proxy.clients import ProxyClient, refuse
 from brokerd.proxy.crowd import Crowd
 from brokerd.proxy.endpoints import RunningEndpoint
 from brokerd.proxy.listeners import Listeners, place_of
 from brokerd.proxy.report import Reporter
+from brokerd.proxy.running import Running, RunningProxy
 from brokerd.proxy.streams import ClientGone
 from brokerd.proxy.tokens import LiveTokens
 from brokerd.proxy.upstreams import UpstreamConnections
@@ -56,7 +57,7 @@ class ProxyService:
         self._notify = notify
         self._in_words = in_words
         self._settings: Settings = ()
-        self._proxies: dict[ProxyPlace, Running] = {}
+        self._proxies: dict[ProxyPlace, Running[Any]] = {}
         self._clients: set[ProxyClient] = set()
         self._left = trio.lowlevel.ParkingLot()  # waits for clients to leave
         self._usage = Usage()
@@ -125,7 +126,7 @@ class ProxyService:
                 self._proxies[each.place] = old
                 continue
             if isinstance(each, ProxySettings):
-                running: Running = RunningProxy(each, tokens, UpstreamConnections(each), self._usage)
+                running: Running[Any] = RunningProxy(each, tokens, self._usage, UpstreamConnections(each))
             else:
                 running = RunningEndpoint(each, tokens, self._usage)
             self._proxies[each.place] = running

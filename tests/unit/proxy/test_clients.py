@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from brokerd.config.proxies import read
-from brokerd.proxy.clients import IDLE, ProxyClient, RunningProxy
+from brokerd.proxy.clients import IDLE, ProxyClient
+from brokerd.proxy.running import RunningProxy
 from brokerd.proxy.tokens import LiveTokens
 from brokerd.proxy.upstreams import UpstreamConnections
 from brokerd.proxy.usage import Usage
@@ -23,7 +24,7 @@ def running(tmp_path: Path) -> RunningProxy:
     keys = f'grant = "x"\nupstream = "https://localhost"\nsocket = "/x"\ncaller = {{ uid = {os.geteuid()} }}\n'
     path.write_text(f"[proxies.x]\n{keys}")
     (settings,), _ = read(path)
-    return RunningProxy(settings, cast(LiveTokens, None), UpstreamConnections(settings), Usage())
+    return RunningProxy(settings, cast(LiveTokens, None), Usage(), UpstreamConnections(settings))
 
 
 async def served(running: RunningProxy, data: bytes, *, reads: bool = True) -> tuple[bytes, float]:

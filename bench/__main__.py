@@ -10,11 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
-from bench import processes, proxied
+from bench import peer, processes, proxied
 from bench.crowd import ALLOWED, KINDS
 from bench.evidence import evidence
-from bench.fetches import fetches, starts, table
+from bench.fetches import by_library, fetches, starts, table
 from bench.grants import GRANT, cost, one
 from bench.http_costs import over_http
 from bench.pressure import pressure
@@ -22,8 +23,10 @@ from bench.processes import Daemon, Failed
 from brokerd import __version__
 
 BARE_LEAST = 0.7  # of the bare server's gets per second
+LIBRARY_LEAST = 0.8  # of the gets per second of a bare Python client at the bare server
 EVIDENCE_LEAST = 0.6  # of the gets per second without attestation and audit log
 HTTP_MOST = 2.0  # times the server's time for a get over MessagePack
+LIBRARY_KEPT, LIBRARY_FRESH = 4.0, 1.2  # times the tokens per second of oidc-agent's C library
 PYTHON_MOST = 3.0  # times `python -c pass`
 PRESSURE_MOST = 5.0  # times the p99 while nothing else happens
 MEMORY_MOST = 150.0  # MB
@@ -78,13 +81,15 @@ def run(
 ) -> Iterator[tuple[bool, str]]:
     """Says what it finds; yields the aims, and whether they are met."""
     folder.chmod(0o711)  # the crowd passes through
-    for name in ("one", "many", "proxy"):
+    for name in ("one", "many", "proxy", "peer"):
         (folder / name).mkdir(mode=0o711)
     with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
         yield from about_fetches(daemon, folder, rounds, seconds)
+        yield from about_library(daemon, folder, rounds, seconds)
         yield from about_http(daemon, rounds, seconds)
         yield from about_proxy(daemon, folder, rounds, seconds)
         yield from about_starts(daemon, starts)
+        yield from about_peer(daemon, folder, rounds, seconds, starts)
         yield from about_pressure(daemon, rounds, seconds)
     yield from about_evidence(folder, one(urls), rounds, seconds)
     yield from about_many(folder / "many", urls, grants, seconds)
@@ -102,6 +107,14 @@ def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> 
     for row in rows:
         ratio = row.ratio("per_second")
         yield ratio >= BARE_LEAST, f"get, {row.name}: {ratio:.2f} of the bare server's speed; {BARE_LEAST:g} or better"
+
+
+def about_library(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    row = by_library(daemon, GRANT, folder, rounds, seconds)
+    say(table([row], "brokerd, by the library", "bare trio server, bare client"), "")
+    ratio = row.ratio("per_second")
+    words = f"get, {row.name}: {ratio:.2f} of a bare Python client's at the bare server; {LIBRARY_LEAST:g} or better"
+    yield ratio >= LIBRARY_LEAST, words
 
 
 def about_http(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
@@ -158,6 +171,25 @@ def about_starts(daemon: Daemon, times: int) -> Iterator[tuple[bool, str]]:
     ratio = statistics.median(ours / bare for ours, bare in pairs)
     say(f"brokerctl get {get:.0f} ms, python -c pass {nothing:.0f} ms: {ratio:.2f}; medians of {times} pairs", "")
     yield ratio <= PYTHON_MOST, f"brokerctl get: {ratio:.2f} times bare Python; {PYTHON_MOST:g} or better"
+
+
+def about_peer(daemon: Daemon, folder: Path, rounds: int, seconds: float, starts: int) -> Iterator[tuple[bool, str]]:
+    """Beside the nearest tool of others."""
+    token = cast("dict[str, str]", daemon.call("get", grant=GRANT))["value"]
+    try:
+        with peer.oidc_agent(folder / "peer", token) as agent:
+            rows = peer.beside_library(daemon, GRANT, agent, rounds, seconds)
+            plain = peer.beside_json(daemon, GRANT, agent, rounds, seconds)
+            pairs = peer.programs(daemon, GRANT, agent, str(processes.BIN / "brokerctl"), starts)
+    except Failed as error:
+        say(f"oidc-agent: NOT MEASURED: {error}", "")
+        return
+    say(table(rows, "brokerd", "oidc-agent's C library"), table(plain, "brokerd", "oidc-agent, plain JSON"))
+    get, theirs = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
+    say(f"brokerctl get {get:.0f} ms, oidc-token {theirs:.1f} ms; medians of {starts} pairs", "")
+    for row in rows:
+        ratio, least = row.ratio("per_second"), LIBRARY_FRESH if row.name.startswith("fresh") else LIBRARY_KEPT
+        yield ratio >= least, f"get, {row.name}: {ratio:.2f} times oidc-agent's C library; {least:g} or better"
 
 
 def about_pressure(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:

@@ -63,6 +63,20 @@ def fetches(daemon: Daemon, grant: str, folder: Path, rounds: int, seconds: floa
     return [Row(name, *zip(*pairs, strict=True)) for name, pairs in turns.items()]
 
 
+def by_library(daemon: Daemon, grant: str, folder: Path, rounds: int, seconds: float) -> Row:
+    """The Python client library at brokerd, and a bare Python client at the bare server."""
+    path, module = str(folder / "bare-too"), "bench.python_client"
+    with (
+        bare(path, daemon.call("get", grant=grant)) as yardstick,
+        generator("library", module=module) as load,
+        generator("bare", module=module) as other,
+    ):
+        ours = partial(measured, load, daemon.process.pid, daemon.socket, grant, 1, False, seconds)
+        theirs = partial(measured, other, yardstick.pid, path, grant, 1, False, seconds)
+        pairs = [both(ours, theirs, swapped=bool(number % 2)) for number in range(rounds)]
+    return Row("by the library, kept", *zip(*pairs, strict=True))
+
+
 def measured(load: Generator, pid: int, path: str, grant: str, clients: int, fresh: bool, seconds: float) -> Turn:
     """One turn at the server with that pid and socket."""
     before = computed(pid)

@@ -22,7 +22,7 @@ READ = 64 * 1024  # bytes
 class Load:
     """`clients` clients that each ask again as soon as they were answered, on the connection that they have or each
     time on a fresh one, for `seconds`. `http`: over HTTP, at that socket; `target`: that path, not
-    the token's."""
+    the token's. `json`: that request, to a server that answers one object of JSON."""
 
     socket: str
     grant: str
@@ -31,6 +31,7 @@ class Load:
     seconds: float
     http: bool = False
     target: str = ""
+    json: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def measure(load: Load) -> Measured:
         target = load.target or f"/v1/token/{load.grant}?wait=10"
         request = b"GET %b HTTP/1.1\r\nHost: brokerd\r\n\r\n" % target.encode()
         size = _size_over_http(load.socket, request)
+    elif load.json:
+        request = load.json.encode()
+        size = _size_of_json(load.socket, request)
     else:
         request = msgpack.packb([0, 1, "get", [{"grant": load.grant, "wait": 10.0}]])
         size = len(ask(load.socket, request))  # of every answer: the same token
@@ -108,6 +112,20 @@ def _size_over_http(path: str, request: bytes) -> int:
         raise RuntimeError(f"expected 200, found {head.splitlines()[0]!r}")
     (length,) = (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
     return len(head) + 4 + length
+
+
+def _size_of_json(path: str, request: bytes) -> int:
+    """Of every answer: the same token. Raises RuntimeError."""
+    data = b""
+    with _connect(path) as sock:
+        sock.sendall(request)
+        while not data.endswith(b"}"):
+            if not (more := sock.recv(READ)):
+                raise RuntimeError("the server hung up")
+            data += more
+    if "access_token" not in json.loads(data):
+        raise RuntimeError("expected a token, found another answer")
+    return len(data)
 
 
 def _run(answers: Iterator[None], seconds: float) -> None:

@@ -142,9 +142,9 @@ class Generator:
 
 
 @contextlib.contextmanager
-def generator(*uid: int) -> Iterator[Generator]:
-    """Of another user where one is named."""
-    with process(sys.executable, "-m", "bench.load", *map(str, uid)) as started:
+def generator(*words: object, module: str = "bench.load") -> Iterator[Generator]:
+    """`words`: what the module takes; bench.load takes the uid of another user."""
+    with process(sys.executable, "-m", module, *map(str, words)) as started:
         yield Generator(started)
 
 
@@ -167,6 +167,11 @@ def timed(command: Sequence[str]) -> float:
 def computed(pid: int) -> float:
     """Seconds that the process's first thread, where its event loop is, has computed (proc_pid_schedstat)."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def computed_by(pids: Sequence[int]) -> float:
+    """Seconds that the first threads of these processes have computed."""
+    return sum(map(computed, pids))
 
 
 def _times(pid: int) -> float:

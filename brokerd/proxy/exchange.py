@@ -25,6 +25,7 @@ from brokerd.proxy.upstreams import UpstreamConnections
 HELD = 64 * 1024  # bytes of a body that are kept, so that the request can be repeated
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
 SILENT = 3_600.0  # seconds that the upstream may be silent in the middle of an answer: it may be a stream of events
+REFUSAL_WITHIN = 10.0  # seconds that the body of a refusal may take, before the request is repeated
 LOOK_AFTER = 1.0  # seconds of waiting for the upstream, after which the proxy looks whether the client has gone
 
 
@@ -226,11 +227,15 @@ class Exchange:
         """Read the body of a refusal, if it is short. Returns whether that was all of it."""
         size = 0
         try:
-            while not body.ended and size <= HELD:
-                begun.append(bytes(await upstream.piece(body, room)))
-                size += len(begun[-1])
+            with trio.move_on_after(REFUSAL_WITHIN) as scope:
+                while not body.ended and size <= HELD:
+                    begun.append(bytes(await upstream.piece(body, room)))
+                    size += len(begun[-1])
         except (Broken, BadHead) as error:
             raise self._failed(HTTPStatus.BAD_GATEWAY, error) from None
+        if scope.cancelled_caught:  # what was read last may be lost, so the answer cannot be passed on
+            words = f"its answer 401 did not end within {REFUSAL_WITHIN:g} s"
+            raise self._failed(HTTPStatus.GATEWAY_TIMEOUT, words)
         return body.ended
 
     async def _back(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -27,11 +28,14 @@ NEVER = (b"CONNECT", b"TRACE")  # a tunnel to anywhere, and an echo of the token
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 SAME_SITE = (b"same-origin", b"none")  # Sec-Fetch-Site of requests that no other site's page made
 HTTP_AGAIN = re.compile(rb"(?i)(?:.*[\t ,])?(?:h2|http|tls)")  # what may not be upgraded to: requests nobody checks
-# What servers disagree about: an empty segment and a segment of dots, both also with parameters (";x"); a backslash, a
-# control character and a byte that no UTF-8 has. Segments of dots and such characters are looked for in what is
-# encoded too.
+# What servers disagree about: an empty segment and a segment of dots, both also with parameters (";x") or blanks; a
+# backslash, a control character, and "%u002e". Segments of dots and such characters are looked for in what is encoded
+# too.
 _EMPTY = re.compile(rb"/(?:;[^/]*)?/|#")
-_UNSAFE = re.compile(rb"/\.{1,2}(?:;[^/]*)?(?:/|\Z)|[\x00-\x1f\x7f\\\xc0\xc1]")
+_UNSAFE = re.compile(rb"/ *\.{1,2} *(?:;[^/]*)?(?:/|\Z)|[\x00-\x1f\x7f\\]|%[uU][0-9A-Fa-f]{4}")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+DECODED = 4  # times that a path may be decoded until nothing is left to decode
 
 
 class NotForwarded(Exception):
@@ -66,8 +70,8 @@ class Allowed:
         object.__setattr__(self, "_pattern", pattern)
 
     def check(self, head: RequestHead) -> bytes:
-        """The path, without its query. A path with encoded characters must be allowed in each of its readings: as it
-        stands, and decoded once and twice. Raises NotForwarded."""
+        """The path, without its query. A path with encoded characters must be allowed in each of its readings. Raises
+        NotForwarded."""
         target = head.target
         if head.method in NEVER:
             words = "CONNECT and TRACE are never forwarded; send the request itself to this proxy, as to a server"
@@ -76,9 +80,10 @@ class Allowed:
             words = "expected a path, such as /v2/things: where the request goes is in the proxy's configuration"
             raise NotForwarded(400, "bad_request", words)
         path = target.partition(b"?")[0]
-        readings = _readings(path)
-        if _EMPTY.search(path) or b"#" in target or any(_UNSAFE.search(each) for each in readings):
-            words = "expected a path without //, . or .. between slashes, backslashes and control characters"
+        readings = (path,) if b"%" not in path else _readings(path)
+        if _EMPTY.search(path) or b"#" in target or not readings or any(map(_UNSAFE.search, readings)):
+            words = "expected a path without //, . or .. between slashes, backslashes and control characters; what is "
+            words += "encoded must be UTF-8"
             raise NotForwarded(400, "bad_request", words)
         if self.methods is not None and head.method not in self.methods:
             known = ", ".join(sorted(each.decode() for each in self.methods))
@@ -89,11 +94,23 @@ class Allowed:
         return path
 
 
-def _readings(path: bytes) -> list[bytes]:
+def _readings(path: bytes) -> Sequence[bytes]:
+    """What servers may understand: the path as it stands, decoded again and again, and each with the characters that
+    look alike (a full-width dot) as the plain ones. None of them, if it is not properly encoded UTF-8: what looks like
+    more bytes than it needs is how ".." is hidden from whoever checks a path."""
     found = [path]
-    while b"%" in found[-1] and len(found) < 3:
+    if _NO_ESCAPE.search(path):
+        return ()
+    while _ESCAPE.search(found[-1]):
+        if len(found) > DECODED:
+            return ()
         found.append(unquote_to_bytes(found[-1]))
-    return found
+    try:
+        texts = [each.decode() for each in found]
+    except UnicodeDecodeError:
+        return ()
+    plain = (unicodedata.normalize("NFKC", text) for text in texts if not text.isascii())
+    return (*found, *(text.encode() for text in plain))
 
 
 def hosts_of(host: str, port: int) -> frozenset[bytes]:

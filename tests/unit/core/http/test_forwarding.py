@@ -47,7 +47,40 @@ EVERYWHERE = (  # refused whatever is allowed
     "/v2/..%2fadmin",
     "/v2%2f..%2fadmin",
     "/v2/..%252fadmin",
-    "/v2/%c0%ae%c0%ae/admin",
+    "/v2/%25252e%25252e/admin",  # encoded three times,
+    "/v2/%252525252525252e/x",  # and more often than anybody decodes
+    "/v2/%c0%ae%c0%ae/admin",  # a dot in two, three, four and five bytes
+    "/v2/%e0%80%ae%e0%80%ae/admin",
+    "/v2/%f0%80%80%ae%f0%80%80%ae/admin",
+    "/v2/%f8%80%80%80%ae/admin",
+    "/v2/%c0%2e%c0%2e/admin",
+    "/v2/%c0ae%c0ae/admin",
+    "/v2/%25c0%25ae/admin",
+    "/v2/%c0%afadmin",  # a slash in two bytes
+    "/v2/%e0%80%af..%e0%80%afadmin",
+    "/v2/%u002e%u002e/admin",
+    "/v2/%u002e./admin",
+    "/v2/%25u002e%25u002e/admin",
+    "/v2/%uff0e%uff0e/admin",
+    "/v2/%ef%bc%8e%ef%bc%8e/admin",  # full-width dots
+    "/v2/%e2%80%a5/admin",  # a two dot leader
+    "/v2/..%ef%bc%8fadmin",  # a full-width slash
+    "/v2/x%ff",
+    "/v2/%ed%a0%80",
+    "/v2/%",
+    "/v2/%2",
+    "/v2/%zz",
+    "/v2/.%00./admin",
+    "/v2/..%00/admin",
+    "/v2/%2500",
+    "/v2/..%20/admin",
+    "/v2/%20../admin",
+    "/v2/..%3b/admin",
+    "/v2/%2e%2e%3bx=y/admin",
+    "/v2/..;x/..;y/admin",
+    "/v2/.;/admin",
+    "/v2/;/admin",
+    "/v2/%255c..%255cadmin",
     "/v2/..%5cadmin",
     "/v2/..\\admin",
     "/v2\\..\\admin",
@@ -63,7 +96,18 @@ EVERYWHERE = (  # refused whatever is allowed
     "*",
     "?x",
 )
-ONLY_V2 = ("/admin", "/v2", "/V2/x", "/v2%2fadmin", "/%76%32/x", "/v3/v2/x", "/?/v2/x", "/%2576%2532/x")
+ONLY_V2 = (
+    "/%ef%bd%962/x",
+    "/%252576%252532/x",
+    "/admin",
+    "/v2",
+    "/V2/x",
+    "/v2%2fadmin",
+    "/%76%32/x",
+    "/v3/v2/x",
+    "/?/v2/x",
+    "/%2576%2532/x",
+)
 GOOD = (
     "/v2/",
     "/v2/x",
@@ -74,6 +118,13 @@ GOOD = (
     "/v2/...",
     "/v2/x%20y",
     "/v2/;a",
+    "/v2/a;b=c/d",
+    "/v2/100%25",
+    "/v2/50%25used",
+    "/v2/x%2520y",
+    "/v2/Stra%C3%9Fe",
+    "/v2/%E2%80%A6",  # three dots in one character
+    "/v2/%F0%9F%98%80",
 )
 
 

@@ -229,7 +229,7 @@ class Provider:
         took = self._clock.now().boot - began
         self.health = health.timed(self.health, took)
         own = tracing.answered(request, response)
-        tracing.note(lambda: steps.answers(answer_shown(response, request.secrets, own), took))
+        tracing.note(lambda: steps.answers(answer_shown(response, request, own), took))
         return response
 
     def unanswered_since(self, now: Moment) -> Moment | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from urllib.parse import parse_qsl, urlsplit
 
@@ -69,12 +69,15 @@ def url_shown(request: Request) -> str:
     return f"{parts.scheme}://{host}{path}{'?' if asked else ''}{asked}"
 
 
-def answer_shown(response: Response, sent: Iterable[Secret], own_id: str | None) -> dict[str, object]:
-    """`sent`: the secrets of the request, which a hostile answer may repeat. `own_id`: the provider's request id."""
-    fields = _fields(response)
-    hidden = _hidden(fields, sent)
-    body = {name: _value(name, value, hidden) for name, value in fields.items() if name in KNOWN}
-    headers = {name: _header(name, value, hidden) for name in HEADERS if (value := response.header(name)) is not None}
+def answer_shown(response: Response, request: Request, own_id: str | None) -> dict[str, object]:
+    """A hostile answer may repeat the secrets of the request, and a recipe may take a token from where others have
+    harmless values. `own_id`: the provider's request id."""
+    fields, places = _fields(response), request.secret_places
+    headers = {name: value for name in HEADERS if (value := response.header(name)) is not None}
+    taken = {name: value for name, value in headers.items() if f"header:{name}" in places}
+    hidden = (*_hidden(fields, request.secrets, places), *_hidden(taken, (), places))
+    body = {name: _value(name, value, hidden, places) for name, value in fields.items() if name in KNOWN}
+    headers = {name: _header(name, value, hidden) for name, value in headers.items()}
     found: dict[str, object] = {"status": response.status, "headers": headers, "fields": body}
     if own_id is not None and not shows(own_id, hidden):
         found["provider_request_id"] = own_id
@@ -105,8 +108,8 @@ def _header(name: str, value: str, hidden: Iterable[Secret]) -> str:
     return value if name in HEADERS[:3] and HEADER_VALUE.fullmatch(value) and not shows(value, hidden) else HIDDEN
 
 
-def _value(name: str, value: object, hidden: Iterable[Secret]) -> str:
-    if name in HARMLESS and (text := _text(value)) is not None:
+def _value(name: str, value: object, hidden: Iterable[Secret], secret: Collection[str] = ()) -> str:
+    if name in HARMLESS and name not in secret and (text := _text(value)) is not None:
         return reason(text, hidden)
     if value == "":
         return "(empty)"
@@ -121,9 +124,10 @@ def _text(value: object) -> str | None:
     return str(value) if isinstance(value, SIMPLE) else None
 
 
-def _hidden(fields: Mapping[str, object], known: Iterable[Secret]) -> tuple[Secret, ...]:
+def _hidden(fields: Mapping[str, object], known: Iterable[Secret], secret: Collection[str] = ()) -> tuple[Secret, ...]:
     """Every text that must not be seen: the known secrets, and what is hidden of the message anyway."""
-    covered = {name: value for name, value in fields.items() if name not in HARMLESS or _text(value) is None}
+    seen = HARMLESS.difference(secret)
+    covered = {name: value for name, value in fields.items() if name not in seen or _text(value) is None}
     return (*known, *(Secret(each) for each in _leaves(covered) if len(each) >= SHORTEST_SECRET))
 
 

@@ -22,8 +22,9 @@ class Request:
     anybody sees it (law 11). `sends_stored`: it sends a stored token that the answer may replace, or a code that works
     once; such a request has a connection of its own (law 3). `guarded`: a public server's metadata named the URL, so it
     may lead to public addresses only. `patient`: if no whole answer comes, the exchange goes on with Unanswered.
-    `password`: it contains a user's password, so the provider may count a failed login (law 7). `notice`: is told how
-    far the HTTP client has come: a name and words.
+    `password`: it contains a user's password, so the provider may count a failed login (law 7). `secret_places`: the
+    outermost fields and the headers of the answer, the latter as `header:name`, from which tokens or their further
+    values are taken. `notice`: is told how far the HTTP client has come: a name and words.
 
     Many attributes: each is a fact about the one request."""
 
@@ -36,6 +37,7 @@ class Request:
     guarded: bool = False
     patient: bool = False
     password: bool = False
+    secret_places: frozenset[str] = frozenset()
     notice: Callable[[str, str], None] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:

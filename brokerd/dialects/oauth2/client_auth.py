@@ -13,6 +13,7 @@ from brokerd.core.exchange.signing import ALGORITHMS, check_key, default_algorit
 from brokerd.core.exchange.steps import Request
 from brokerd.core.secret import Secret
 from brokerd.core.validation import ConfigError, check_one_of
+from brokerd.dialects import answer_fields
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.oauth2.signed_by_others import signed_by_others
 
@@ -130,7 +131,15 @@ def authenticated(
             body |= {"client_id": client_id} if client_id is not None else {}
     password = "password" in fields
     return Request(
-        "POST", url, tuple(head), urlencode(body).encode(), tuple(sent), sends_stored, guarded, password=password
+        "POST",
+        url,
+        tuple(head),
+        urlencode(body).encode(),
+        tuple(sent),
+        sends_stored,
+        guarded,
+        password=password,
+        secret_places=frozenset(answer_fields.named(view.settings)),
     )
 
 

@@ -74,6 +74,14 @@ def _check_fields(key: str, places: AnswerFile) -> None:
                 raise ConfigError(words, key=f"{key}.{name}")
 
 
+def secret_places(places: AnswerFile) -> frozenset[str]:
+    """As in core/exchange/steps.py, Request."""
+    tokens = (places.access_token, places.refresh_token)
+    ids = (each.id for each in tokens if isinstance(each, TokenPlace))
+    paths = [path for at in (*tokens, *ids, *places.fields.values()) for path in _paths(at)]
+    return frozenset(path.lower() if path.startswith("header:") else path.split(".")[0] for path in paths)
+
+
 def _paths(place: str | list[str] | TokenPlace | None) -> list[str]:
     at = place.at if isinstance(place, TokenPlace) else place
     return [] if at is None else [at] if isinstance(at, str) else at

@@ -20,6 +20,7 @@ from brokerd.core.validation import ConfigError
 from brokerd.dialects.answer_fields import Wanted
 from brokerd.dialects.dialect import Dialect, GrantView, unsafe
 from brokerd.dialects.recipe import outcomes, template
+from brokerd.dialects.recipe.answer import secret_places
 from brokerd.dialects.recipe.file import ALWAYS_SETTINGS, JWT, STORED, JwtFile, OperationFile, Recipe, RecipeRequest
 from brokerd.dialects.refusal_advice import advised
 
@@ -202,7 +203,14 @@ class RecipeDialect(Dialect):
             url += "?" + urlencode({name: template.flat(value) for name, value in query.items()})
         has_password = PASSWORD in operation.sends and PASSWORD in values
         return Request(
-            operation.method, url, tuple(headers), body, tuple(sent), operation.sends_stored, password=has_password
+            operation.method,
+            url,
+            tuple(headers),
+            body,
+            tuple(sent),
+            operation.sends_stored,
+            password=has_password,
+            secret_places=secret_places(operation.answer),
         )
 
 

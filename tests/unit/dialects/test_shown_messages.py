@@ -17,8 +17,8 @@ REFRESH = Secret("test-only-refresh-5f1c77")
 FORM = (("Content-Type", "application/x-www-form-urlencoded"), ("X-Api-Key", "test-only-key"))
 
 
-def sent(body: bytes, url: str = "https://idp.example/token", secret: Secret = REFRESH) -> Request:
-    return Request("POST", url, FORM, body, secrets=(secret,))
+def sent(body: bytes, url: str = "https://idp.example/token", *secrets: Secret, places: str = "") -> Request:
+    return Request("POST", url, FORM, body, secrets=secrets or (REFRESH,), secret_places=frozenset(places.split()))
 
 
 def answer(body: object, *headers: tuple[str, str]) -> Response:
@@ -27,7 +27,7 @@ def answer(body: object, *headers: tuple[str, str]) -> Response:
 
 
 def shown_fields(body: object, *known: Secret) -> object:
-    return answer_shown(answer(body), known, None)["fields"]
+    return answer_shown(answer(body), sent(b"", "https://idp.example/token", *known), None)["fields"]
 
 
 def test_of_a_request_names_are_shown_and_harmless_values() -> None:
@@ -51,7 +51,7 @@ def test_how_long_a_short_secret_is_stays_hidden() -> None:
 
 
 def test_of_an_answer_names_that_are_not_known_are_counted() -> None:
-    found = answer_shown(answer({"expires_in": 600, "test-only-secret": 1, "Credentials": {"a": "b"}}), (), None)
+    found = answer_shown(answer({"expires_in": 600, "test-only-secret": 1, "Credentials": {"a": "b"}}), sent(b""), None)
     assert found["fields"] == {"expires_in": "600", "Credentials": "(hidden)"}
     assert found["more_fields"] == 1
 
@@ -74,9 +74,11 @@ def test_an_answer_that_echoes_a_secret_in_a_harmless_field_shows_none(name: str
 
 
 def test_an_id_and_a_header_that_repeat_a_token_of_the_answer_are_hidden() -> None:
-    found = answer_shown(answer({"access_token": "new-4711-abc"}, ("retry-after", "new-4711-abc")), (), "new-4711-abc")
+    found = answer_shown(
+        answer({"access_token": "new-4711-abc"}, ("retry-after", "new-4711-abc")), sent(b""), "new-4711-abc"
+    )
     assert "new-4711-abc" not in json.dumps(found)
-    assert answer_shown(answer({}), (), "theirs-1")["provider_request_id"] == "theirs-1"
+    assert answer_shown(answer({}), sent(b""), "theirs-1")["provider_request_id"] == "theirs-1"
 
 
 def test_a_url_is_shown_without_the_values_of_its_query_and_without_secrets_in_its_path() -> None:
@@ -91,7 +93,7 @@ def test_a_url_is_shown_without_the_values_of_its_query_and_without_secrets_in_i
 @pytest.mark.parametrize("body", [b"test-only-refresh-5f1c77", b'["test-only-refresh-5f1c77"]', b"<html>", b"\xff\xfe"])
 def test_a_body_of_another_form_shows_nothing(body: bytes) -> None:
     assert request_shown(sent(body))["fields"] == {}
-    assert answer_shown(answer(body), (), None)["fields"] == {}
+    assert answer_shown(answer(body), sent(b""), None)["fields"] == {}
 
 
 def test_nothing_is_shown_of_a_message_with_very_many_parts() -> None:
@@ -103,3 +105,11 @@ def test_whatever_is_hidden_is_in_no_other_field(values: dict[str, str]) -> None
     echo = {**values, "error_description": " / ".join(values.values())}
     said = json.dumps(shown_fields(echo))
     assert [each for each in values.values() if each in said] == []
+
+
+def test_what_a_recipe_takes_is_hidden_wherever_it_is() -> None:
+    request = sent(b"", places="message header:date")
+    shown = answer_shown(answer({"message": "tok-4711-abc", "title": "is tok-4711-abc"}), request, None)["fields"]
+    assert shown == {"message": "(hidden)", "title": "is ***"}
+    found = answer_shown(answer({}, ("date", "4711abc"), ("retry-after", "4711abc")), request, None)
+    assert found["headers"] == {"content-type": "application/json", "date": "(hidden)", "retry-after": "(hidden)"}

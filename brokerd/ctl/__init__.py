@@ -80,14 +80,17 @@ def ended(work: Callable[[], int]) -> tuple[int, str]:
 
 
 def _run(words: list[str]) -> int:
-    match words:
-        case ["get", grant] | ["--socket", _, "get", grant] if not grant.startswith("-"):
-            # Scripts run this a thousand times, and argparse would take half of its time.
+    # Scripts and other programs run these a thousand times, and argparse would take half of their time.
+    at = 2 if words[:1] == ["--socket"] else 0
+    match words[at:]:
+        case ["get", grant] if not grant.startswith("-"):
             from brokerd.ctl.commands.tokens import print_token
 
-            OPTIONS[:] = words[:-2]
-            with Broker(words[1] if len(words) > 2 else own_socket()) as broker:
-                return print_token(broker, grant)
+            return _run_plain(words[:at], lambda broker: print_token(broker, grant))
+        case ["credential", "aws" | "headers" | "kubernetes" as form, grant] if not grant.startswith("-"):
+            from brokerd.ctl.commands.credential import print_as
+
+            return _run_plain(words[:at], lambda broker: print_as(broker, form, grant))
     from brokerd.ctl.arguments import read_arguments
 
     try:
@@ -99,6 +102,13 @@ def _run(words: list[str]) -> int:
         return row.run(arguments)
     with Broker(socket_of(arguments)) as broker:
         return row.run(broker, arguments)
+
+
+def _run_plain(options: list[str], work: Callable[[Broker], int]) -> int:
+    """A command without options of its own; `options`: --socket PATH, or nothing."""
+    OPTIONS[:] = options
+    with Broker(options[1] if options else own_socket()) as broker:
+        return work(broker)
 
 
 def socket_of(arguments: Namespace) -> str | None:

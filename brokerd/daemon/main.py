@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import trio
+from brokerd_client.wire import load_msgpack
 from prometheus_client import ProcessCollector
 
 from brokerd import __version__
@@ -85,6 +86,7 @@ STOP_WITHIN = 10.0  # seconds for exchanges under way at SIGTERM; one that sends
 def main() -> None:
     """The command `brokerd`."""
     arguments = parser().parse_args()
+    load_msgpack()
     hardening.harden()
     output = log.Log(arguments.log_level, form=arguments.log_format)
     path, folders = in_use(arguments.config)

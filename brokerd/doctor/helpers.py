@@ -18,7 +18,7 @@ ADMIT = "every user's git, docker and pip look into it"
 
 
 def credential_helpers(facts: Facts) -> Iterator[Finding]:
-    for path in helpers.files():
+    for path in map(Path, helpers.files()):
         try:
             uses = helpers.read_uses((path,))
         except HelpersError as error:
@@ -38,7 +38,7 @@ def credential_helpers(facts: Facts) -> Iterator[Finding]:
 
 def _closed(path: Path) -> Iterator[Finding]:
     """The machine's file must be readable for those who are to use it."""
-    if path != helpers.SYSTEM:
+    if str(path) != helpers.SYSTEM:
         return
     for each, bit, command in ((path, stat.S_IROTH, "chmod o+r"), (path.parent, stat.S_IXOTH, "chmod o+x")):
         if not (mode := each.stat().st_mode) & bit:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from brokerd_client.errors import BadRequest, BrokerError, NoDaemon, ProtocolError, Unavailable, from_map
 from brokerd_client.messages import read_event
-from brokerd_client.wire import MAX_ANSWER, MAX_ID, MAX_MESSAGE, Notification, Reader, pack_request, read_reply
+from brokerd_client.wire import (
+    MAX_ANSWER,
+    MAX_ID,
+    MAX_MESSAGE,
+    Notification,
+    Reader,
+    load_msgpack,
+    pack_request,
+    read_reply,
+)
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
@@ -43,6 +52,8 @@ class ClientProtocol:
 
     def request(self, method: str, params: dict[str, Any], waiter: object = None) -> bytes:
         """The bytes of a new request. Raises BadRequest if the daemon would close the connection because of them."""
+        if self._id == 1:  # whoever asks twice asks often
+            load_msgpack()
         while self._id in self._waiting:
             self._id = (self._id + 1) & MAX_ID
         try:
@@ -66,6 +77,7 @@ class ClientProtocol:
         for message in self._reader:
             reply = read_reply(message)
             if isinstance(reply, Notification):
+                load_msgpack()  # more will come
                 if reply.method == "trace":
                     self.steps.append(reply.params)
                 elif event := read_event(reply.method, reply.params):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from pathlib import Path
-from typing import NamedTuple  # tomllib needs typing anyway; dataclasses would take as long as a fetch
+import tomllib  # it needs typing and re; pathlib would cost some milliseconds more
+from re import fullmatch
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-SYSTEM = Path("/etc/brokerd/helpers.toml")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SYSTEM = "/etc/brokerd/helpers.toml"
 PORTS = {"https": 443, "http": 80}
-LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+LOOPBACK = r"localhost|127(\.\d{1,3}){3}|::1"
 KEYS = ("url", "grant", "username")
-ESCAPED = re.compile(
-    "%2[1-9a-f]|%5c", re.IGNORECASE
-)  # of a path: servers disagree on what they are; a blank is a blank
+HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
+IPV6 = frozenset("0123456789abcdef:.")
+ESCAPED = ("%5c", *(f"%2{digit}" for digit in "123456789abcdef"))  # of a path: servers disagree on what they are
 EXAMPLE = 'expected [[use]] tables such as:\n  [[use]]\n  url = "https://git.example/*"\n  grant = "git"'
 
 
@@ -52,12 +56,12 @@ class Use(NamedTuple):
         return address.path == self.path
 
 
-def files() -> tuple[Path, ...]:
+def files() -> tuple[str, ...]:
     """Where helpers.toml may be: the user's own, then the machine's. BROKERD_HELPERS names another one instead."""
     if named := os.environ.get("BROKERD_HELPERS"):
-        return (Path(named),)
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(config) / "brokerd" / "helpers.toml", SYSTEM
+        return (named,)
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - pathlib is slow
+    return f"{config}/brokerd/helpers.toml", SYSTEM
 
 
 def look_up(address: Address | None) -> Use | None:
@@ -65,16 +69,14 @@ def look_up(address: Address | None) -> Use | None:
     return next((use for path in files() if (use := find(address, read_uses((path,))))), None)
 
 
-def read_uses(paths: tuple[Path, ...] | None = None) -> list[Use]:
+def read_uses(paths: tuple[str | Path, ...] | None = None) -> list[Use]:
     """The tables of all files that exist, in their order. Raises HelpersError."""
-    import tomllib
-
     found: list[Use] = []
-    for path in files() if paths is None else paths:
+    for path in map(str, files() if paths is None else paths):
         try:
             tables = tomllib.loads(_read(path))
         except FileNotFoundError:
-            if str(path) == os.environ.get("BROKERD_HELPERS"):
+            if path == os.environ.get("BROKERD_HELPERS"):
                 raise HelpersError(f"{path}: there is no such file; BROKERD_HELPERS names it") from None
             continue
         except PermissionError:
@@ -104,7 +106,7 @@ def address_of(url: str) -> Address | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if parts.scheme not in PORTS or not host or not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
+    if parts.scheme not in PORTS or not host or not any(frozenset(host) <= known for known in (HOST, IPV6)):
         return None
     port = PORTS[parts.scheme] if port is None else port
     return Address(parts.scheme, host.rstrip("."), port, _path(parts.path))
@@ -119,23 +121,24 @@ def _path(path: str) -> str | None:
         or not {".", ".."}.isdisjoint(names)
         or not plain.isprintable()
         or not {*"\\\ufffd"}.isdisjoint(plain)
-        or ESCAPED.search(path) is not None
+        or any(each in path.lower() for each in ESCAPED)
     )
     return "" if odd else plain or "/"
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     """The file's text, if nobody but root and this user can change it. Raises HelpersError, OSError."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise HelpersError(f"{path}: expected a regular file; move it away and write the file again")
-        for name, each in ((path, found), (path.parent, path.parent.stat())):
+        folder = os.path.dirname(path) or "."  # noqa: PTH120
+        for name, each in ((path, found), (folder, os.stat(folder))):  # noqa: PTH116
             _refuse_what_others_change(name, each)
         return file.read().decode()
 
 
-def _refuse_what_others_change(path: Path, found: os.stat_result) -> None:
+def _refuse_what_others_change(path: str, found: os.stat_result) -> None:
     """Who can change the file decides where tokens are sent. Raises HelpersError."""
     if found.st_uid not in (0, os.geteuid()):
         raise HelpersError(
@@ -150,10 +153,11 @@ def _refuse_what_others_change(path: Path, found: os.stat_result) -> None:
         )
 
 
-def _remedy(path: Path) -> str:
+def _remedy(path: str) -> str:
     if path != SYSTEM:
         return ""
-    command = f"chmod o+r {path}" if os.access(path.parent, os.X_OK) else f"chmod o+x {path.parent}"
+    folder = os.path.dirname(path)  # noqa: PTH120
+    command = f"chmod o+r {path}" if os.access(folder, os.X_OK) else f"chmod o+x {folder}"
     return f"; to fix, as root: {command}"
 
 
@@ -171,7 +175,7 @@ def _use(where: str, table: object) -> Use:
     if address is None or not address.path or "@" in url or "?" in url or "#" in url or "*" in url[:-1]:
         words = 'expected https://HOST/PATH without user, query and fragment; "*" may stand at its end'
         raise HelpersError(f"{where}: url: {words}; found {url!r}")
-    if address.scheme == "http" and not LOOPBACK.fullmatch(address.host):
+    if address.scheme == "http" and not fullmatch(LOOPBACK, address.host):
         words = "expected https; http would send the token unencrypted, so it is for this machine only (127.0.0.1)"
         raise HelpersError(f"{where}: url: {words}; found {url!r}")
     path = address.path

@@ -2,10 +2,7 @@
 # what methods mean. Every get of every caller passes through here: keep it short.
 from __future__ import annotations
 
-from collections import namedtuple
-
-from msgpack import Packer, unpackb
-
+from brokerd_client import short_messages
 from brokerd_client.errors import ProtocolError
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
@@ -17,12 +14,39 @@ MAX_MESSAGE = 64 * 1024  # bytes of a request
 MAX_ANSWER = 32 * 1024 * 1024  # bytes of an answer: the status of thousands of grants, or 64 tokens of 256 KiB
 MAX_DEPTH = 8  # levels of arrays and maps; the message itself is the first
 MAX_ID = 2**32 - 1
+SHORT = 4 * MAX_MESSAGE  # bytes of a message that is read without msgpack: every token fits
 BYTES_OF_ITEM = 16  # a message may have one item for each 16 bytes of the limit: objects are larger than their bytes
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2  # the first item of a message
 
-Response = namedtuple("Response", "id error result")  # typing.NamedTuple would cost milliseconds
-Notification = namedtuple("Notification", "method params")
+
+class Response:  # importing dataclasses, or collections for a namedtuple, would cost milliseconds
+    """An answer: the id of its request, and the error or the result."""
+
+    __slots__ = ("error", "id", "result")
+
+    def __init__(self, id: int | None, error: Any, result: Any) -> None:  # noqa: A002 - the protocol's word
+        self.id, self.error, self.result = id, error, result
+
+    def __eq__(self, other: object) -> bool:
+        mine = (self.id, self.error, self.result)
+        return isinstance(other, Response) and mine == (other.id, other.error, other.result)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Notification:
+    """An event: the method that names it, and its parameters."""
+
+    __slots__ = ("method", "params")
+
+    def __init__(self, method: str, params: dict[str, Any]) -> None:
+        self.method, self.params = method, params
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Notification) and (self.method, self.params) == (other.method, other.params)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Reader:
@@ -126,6 +150,16 @@ class Reader:
         return bool(self._bytes)
 
 
+def load_msgpack() -> None:
+    """Pack and read all further messages with msgpack, which is faster. It takes longer to import than a get of a token
+    from a shell: a program that ends after one short answer never loads it."""
+    global _pack, _unpackb
+    if _unpackb is short_messages.unpack:
+        from msgpack import Packer, unpackb
+
+        _pack, _unpackb = Packer().pack, unpackb  # one Packer for all threads: no call is interrupted by another
+
+
 def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
     """`[0, id, method, [params]]`, or with `[]` if there are no parameters."""
     return _pack((REQUEST, msgid, method, (params,) if params else ()))
@@ -190,8 +224,10 @@ def _read_params(params: object, msgid: int | None) -> dict[str, Any]:
 
 def _unpack(data: bytes | bytearray) -> list[Any]:
     """One complete message, whose structure was checked. Raises ProtocolError."""
+    if len(data) > SHORT:
+        load_msgpack()
     try:
-        message: list[Any] = unpackb(data)
+        message: list[Any] = _unpackb(data)
     except ValueError as error:
         # Never the error's own text: it may quote what was sent.
         found = "text that is not UTF-8" if isinstance(error, UnicodeDecodeError) else "a key that is not text"
@@ -220,4 +256,5 @@ _ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 _NESTS = _ARRAYS | {*range(0x80, 0x90), 0xDE, 0xDF}
 NEVER_USED = 0xC1
 _NO_EXTENSION = "expected text, found bin or an extension type"
-_pack: Callable[[object], bytes] = Packer().pack  # one for all threads: a call is never interrupted by another
+_pack: Callable[[object], bytes] = short_messages.pack
+_unpackb: Callable[[bytes | bytearray], Any] = short_messages.unpack

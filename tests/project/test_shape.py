@@ -24,6 +24,8 @@ TWICE = {
     # One class for each library, under one name.
     "BrokerAuth": {"requests", "httpx", "aiohttp"},
     "_Connection": {"blocking", "on_trio", "on_asyncio"},
+    # The term of both protocols: the answer of HTTP, and that of MessagePack-RPC.
+    "Response": {"steps", "wire"},
     # The error code `misconfigured` of the protocol: the outcome of an exchange, and what the client library raises.
     "Misconfigured": {"outcomes", "errors"},
 }

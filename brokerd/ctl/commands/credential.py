@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import os
 
-from brokerd_client.credentials.asking import utc
+from brokerd_client.credentials.times import utc
 
 from brokerd.ctl.terminal import Failed, plain, write_json
 
@@ -20,11 +20,16 @@ VERSIONS = (f"{KUBERNETES}/v1", f"{KUBERNETES}/v1beta1")
 
 
 def credential(broker: Broker, arguments: Namespace) -> int:
-    """Print it."""
+    """Print it, or answer bazel's question."""
     if arguments.action == "bazel":
         return _bazel(broker)
-    token = broker.get(arguments.grant)
-    match arguments.action:
+    return print_as(broker, arguments.action, arguments.grant)
+
+
+def print_as(broker: Broker, form: str, grant: str) -> int:
+    """`credential FORM GRANT` without any option."""
+    token = broker.get(grant)
+    match form:
         case "aws":
             found = aws(token)
         case "kubernetes":

@@ -55,13 +55,6 @@ def token_of(use: Use, broker: Broker | None = None, refused: Mapping[str, str] 
         raise NoToken(f"{error.message}{again}") from None
 
 
-def utc(seconds: float) -> str:
-    """Unix seconds as clients read a time: 2026-11-29T08:00:00Z. Never later than the moment itself."""
-    from time import gmtime, strftime
-
-    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(int(seconds)))
-
-
 def question() -> bytes:
     """What the client writes to stdin. Raises NoCredential if it is too long."""
     data = b"" if sys.stdin is None else sys.stdin.buffer.read(LONGEST_QUESTION + 1)

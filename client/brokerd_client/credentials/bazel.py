@@ -12,9 +12,9 @@ from brokerd_client.credentials.asking import (
     run,
     token_of,
     use_for,
-    utc,
     write,
 )
+from brokerd_client.credentials.times import utc
 from brokerd_client.helpers import Address, address_of
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds

@@ -2,7 +2,6 @@
 # of key=value, and reads the answer in the same form.
 from __future__ import annotations
 
-from hashlib import sha256
 from urllib.parse import quote
 
 from brokerd_client.client_protocol import refused_params
@@ -102,6 +101,8 @@ def answer(token: Token, use: Use, asked: Question) -> str:
     if token.expires_at is not None:
         lines.append(f"password_expiry_utc={int(token.expires_at)}")
     if asked.asks_again:
+        from hashlib import sha256  # it loads OpenSSL, which takes as long as the fetch
+
         digest = sha256(token.value.encode()).hexdigest()
         lines += ["capability[]=state", f"state[]={STATE}{digest}", "continue=1"]
     return "".join(f"{line}\n" for line in lines)

@@ -207,7 +207,7 @@ def test_who_may_not_read_it_is_told_what_root_can_do(helpers: Path, monkeypatch
     monkeypatch.setattr(os, "open", refused)
     with pytest.raises(HelpersError, match=f"{helpers}: you may not read it$"):  # nobody knows who else needs its mode
         read_uses((helpers,))
-    monkeypatch.setattr("brokerd_client.helpers.SYSTEM", helpers)
+    monkeypatch.setattr("brokerd_client.helpers.SYSTEM", str(helpers))
     with pytest.raises(HelpersError, match=f"you may not read it; to fix, as root: chmod o.r {helpers}$"):
         read_uses((helpers,))
     monkeypatch.setattr(os, "access", lambda *_: False)

@@ -68,7 +68,8 @@ def test_a_good_vector_means_what_it_says(vector: dict[str, Any]) -> None:
         assert [0, msgid, method, [params] if message[3] else []] == message
     else:
         reply = read_reply(message)
-        assert [1, *reply] == message if isinstance(reply, Response) else [2, reply.method, [reply.params]] == message
+        response = isinstance(reply, Response)
+        assert ([1, reply.id, reply.error, reply.result] if response else [2, reply.method, [reply.params]]) == message
 
 
 @pytest.mark.parametrize("vector", vectors("good"))

@@ -210,12 +210,3 @@ def test_ctrl_c_is_130_and_quiet(daemon: Daemon) -> None:
         out, err = process.communicate(timeout=30)
     over.set()
     assert (process.returncode, out, err) == (130, b"", b"")
-
-
-def test_a_plain_get_imports_nothing_it_does_not_need(daemon: Daemon) -> None:
-    words = [program()[0], "-X", "importtime", "-m", "brokerd.ctl", "get", "ix"]
-    done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ))
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    heavy = {"argparse", "socket", "json", "rich", "shtab", "typing", "cryptography", "trio", "msgspec", "dataclasses"}
-    assert "brokerd_client.blocking" in loaded
-    assert not heavy & loaded

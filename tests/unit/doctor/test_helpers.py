@@ -23,7 +23,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(USE.format("git"))
     path.chmod(0o644)
     tmp_path.chmod(0o755)
-    monkeypatch.setattr(helpers, "SYSTEM", path)
+    monkeypatch.setattr(helpers, "SYSTEM", str(path))
     monkeypatch.setenv("BROKERD_HELPERS", str(path))
     return path
 

@@ -1,26 +1,32 @@
 # The connections to one upstream: those that wait for the next request, and new ones.
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 from trio import current_time
 
 from brokerd.config.proxies import ProxySettings
 from brokerd.edge.http.connection import HttpSettings, split_url
+from brokerd.edge.http.dial import Lookup, system_lookup
 from brokerd.edge.http.wire import Wire, WireOpener
 
 KEPT = 64  # connections that wait
 IDLE = 15.0  # seconds that one waits, shorter than the idle timeouts of common servers
 
 
+def http_settings(proxy: ProxySettings) -> HttpSettings:
+    return HttpSettings(
+        ca_file=proxy.ca_file, cert_file=proxy.cert_file, key_file=proxy.key_file, insecure_http=proxy.insecure_http
+    )
+
+
 class UpstreamConnections:
-    def __init__(self, proxy: ProxySettings) -> None:
+    def __init__(
+        self, proxy: ProxySettings, environ: Mapping[str, str] = os.environ, lookup: Lookup = system_lookup
+    ) -> None:
         origin, _ = split_url(proxy.url)
-        settings = HttpSettings(
-            ca_file=proxy.ca_file,
-            cert_file=proxy.cert_file,
-            key_file=proxy.key_file,
-            insecure_http=proxy.insecure_http,
-        )
-        self._opener = WireOpener(settings, origin, proxy.timeout)
+        self._opener = WireOpener(http_settings(proxy), origin, proxy.timeout, environ, lookup)
         self._kept: list[tuple[Wire, float]] = []
         self._closed = False
 

@@ -8,13 +8,14 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
 from brokerd.core.ports import TransportError
 from brokerd.edge.http.connection import PLAIN_HTTP, Attempt, HttpSettings, Origin, Stage
-from brokerd.edge.http.dial import Endpoint, Resolver, connect, system_lookup
+from brokerd.edge.http.dial import Endpoint, Lookup, Resolver, connect, system_lookup
+from brokerd.edge.http.proxy import tunnel
 from brokerd.edge.http.tls import UntrustedError, reason_of, shared_context, untrusted_reason
 
 TURNS = 16  # reads or writes that need not wait, before other tasks have their turn
@@ -132,29 +133,31 @@ class Wire:
 
 
 class WireOpener:
-    """Opens connections to one origin. Nothing is sent over them before they are returned. `patience`: of each wire."""
+    """Opens connections to one origin. Nothing is sent over them before they are returned. `patience`: of each wire.
+    `environ`: names the proxy for https (HTTPS_PROXY, NO_PROXY); plain http goes through none."""
 
-    def __init__(self, settings: HttpSettings, origin: Origin, patience: float) -> None:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        origin: Origin,
+        patience: float,
+        environ: Mapping[str, str],
+        lookup: Lookup = system_lookup,
+    ) -> None:
         self._settings = settings
         self._patience = patience
         self._origin = origin
+        self._proxies = settings.proxies(environ)
         self._tls = shared_context(settings.tls_files)
-        self._resolver = Resolver(system_lookup)
+        self._resolver = Resolver(lookup)
 
     async def open(self) -> Wire:
         """Raises TransportError."""
         origin, attempt = self._origin, Attempt(self._origin.endpoint)
         with trio.move_on_after(self._settings.connect_timeout):
             context = await self._tls.current() if origin.secure else None
-            attempt.begins(Stage.LOOKUP, f"looking up {origin.endpoint.host}")
-            addresses = await self._resolver.addresses(origin.endpoint)
-            attempt.begins(Stage.CONNECT, "connecting")
-            tcp = await connect(addresses, origin.endpoint)
-            is_safe = origin.secure or tcp.reaches_loopback or self._settings.insecure_http
-            sock = tcp.detach()
+            sock = await self._connect(attempt)
             try:
-                if not is_safe:
-                    raise attempt.failed(PLAIN_HTTP)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
                 if context is None:
                     return Wire(sock, patience=self._patience)
@@ -164,6 +167,26 @@ class WireOpener:
                 sock.close()
                 raise
         raise attempt.failed(f"timed out after {self._settings.connect_timeout:g} s {attempt.doing}")
+
+    async def _connect(self, attempt: Attempt) -> socket.socket:
+        """A TCP connection to the origin, or a tunnel through the proxy to it."""
+        origin = self._origin
+        proxy = self._proxies.route(origin.endpoint, secure=True) if origin.secure else None
+        peer = proxy.endpoint if proxy else origin.endpoint
+        attempt.begins(Stage.LOOKUP, f"looking up {peer.host}")
+        addresses = await self._resolver.addresses(peer)
+        attempt.begins(Stage.CONNECT, f"connecting to {peer}" if proxy else "connecting")
+        tcp = await connect(addresses, peer)
+        try:
+            if not (origin.secure or tcp.reaches_loopback or self._settings.insecure_http):
+                raise attempt.failed(PLAIN_HTTP)
+            if proxy:
+                attempt.begins(Stage.TUNNEL, f"waiting for {peer}")
+                await tunnel(tcp, proxy, origin.endpoint, self._settings.limits())
+        except BaseException:
+            tcp.close()
+            raise
+        return tcp.detach()
 
 
 async def _secured(sock: socket.socket, context: ssl.SSLContext, endpoint: Endpoint) -> ssl.SSLSocket:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from brokerd.core.validation import ConfigError
+import msgspec
+
+from brokerd.core.validation import ConfigError, as_one, convert, expected, unknown_key
 
 T = TypeVar("T")
 INDEPENDENT = ("expected ", "unknown key")  # how an error begins that no other mistake can cause
@@ -25,8 +27,47 @@ class Errors(list[ConfigError]):
         try:
             return read(raw)
         except ConfigError as error:
-            self += [each.within(key, str(file)) for each in (error, *_further(raw, read, error))]
+            others = error.others or _further(raw, read, error)
+            self += [each.within(key, str(file)) for each in (error, *others)]
         return None
+
+
+class Keys:
+    """The keys of one table, read one by one, so that each mistake is named. `kind`: the struct of the table."""
+
+    def __init__(self, raw: Any, kind: type[msgspec.Struct]) -> None:
+        if not isinstance(raw, dict):
+            raise expected("a table", raw)
+        self.errors: list[ConfigError] = []
+        self._values: dict[str, Any] = {}
+        fields = {each.name: each for each in msgspec.structs.fields(kind)}
+        self.errors += [unknown_key(key, list(fields)) for key in sorted(raw.keys() - fields.keys())]
+        for key, field in fields.items():
+            if key in raw:
+                try:
+                    self._values[key] = convert(raw[key], field.type, key)
+                except ConfigError as error:
+                    self.errors.append(error)
+            elif field.required:
+                self.errors.append(ConfigError("this key is required and missing", key=key))
+            else:
+                self._values[key] = field.default
+
+    def of(self, read: Callable[..., T], *keys: str) -> T | None:
+        """What `read` makes of the values of these keys; None if one of them is wrong. A mistake is in the first key
+        unless it names another."""
+        if not self._values.keys() >= set(keys):
+            return None
+        try:
+            return read(*(self._values[key] for key in keys))
+        except ConfigError as error:
+            self.errors.append(error if error.key else error.within(keys[0]))
+        return None
+
+    def end(self) -> None:
+        """Raises ConfigError if there is a mistake; the others are in its `others`."""
+        if self.errors:
+            raise as_one(self.errors)
 
 
 def _further(raw: Any, read: Callable[[Any], object], error: ConfigError) -> list[ConfigError]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from brokerd.config.errors import Keys
 from brokerd.config.proxy_places import ProxyPlace, read_callers, read_listen
 from brokerd.config.token_files import Source
 from brokerd.core.access.policy import Selector
@@ -21,6 +23,8 @@ KINDS: Mapping[str, Mapping[str, bool]] = {
     "gce": {"email": True, "project": False, "scopes": False},
     "azure": {"resource": True, "header_file": False},
 }
+OF_KINDS = tuple(dict.fromkeys(key for keys in KINDS.values() for key in keys))
+WORD_FILES = ("authorization_file", "header_file")
 WITHOUT_SLASH = ("role", "region", "email", "project")  # they stand in paths
 
 
@@ -56,33 +60,54 @@ class EndpointSettings:
 
 def read_endpoint(name: str, raw: Any) -> EndpointSettings:
     """Raises ConfigError."""
+    keys = Keys(raw, EndpointTable)
+    kind = keys.of(_kind, "kind")
+    grant = keys.of(_grant, "grant")
+    place = keys.of(read_listen, "listen")
+    callers = keys.of(partial(read_callers, place=place), "caller")
+    for key in WITHOUT_SLASH:
+        keys.of(_without_slash, key)
+    word_files = [keys.of(_absolute, key) for key in WORD_FILES]
+    if kind is not None:
+        for key in OF_KINDS:
+            keys.of(partial(_belongs, kind, key), key)
+    keys.end()
+    assert kind is not None
+    assert grant is not None
+    assert place is not None
+    assert callers is not None
     table = convert(raw, EndpointTable)
-    check_one_of(table.kind, KINDS, "kind")
-    if not table.grant:
-        raise expected("the name of a grant", table.grant, key="grant")
-    own = KINDS[table.kind]
-    for keys in KINDS.values():
-        for key in keys.keys() - own.keys():
-            if getattr(table, key) is not None:
-                kinds = " and ".join(kind for kind, known in KINDS.items() if key in known)
-                raise ConfigError(f"belongs to {kinds}, not to {table.kind}; remove it", key=key)
-    values = {key: getattr(table, key) for key in own}
-    for key, must in own.items():
-        if must and not values[key]:
-            raise ConfigError(f"an endpoint of the kind {table.kind} needs this key", key=key)
-        if key in WITHOUT_SLASH and (found := values[key]) is not None and ("/" in found or not found.isprintable()):
-            raise expected("a name without slashes", found, key=key)
-    word_file = values.pop("authorization_file", None) or values.pop("header_file", None)
-    if word_file is not None and not word_file.startswith("/"):
-        key = "authorization_file" if table.kind == "aws-container" else "header_file"
-        raise expected("an absolute path", word_file, key=key)
-    place = read_listen(table.listen)
-    return EndpointSettings(
-        name,
-        Source(table.grant),
-        place,
-        read_callers(table.caller, place),
-        table.kind,
-        values,
-        None if word_file is None else Path(word_file),
-    )
+    values = {key: getattr(table, key) for key in KINDS[kind] if key not in WORD_FILES}
+    word_file = next((Path(each) for each in word_files if each is not None), None)
+    return EndpointSettings(name, Source(grant), place, callers, kind, values, word_file)
+
+
+def _kind(kind: str) -> str:
+    check_one_of(kind, KINDS, "kind")
+    return kind
+
+
+def _grant(grant: str) -> str:
+    if not grant:
+        raise expected("the name of a grant", grant)
+    return grant
+
+
+def _belongs(kind: str, key: str, value: Any) -> None:
+    """Whether a key may or must be there."""
+    if value is not None and key not in KINDS[kind]:
+        kinds = " and ".join(each for each, known in KINDS.items() if key in known)
+        raise ConfigError(f"belongs to {kinds}, not to {kind}; remove it")
+    if not value and KINDS[kind].get(key):
+        raise ConfigError(f"an endpoint of the kind {kind} needs this key")
+
+
+def _without_slash(text: str | None) -> None:
+    if text is not None and ("/" in text or not text.isprintable()):
+        raise expected("a name without slashes", text)
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is not None and not path.startswith("/"):
+        raise expected("an absolute path", path)
+    return path

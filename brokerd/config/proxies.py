@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from brokerd.config.errors import Errors
+from brokerd.config.errors import Errors, Keys
 from brokerd.config.loopback import is_loopback
 from brokerd.config.metadata import EndpointSettings, read_endpoint
 from brokerd.config.proxy_places import ProxyPlace, read_callers, read_listen
 from brokerd.config.token_files import Source
-from brokerd.config.toml_files import DEFAULT_CONFIG, NAME, read_toml
+from brokerd.config.toml_files import DEFAULT_CONFIG, NAME, is_there, read_toml
 from brokerd.core.access.policy import Selector
 from brokerd.core.http.forwarding import NEVER, Allowed, Upstream
 from brokerd.core.validation import ConfigError, convert, expected
@@ -102,72 +102,105 @@ def _named(reader: Reader, name: str, raw: Any) -> ProxySettings | EndpointSetti
 
 
 def _read_table(name: str, raw: Any) -> ProxySettings:
+    keys = Keys(raw, ProxyTable)
+    source = keys.of(_source, "grant", "scope", "audience", "resource")
+    place = keys.of(_place, "socket", "listen")
+    callers = keys.of(partial(read_callers, place=place), "caller")
+    upstream = keys.of(_upstream, "upstream", "insecure_http")
+    allowed = Allowed(keys.of(_methods, "methods"), keys.of(_paths, "paths"))
+    files = {key: keys.of(_file, key) for key in ("ca_file", "cert_file", "key_file")}
+    keys.of(_pair, "key_file", "cert_file")
+    keys.of(_timeout, "timeout")
+    keys.end()
+    assert source is not None
+    assert place is not None
+    assert callers is not None
+    assert upstream is not None
     table = convert(raw, ProxyTable)
-    if not table.grant:
-        raise expected("the name of a grant", table.grant, key="grant")
-    if not 0 < table.timeout <= 3_600:
-        raise expected("seconds, at most 3600", table.timeout, key="timeout")
-    place = _place(table)
-    callers = read_callers(table.caller, place)
     return ProxySettings(
         name,
-        Source(table.grant, None if table.scope is None else tuple(table.scope), table.audience, table.resource),
+        source,
         place,
         callers,
         table.upstream,
-        _upstream(table),
-        _allowed(table),
-        _file(table.ca_file),
-        _file(table.cert_file),
-        _file(table.key_file),
-        table.insecure_http,
-        table.timeout,
+        upstream,
+        allowed,
+        **files,
+        insecure_http=table.insecure_http,
+        timeout=table.timeout,
     )
 
 
+def _source(grant: str, scope: list[str] | None, audience: str | None, resource: str | None) -> Source:
+    if not grant:
+        raise expected("the name of a grant", grant)
+    return Source(grant, None if scope is None else tuple(scope), audience, resource)
+
+
+def _timeout(seconds: float) -> None:
+    if not 0 < seconds <= 3_600:
+        raise expected("seconds, at most 3600", seconds)
+
+
 def _file(text: str | None) -> Path | None:
+    if text is not None and not (text.startswith("/") and is_there(Path(text))):
+        raise expected("the absolute path of a file that exists", text)
     return None if text is None else Path(text)
 
 
-def _place(table: ProxyTable) -> ProxyPlace:
-    if (table.socket is None) == (table.listen is None):
-        raise ConfigError('expected one of socket = "/run/…" and listen = "127.0.0.1:PORT"', key="socket")
-    if table.socket is not None:
-        if not table.socket.startswith("/"):
-            raise expected("an absolute path", table.socket, key="socket")
-        return ProxyPlace(table.socket)
-    return read_listen(table.listen or "")
+def _pair(key_file: str | None, cert_file: str | None) -> None:
+    if key_file is not None and cert_file is None:
+        raise ConfigError("key_file needs cert_file too; add cert_file, or remove key_file")
 
 
-def _upstream(table: ProxyTable) -> Upstream:
-    wrong = expected(UPSTREAM, table.upstream, key="upstream")
+def _place(path: str | None, listen: str | None) -> ProxyPlace:
+    if (path is None) == (listen is None):
+        raise ConfigError('expected one of socket = "/run/…" and listen = "127.0.0.1:PORT"')
+    if path is None:
+        return read_listen(listen or "")
+    if not path.startswith("/"):
+        raise expected("an absolute path", path)
+    return ProxyPlace(path)
+
+
+def _upstream(url: str, insecure_http: bool) -> Upstream:
+    wrong = expected(UPSTREAM, url)
     try:
-        parts = urlsplit(table.upstream)
+        parts = urlsplit(url)
         host = parts.netloc
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
             raise wrong
     except ValueError:
         raise wrong from None
-    if "@" in host or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", table.upstream):
+    if "@" in host or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", url):
         raise wrong
-    if parts.scheme == "http" and not (is_loopback(parts.hostname) or table.insecure_http):
-        words = "the token would cross the network in the clear; use https://, or set insecure_http = true"
-        raise ConfigError(words, key="upstream")
+    if parts.scheme == "http" and not (is_loopback(parts.hostname) or insecure_http):
+        raise ConfigError("the token would cross the network in the clear; use https://, or set insecure_http = true")
     return Upstream(f"{parts.scheme}://{host}", host, parts.path.rstrip("/"))
 
 
-def _allowed(table: ProxyTable) -> Allowed:
-    for method in table.methods or ():
+def _methods(methods: list[str] | None) -> frozenset[bytes] | None:
+    if methods is None:
+        return None
+    for method in methods:
         if not METHOD.fullmatch(method) or method.encode() in NEVER:
-            raise expected("methods such as GET; CONNECT and TRACE are never forwarded", method, key="methods")
-    for path in table.paths or ():
+            raise expected("methods such as GET; CONNECT and TRACE are never forwarded", method)
+    return frozenset(each.encode() for each in _filled(methods))
+
+
+def _paths(paths: list[str] | None) -> tuple[str, ...] | None:
+    if paths is None:
+        return None
+    for path in paths:
         if not path.startswith("/") or not path.isascii() or not path.isprintable():
-            raise expected('paths that begin with a slash, such as "/v2/*"', path, key="paths")
-    for key in ("methods", "paths"):
-        if getattr(table, key) == []:
-            raise expected("at least one; leave the key out to allow all", [], key=key)
-    methods = None if table.methods is None else frozenset(each.encode() for each in table.methods)
-    return Allowed(methods, None if table.paths is None else tuple(table.paths))
+            raise expected('paths that begin with a slash, such as "/v2/*"', path)
+    return tuple(_filled(paths))
+
+
+def _filled(texts: list[str]) -> list[str]:
+    if not texts:
+        raise expected("at least one; leave the key out to allow all", [])
+    return texts
 
 
 Reader = Callable[[str, Any], ProxySettings | EndpointSettings]

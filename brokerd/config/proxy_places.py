@@ -33,10 +33,10 @@ def read_listen(text: str) -> ProxyPlace:
     return ProxyPlace(host=found[1].strip("[]"), port=int(found[2]))
 
 
-def read_callers(raw: Any, place: ProxyPlace) -> tuple[Selector, ...]:
-    """The key `caller`. Raises ConfigError."""
+def read_callers(raw: Any, place: ProxyPlace | None) -> tuple[Selector, ...]:
+    """The key `caller`. `place`: None if it is not known. Raises ConfigError."""
     callers = read_selectors(raw)
-    for each in callers if place.port else ():
+    for each in callers if place is not None and place.port else ():
         if not BY_USER.issuperset(n for n in each.__slots__ if getattr(each, n) is not None):
             words = 'at a TCP port only user and uid are known; use socket = "/run/…" to name anything else'
             raise ConfigError(words, key="caller")

@@ -50,9 +50,9 @@ class Log:
     debug = info = warning = error = critical = msg
 
     def cannot_start(self, words: str) -> None:
-        """Say why the daemon ends before it has served."""
+        """Say why the program ends before it has served."""
         if self._journal is None and self._render is not _as_json:
-            print(f"brokerd: {words}", file=sys.stderr)  # noqa: T201
+            print(f"{self._program}: {words}", file=sys.stderr)  # noqa: T201
         else:
             say(Event.NOT_STARTED, reason=words, remedy=None)
 

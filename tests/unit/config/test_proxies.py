@@ -79,12 +79,37 @@ def test_a_socket_has_a_path_and_ipv6_is_loopback_too(tmp_path: Path) -> None:
         ({"paths": "[]"}, "leave the key out"),
         ({"timeout": "0"}, "seconds"),
         ({"time_out": "1"}, "unknown key"),
+        ({"ca_file": '"ca.pem"'}, "the absolute path of a file that exists"),
+        ({"ca_file": '"/not/there.pem"'}, "the absolute path of a file that exists"),
+        ({"key_file": '"/etc/passwd"'}, "key_file needs cert_file"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, keys: dict[str, str | None], words: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(tmp_path, text(**keys))
     assert words in str(error.value)
+
+
+def test_every_mistake_of_a_table_is_named(tmp_path: Path) -> None:
+    wrong = text(
+        grant='""',
+        upstream="7",
+        listen='"0.0.0.0:1"',
+        caller="{ usr = 'x' }",
+        methods='["get"]',
+        paths="[]",
+        timeout="0",
+        ca_file='"x"',
+        time_out="1",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, wrong, "[proxies.b]\n", "[metadata.c]\nkind = 'gce'\nlisten = 7\ncaller = {}\nemail = 'a/b'\n")
+    keys = [each.key.split(".", 2)[1:] for each in (caught.value, *caught.value.others)]
+    assert sorted(key for name, key in keys if name == "ix") == [
+        *("ca_file", "caller.usr", "grant", "listen", "methods", "paths", "time_out", "timeout", "upstream")
+    ]
+    assert sorted(key for name, key in keys if name == "b") == ["caller", "grant", "socket", "upstream"]
+    assert sorted(key for name, key in keys if name == "c") == ["caller", "email", "grant", "listen"]
 
 
 def test_a_place_belongs_to_one_proxy_and_something_must_be_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from typing import Any
 
 import trio
@@ -13,6 +14,7 @@ from brokerd.edge.http.wire import Wire
 from brokerd.edge.peer.peer import NotAttested, Peer, names_of
 from brokerd.proxy import answers
 from brokerd.proxy.running import RequestExchange, Running
+from brokerd.proxy.short_way import Handed, ShortWay, ShortWays
 from brokerd.proxy.streams import ClientGone, Incoming, buffer
 from brokerd.proxy.usage import CUT, LONGEST, Used, Who
 
@@ -30,7 +32,7 @@ class AttestedWire(Wire):
         super().__init__(sock, ClientGone, STALLED)
         self._peer = peer
 
-    def _receive(self, room: memoryview) -> int:
+    def receive_at_once(self, room: memoryview) -> int:
         try:
             return self._peer.receive_into(room)
         except BlockingIOError:
@@ -52,7 +54,7 @@ class ProxyClient:
     """`proxy` may be replaced by a reload between two requests. `is_idle`: it waits for a request, and no byte of one
     has been read; after `serve` it means that the connection can go on elsewhere."""
 
-    def __init__(self, sock: socket.socket, proxy: Running[Any], uid: int) -> None:
+    def __init__(self, sock: socket.socket, proxy: Running[Any], uid: int, ways: ShortWays) -> None:
         self.proxy: Running[Any] = proxy
         self.sock = sock
         self.uid = uid
@@ -63,6 +65,7 @@ class ProxyClient:
         self._admitted: tuple[Running[Any], Caller] | None = None
         self._last: tuple[bytes, RequestHead] | None = None
         self._idling = trio.CancelScope()
+        self._ways = ways
 
     async def attest(self) -> None:
         """Who the client is. Raises OSError."""
@@ -79,8 +82,11 @@ class ProxyClient:
         """After `attest`, until the client has gone or must go. Raises ClientGone, Broken."""
         plain = Wire(self.sock, ClientGone, STALLED)
         incoming, keep = Incoming(plain if self._peer is None else AttestedWire(self.sock, self._peer)), True
-        with memoryview(bytearray(HEAD_PIECE)) as small:
-            while keep and await self._begins(incoming):
+        with memoryview(bytearray(HEAD_PIECE)) as small, closing(ShortWay(self._ways, self, incoming)) as short:
+            while keep and await self._begins(incoming, short):
+                if (handed := short.take_over()) is not None:
+                    keep = await self._answer(incoming, handed.request.head, handed)
+                    continue
                 try:
                     if (data := await incoming.head_at_once(small)) is None:
                         with trio.move_on_after(HEAD_WITHIN):
@@ -106,18 +112,22 @@ class ProxyClient:
         if self._peer is not None:
             self._peer.close()
 
-    async def _begins(self, incoming: Incoming) -> bool:
-        """Wait for the first byte of a request."""
-        self.is_idle = not incoming.has_ahead
-        if self.is_idle:
+    async def _begins(self, incoming: Incoming, short: ShortWay) -> bool:
+        """Wait for the first byte of a request that goes the long way, or for one that is handed over to it."""
+        while not incoming.has_ahead:
+            self.is_idle, before = True, incoming.received
             if not self.proxy.runs:
                 return False
             self._idling = trio.CancelScope(deadline=trio.current_time() + IDLE)
             with self._idling:
-                await trio.lowlevel.wait_readable(self.sock)
-            if self._idling.cancelled_caught:
+                await short.wait()
+            if short.has_rest:
+                await short.send_rest()
+            elif short.is_under_way or not self._idling.cancelled_caught:
+                break
+            elif incoming.received == before:
                 return False
-            self.is_idle = False
+        self.is_idle = False
         return True
 
     def _read(self, data: bytes) -> RequestHead:
@@ -134,26 +144,48 @@ class ProxyClient:
                 caller = self._peer.process.glance(proxy.needs) or await self._peer.process.look(proxy.needs)
             except OSError:
                 raise ClientGone("the process that connected has ended") from None
-        if self._admitted == (proxy, caller):
-            return
-        if not proxy.admits(caller):
+        if not self._matches(caller):
             self.is_stranger = True
             who = caller.user or caller.uid
             words = f"user {who} may not use this proxy, or not by this program; see [{proxy.table}] caller"
             raise NotForwarded(403, "denied", words)
-        self._admitted = proxy, caller
 
-    async def _answer(self, incoming: Incoming, head: RequestHead) -> bool:
-        """Returns whether the connection can be used for another request."""
+    def is_admitted(self) -> bool:
+        """As `_admit`, if that needs no waiting. False: it does, or the client is a stranger. Raises ClientGone."""
+        caller: Caller | None = self._caller
+        if self._peer is not None:
+            try:
+                caller = self._peer.process.glance(self.proxy.needs)
+            except OSError:
+                raise ClientGone("the process that connected has ended") from None
+        return caller is not None and self._matches(caller)
+
+    def _matches(self, caller: Caller) -> bool:
+        """Whether the proxy's `caller` describes this one: looked at again when either has changed."""
+        known = self._admitted
+        if known is None or known[0] is not self.proxy or (known[1] is not caller and known[1] != caller):
+            if not self.proxy.admits(caller):
+                return False
+            self._admitted = self.proxy, caller
+        return True
+
+    async def _answer(self, incoming: Incoming, head: RequestHead, handed: Handed | None = None) -> bool:
+        """Returns whether the connection can be used for another request. `handed`: it came the short way so far."""
         wire, path, status = incoming.wire, b"", 0
         sent = wire.sent
         exchange: RequestExchange | None = None
         try:
-            await self._admit()
-            path = self.proxy.check(head)
-            exchange = self.proxy.exchange(incoming, head, self._caller)
-            with buffer() as room:
-                await exchange.run(room)
+            if handed is not None:
+                path = handed.request.path
+                exchange = resumed = handed.proxy.exchange(incoming, head, self._caller)
+                with buffer() as room:
+                    await resumed.resume(handed.sent, room)
+            else:
+                await self._admit()
+                path = self.proxy.check(head)
+                exchange = self.proxy.exchange(incoming, head, self._caller)
+                with buffer() as room:
+                    await exchange.run(room)
             if not exchange.done.keep:
                 await wire.finish()
             return exchange.done.keep
@@ -166,10 +198,10 @@ class ProxyClient:
             return False
         finally:
             status = status or (exchange.done.status if exchange else 0)
-            use = self._use(head, path, status)
+            use = self.use(head, path, status)
             self.proxy.usage.note(use, incoming.taken(), wire.sent - sent)
 
-    def _use(self, head: RequestHead, path: bytes, status: int) -> Used:
+    def use(self, head: RequestHead, path: bytes, status: int) -> Used:
         settings = self.proxy.settings
         # What a stranger asked for is one kind of request: it must not push out what others did.
         method = CUT if self.is_stranger else head.method.decode("ascii")[:LONGEST]

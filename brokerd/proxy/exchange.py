@@ -37,6 +37,17 @@ class Course:
     keep: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request without a body that the upstream was sent already, over a kept connection. `since`: by the event loop's
+    clock. `data`: what came of the answer."""
+
+    wire: Wire
+    token: Token
+    since: float
+    data: bytes
+
+
 class Exchange:
     """Built for one request, and run once. `done` says how far it came, also if `run` raises."""
 
@@ -69,6 +80,10 @@ class Exchange:
             return
         await self._hold(room)
         await self._forward(token, room)
+
+    async def resume(self, sent: SentRequest, room: memoryview) -> None:
+        """As `run`, for a request that was sent."""
+        await self._forward(sent.token, room, sent)
 
     async def _begin(self, status: int, data: bytes) -> None:
         self.done.status = status
@@ -114,24 +129,26 @@ class Exchange:
 
     # -- to the upstream
 
-    async def _forward(self, token: Token, room: memoryview) -> None:
-        """Send the request: once more with another token if the first is refused, and once more over a new connection
-        if a kept one has broken meanwhile and repeating is safe."""
+    async def _forward(self, token: Token, room: memoryview, sent: SentRequest | None = None) -> None:
+        """Send the request, unless it was `sent`: once more with another token if the first is refused, and once more
+        over a new connection if a kept one has broken meanwhile and repeating is safe."""
         fresh = repeated = False
         while True:
-            kept = None if fresh else self._upstreams.take_kept()
+            kept = sent.wire if sent else None if fresh else self._upstreams.take_kept()
             try:
                 wire = kept or await self._upstreams.open()
             except TransportError as error:
                 raise self._failed(HTTPStatus.BAD_GATEWAY, error.reason) from None
-            upstream, clean = Incoming(wire), False
+            before, sent = sent, None
+            upstream, clean = Incoming(wire, before.data if before else b""), False
             try:
                 try:
-                    await wire.send(self._message(token))
+                    if before is None:
+                        await wire.send(self._message(token))
                     if self._held is None:
                         clean = await self._stream_both(upstream, room)
                         return
-                    answer = await self._answer_of(upstream, room)
+                    answer = await self._answer_of(upstream, room, since=before.since if before else None)
                 except Broken as error:
                     if self.done.status:
                         raise
@@ -147,7 +164,7 @@ class Exchange:
                     if await self._short(upstream, body, begun, room):
                         with contextlib.suppress(BrokerError):
                             token = await self._tokens.replaced(self._proxy.source, token)
-                            clean = _can_stay(answer, body)
+                            clean = can_stay(answer, body)
                             continue
                 clean = await self._back(upstream, answer, body, begun, room)
                 return
@@ -202,12 +219,18 @@ class Exchange:
     # -- back to the client
 
     async def _answer_of(
-        self, upstream: Incoming, room: memoryview, patience: trio.CancelScope | None = None
+        self,
+        upstream: Incoming,
+        room: memoryview,
+        patience: trio.CancelScope | None = None,
+        since: float | None = None,
     ) -> ResponseHead:
         """The head of the answer; 1xx before it are dropped. `patience`: how long to wait, if somebody else watches the
-        client. Raises Broken, NotForwarded, ClientGone."""
+        client. `since`: the end of the request, if that was not just now. Raises Broken, NotForwarded, ClientGone."""
         watched = patience is None
-        patience = patience or trio.CancelScope(deadline=trio.current_time() + self._proxy.timeout)
+        if patience is None:
+            since = trio.current_time() if since is None else since
+            patience = trio.CancelScope(deadline=since + self._proxy.timeout)
         with patience:
             while True:
                 if not upstream.has_ahead:
@@ -275,14 +298,14 @@ class Exchange:
                 await client.send(waiting + piece if waiting else piece)
                 waiting = b""
         await client.send(waiting + (LAST_CHUNK if chunked else b""))
-        return _can_stay(answer, body)
+        return can_stay(answer, body)
 
     def _lines(self, answer: ResponseHead, *, chunked: bool) -> bytes:
         lines = response_lines(answer, self._proxy.upstream)
         if chunked:
             lines += b"Transfer-Encoding: chunked\r\n"
-        elif answer.framing.length is not None and answer.status != HTTPStatus.NO_CONTENT:
-            lines += b"Content-Length: %d\r\n" % answer.framing.length
+        else:
+            lines += length_line(answer)
         if not self.done.keep:
             lines += b"Connection: close\r\n"
         elif self._head.minor == 0:
@@ -329,6 +352,13 @@ class Exchange:
             raise ClientGone("connection closed")
 
 
-def _can_stay(answer: ResponseHead, body: Body) -> bool:
+def length_line(answer: ResponseHead) -> bytes:
+    """Of an answer that is not chunked."""
+    if answer.framing.length is None or answer.status == HTTPStatus.NO_CONTENT:
+        return b""
+    return b"Content-Length: %d\r\n" % answer.framing.length
+
+
+def can_stay(answer: ResponseHead, body: Body) -> bool:
     """Whether the upstream's connection can take another request."""
     return answer.keeps_alive and not isinstance(body, EndlessBody)

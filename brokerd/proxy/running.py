@@ -11,7 +11,8 @@ from brokerd.config.proxies import ProxySettings
 from brokerd.core.access.policy import Caller
 from brokerd.core.http.forwarding import check_browser, hosts_of
 from brokerd.core.http.heads import RequestHead
-from brokerd.proxy.exchange import Course, Exchange
+from brokerd.proxy.exchange import LOOK_AFTER, Course, Exchange
+from brokerd.proxy.short_requests import ShortRequests
 from brokerd.proxy.streams import Incoming
 from brokerd.proxy.tokens import LiveTokens
 from brokerd.proxy.upstreams import UpstreamConnections
@@ -73,6 +74,12 @@ class RunningProxy(Running[ProxySettings]):
 
     kind = "proxies"
     upstreams: UpstreamConnections
+    requests: ShortRequests | None = field(init=False)  # None: all go the long way
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_patient = self.settings.timeout >= 2 * LOOK_AFTER
+        self.requests = ShortRequests(self.check, self.settings.upstream) if is_patient else None
 
     def check(self, head: RequestHead) -> bytes:
         path = self.settings.allowed.check(head)

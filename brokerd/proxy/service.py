@@ -30,6 +30,7 @@ from brokerd.proxy.endpoints import RunningEndpoint
 from brokerd.proxy.listeners import Listeners, place_of
 from brokerd.proxy.report import Reporter
 from brokerd.proxy.running import Running, RunningProxy
+from brokerd.proxy.short_way import ShortWays
 from brokerd.proxy.streams import ClientGone
 from brokerd.proxy.tokens import LiveTokens
 from brokerd.proxy.upstreams import UpstreamConnections
@@ -47,7 +48,9 @@ Load = Callable[[], Settings]
 
 
 class ProxyService:
-    """`load` reads FILE.toml and raises ConfigError; `in_words` says such an error; `notify` tells systemd."""
+    """`load` reads FILE.toml and raises ConfigError; `in_words` says such an error; `notify` tells systemd.
+
+    Many attributes: it joins the parts of the process."""
 
     def __init__(
         self, load: Load, say: Callable[..., None], notify: Callable[..., None], in_words: Callable[[ConfigError], str]
@@ -59,6 +62,7 @@ class ProxyService:
         self._settings: Settings = ()
         self._proxies: dict[ProxyPlace, Running[Any]] = {}
         self._clients: set[ProxyClient] = set()
+        self._ways = ShortWays()
         self._left = trio.lowlevel.ParkingLot()  # waits for clients to leave
         self._usage = Usage()
         self._listeners = Listeners({})
@@ -80,6 +84,7 @@ class ProxyService:
         tokens, reporter = LiveTokens(broker, self._say_away), Reporter(broker, self._usage)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as serving:
+                serving.start_soon(self._ways.run)
                 async with trio.open_nursery() as beside:
                     for each in (self._sweep, self._beat, reporter.run):
                         beside.start_soon(each)
@@ -180,7 +185,7 @@ class ProxyService:
                 self._turn_away(sock, 503, "limit", objection, serving)
                 return
             undo.pop_all()
-            client = ProxyClient(sock, proxy, uid)
+            client = ProxyClient(sock, proxy, uid, self._ways)
             self._clients.add(client)
             serving.start_soon(self._serve, client)
 

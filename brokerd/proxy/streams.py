@@ -32,10 +32,10 @@ class ClientGone(Exception):
 class Incoming:
     """The bytes that come over a connection: heads, and the pieces of bodies behind them."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, ahead: bytes = b"") -> None:
         self.wire = wire
-        self._ahead = bytearray()  # bytes that came and were not used yet
-        self.received = 0
+        self._ahead = bytearray(ahead)  # bytes that came and were not used yet
+        self.received = len(ahead)
         self._counted = 0
 
     def taken(self) -> int:
@@ -46,6 +46,10 @@ class Incoming:
     @property
     def has_ahead(self) -> bool:
         return bool(self._ahead)
+
+    def give_back(self, data: bytes) -> None:
+        """What somebody else received, and does not use, when nothing was ahead."""
+        self._ahead += data
 
     async def head_at_once(self, room: memoryview) -> bytes | None:
         """As `head`, when something has come already; None: the rest of the head has not."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 from brokerd_client import BrokerError, Gone, Token, Unavailable
 from brokerd_client.on_trio import Broker
 
 from brokerd.config.token_files import Source
+from brokerd.core.http.forwarding import token_line
 from brokerd.files import sources
 from brokerd.files.sources import News
 
@@ -19,13 +21,23 @@ AWAY = 2.0  # or for a brokerd that cannot be asked
 REFUSED_AGAIN = 5.0  # seconds until brokerd is asked again for another token, if it had none
 
 
+class Header(NamedTuple):
+    """The header of a token, ready for a request. `line`: name, value and line break."""
+
+    token: Token
+    name: str
+    line: bytes
+
+
 @dataclass(slots=True)
 class Known:
-    """What is known of one token. `why`: why there is none, or why brokerd cannot be asked. `is_away`: the latter."""
+    """What is known of one token. `why`: why there is none, or why brokerd cannot be asked. `is_away`: the latter.
+    `header`: of `token`, if it was asked for."""
 
     token: Token | None = None
     why: BrokerError | None = None
     is_away: bool = False
+    header: Header | None = None
 
 
 class LiveTokens:
@@ -53,9 +65,9 @@ class LiveTokens:
         before = self.away
         known.is_away = isinstance(news, BrokerError)
         if isinstance(news, Token):
-            known.token, known.why = news, None
+            known.token, known.header, known.why = news, None, None
         elif isinstance(news, Gone):
-            known.token, known.why = None, news.error
+            known.token, known.header, known.why = None, None, news.error
         else:
             known.why = news  # a token that lives is used until its end
         if (before is None) != (self.away is None):
@@ -69,6 +81,16 @@ class LiveTokens:
         if token is None or (token.expires_at is not None and token.expires_at <= time.time()):
             return None
         return token
+
+    def header(self, source: Source) -> Header | None:
+        """Of the living token."""
+        if (token := self.current(source)) is None:
+            return None
+        known = self._known[source]
+        if known.header is None:
+            ((name, value),) = token.header.items()
+            known.header = Header(token, name, token_line((name, value)))
+        return known.header
 
     async def wait_for(self, source: Source) -> Token:
         """The living token, waited for. Raises BrokerError with the reason."""

@@ -43,13 +43,22 @@ class Used(NamedTuple):
 
 @dataclass(slots=True)
 class Count:
-    """`up`, `down`: bytes from and to the clients. Times are Unix seconds."""
+    """`up`, `down`: bytes from and to the clients. Times are Unix seconds. `is_taken`: it is being reported, and counts
+    nothing more."""
 
     requests: int = 0
     up: int = 0
     down: int = 0
     first: float = field(default_factory=time.time)
     last: float = 0.0
+    is_taken: bool = False
+
+    def note(self, up: int, down: int) -> None:
+        """One request has ended."""
+        self.requests += 1
+        self.up += up
+        self.down += down
+        self.last = time.time()
 
     def add(self, other: Count) -> None:
         self.requests += other.requests
@@ -65,32 +74,28 @@ class Usage:
 
     def note(self, use: Used, up: int, down: int) -> None:
         """One request has ended."""
-        now = time.time()
-        if (count := self._counts.get(use)) is None:
-            self._add(use, Count(1, up, down, now, now))
-            return
-        count.requests += 1
-        count.up += up
-        count.down += down
-        count.last = now
+        self.count_of(use).note(up, down)
 
-    def _add(self, use: Used, more: Count) -> None:
-        if len(self._counts) >= MOST and use not in self._counts:
-            use = use._replace(method=CUT, path=CUT, who=use.who._replace(exe=None))
+    def count_of(self, use: Used) -> Count:
+        """What counts requests of this kind, until it is taken."""
         if (count := self._counts.get(use)) is None:
-            self._counts[use] = more
-        else:
-            count.add(more)
+            if len(self._counts) >= MOST:
+                use = use._replace(method=CUT, path=CUT, who=use.who._replace(exe=None))
+            count = self._counts.setdefault(use, Count())
+        return count
 
     def due(self, now: float) -> list[tuple[Used, Count]]:
         """What is to be reported now: new kinds of requests, and those whose last report was a minute ago."""
         self._reported = {use: at for use, at in self._reported.items() if at > now - AGAIN}
         due = [use for use in self._counts if use not in self._reported]
         self._reported |= dict.fromkeys(due, now)
-        return [(use, self._counts.pop(use)) for use in due]
+        taken = [(use, self._counts.pop(use)) for use in due]
+        for _, count in taken:
+            count.is_taken = True
+        return taken
 
     def give_back(self, pairs: Iterable[tuple[Used, Count]]) -> None:
         """What could not be reported."""
         for use, count in pairs:
             self._reported.pop(use, None)
-            self._add(use, count)
+            self.count_of(use).add(count)

@@ -137,15 +137,26 @@ def check_browser(head: RequestHead, hosts: frozenset[bytes]) -> None:
 def request_lines(head: RequestHead, upstream: Upstream, token: tuple[str, str]) -> bytes:
     """The head for the upstream, without the headers of the body's framing and the empty line. `token`: the name and
     value of its header."""
-    name, value = token
+    name, _ = token
+    return lines_before_token(head, upstream, name) + token_line(token) + lines_after_token(head)
+
+
+def lines_before_token(head: RequestHead, upstream: Upstream, name: str) -> bytes:
+    """`name`: of the token's header."""
     drop = (*head.framing.options, *OVERRIDES, AUTHORIZATION, name.lower().encode())
     base, host = upstream.base.encode(), upstream.host.encode()
     lines = [b"%b %b%b HTTP/1.1\r\nHost: %b\r\n" % (head.method, base, head.target, host)]
     lines += _kept(head.headers, drop)
-    lines.append(f"{name}: {value}\r\n".encode("latin-1"))
-    if upgrades(head):
-        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.framing.upgrade)
     return b"".join(lines)
+
+
+def token_line(token: tuple[str, str]) -> bytes:
+    """`token`: the name and value of its header."""
+    return "{}: {}\r\n".format(*token).encode("latin-1")
+
+
+def lines_after_token(head: RequestHead) -> bytes:
+    return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.framing.upgrade if upgrades(head) else b""
 
 
 def response_lines(head: ResponseHead, upstream: Upstream) -> bytes:

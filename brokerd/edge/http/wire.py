@@ -28,24 +28,27 @@ class Broken(Exception):
 
 class Wire:
     """`broken`: what it raises when the connection breaks. `patience`: seconds for which the other side may neither
-    send nor read while something is awaited of it. `sent`: bytes that the kernel or TLS accepted."""
+    send nor read while something is awaited of it. `sent`: bytes that the kernel or TLS accepted. `is_watched`: a
+    Readiness knows the socket."""
 
     def __init__(self, sock: socket.socket, broken: type[Exception] = Broken, patience: float = math.inf) -> None:
         self.sock = sock
         self.sent = 0
+        self.is_watched = False
         self.broken = broken
         self._patience = patience
         self._turns = 0
         self._secured = isinstance(sock, ssl.SSLSocket)
+        self._arrivals: select.poll | None = None
 
     async def receive_into(self, room: memoryview) -> int:
         """Waits for bytes, and takes those that are there. 0: the other side ends its sending. Raises `broken`."""
-        while (taken := self._receive(room)) < 0:
+        while (taken := self.receive_at_once(room)) < 0:
             await self._wait(trio.lowlevel.wait_readable)
         await self._breathe()
         if taken and self._secured:  # a record of TLS brings 16 KiB at most
             with contextlib.suppress(self.broken):  # an end is seen again next time
-                while taken < len(room) and (more := self._receive(room[taken:])) > 0:
+                while taken < len(room) and (more := self.receive_at_once(room[taken:])) > 0:
                     taken += more
         return taken
 
@@ -54,14 +57,25 @@ class Wire:
         """Whether TLS holds bytes that the kernel has given out already: it is not readable then."""
         return self._secured and bool(self.sock.pending())  # type: ignore[attr-defined]
 
-    def _receive(self, room: memoryview) -> int:
-        """-1: nothing is there."""
+    def receive_at_once(self, room: memoryview) -> int:
+        """As `receive_into`, but it takes no more than one record of TLS. -1: nothing is there."""
         try:
             return self.sock.recv_into(room)
         except (BlockingIOError, ssl.SSLWantReadError):
             return -1
         except OSError as error:
             raise self.broken(reason_of(error)) from None
+
+    def send_at_once(self, data: bytes) -> int:
+        """How many bytes were taken, perhaps fewer than all. Raises `broken`."""
+        try:
+            taken = self.sock.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except OSError as error:
+            raise self.broken(reason_of(error)) from None
+        self.sent += taken
+        return taken
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Raises `broken`."""
@@ -95,9 +109,10 @@ class Wire:
 
     def is_quiet(self) -> bool:
         """Whether nothing has come, neither bytes nor an end."""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return not poll.poll(0) and not self.has_ahead
+        if self._arrivals is None:
+            self._arrivals = select.poll()
+            self._arrivals.register(self.sock, select.POLLIN)
+        return not self._arrivals.poll(0) and not self.has_ahead
 
     async def wait_until_gone(self) -> None:
         """Until the other side has closed its socket. At a Unix socket the end of its sending alone is no end; at TCP

@@ -9,10 +9,12 @@ from typing import cast
 
 import pytest
 import trio
+from brokerd_client.on_trio import Broker
 
 from brokerd.config.proxies import read
 from brokerd.proxy.clients import IDLE, ProxyClient
 from brokerd.proxy.running import RunningProxy
+from brokerd.proxy.short_way import ShortWays
 from brokerd.proxy.tokens import LiveTokens
 from brokerd.proxy.upstreams import UpstreamConnections
 from brokerd.proxy.usage import Usage
@@ -24,7 +26,9 @@ def running(tmp_path: Path) -> RunningProxy:
     keys = f'grant = "x"\nupstream = "https://localhost"\nsocket = "/x"\ncaller = {{ uid = {os.geteuid()} }}\n'
     path.write_text(f"[proxies.x]\n{keys}")
     (settings,), _ = read(path)
-    return RunningProxy(settings, cast(LiveTokens, None), Usage(), UpstreamConnections(settings))
+    return RunningProxy(
+        settings, LiveTokens(cast(Broker, None), lambda _: None), Usage(), UpstreamConnections(settings)
+    )
 
 
 async def served(running: RunningProxy, data: bytes, *, reads: bool = True) -> tuple[bytes, float]:
@@ -34,17 +38,21 @@ async def served(running: RunningProxy, data: bytes, *, reads: bool = True) -> t
         for each in (ours, theirs):
             each.setblocking(False)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        client, began = ProxyClient(theirs, running, 0), trio.current_time()
+        ways = ShortWays()
+        client, began = ProxyClient(theirs, running, 0, ways), trio.current_time()
         await client.attest()
         ours.send(data)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.serve)
-            found = b""
-            while reads:
-                await trio.lowlevel.wait_readable(ours)
-                if not (more := ours.recv(65_536)):
-                    break
-                found += more
+            nursery.start_soon(ways.run)
+            async with trio.open_nursery() as serving:
+                serving.start_soon(client.serve)
+                found = b""
+                while reads:
+                    await trio.lowlevel.wait_readable(ours)
+                    if not (more := ours.recv(65_536)):
+                        break
+                    found += more
+            nursery.cancel_scope.cancel()
         client.close()
         return found, trio.current_time() - began
 

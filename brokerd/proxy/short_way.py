@@ -1,0 +1,301 @@
+# The short way of a request that comes whole and without a body, over a connection to the upstream that is kept: it is
+# forwarded and answered without a task that waits. Whatever is not so simple is handed over to the client's task, at any
+# point, and goes the long way (clients.py, exchange.py).
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol
+
+import trio
+from brokerd_client import Token
+
+from brokerd.core.http import bodies
+from brokerd.core.http.bodies import LAST_CHUNK, chunk
+from brokerd.core.http.forwarding import response_lines
+from brokerd.core.http.heads import END, LONGEST, BadHead, RequestHead, read_response
+from brokerd.edge.http.wire import Broken, Wire
+from brokerd.edge.system.readiness import Readiness
+from brokerd.proxy.exchange import LOOK_AFTER, SentRequest, can_stay, length_line
+from brokerd.proxy.running import Running, RunningProxy
+from brokerd.proxy.short_requests import ShortRequest
+from brokerd.proxy.streams import SIZE, Incoming
+from brokerd.proxy.usage import Count, Used
+
+HEAD_PIECE = 4_096  # bytes of a request that are read at once
+LARGEST = 16 * 1024  # bytes of a request for the upstream: what the kernel takes without waiting
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+NO_COUNT = Count(is_taken=True)
+
+
+class ShortWays:
+    """What the short ways of all clients share. `run` must run."""
+
+    def __init__(self) -> None:
+        self.readiness = Readiness()
+        self.room = bytearray(SIZE)
+        self.view = memoryview(self.room)
+        self.small = self.view[:HEAD_PIECE]
+        self._under_way = dict[ShortWay, float]()  # since when
+        self._begun = trio.Event()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.readiness.run)
+            nursery.start_soon(self._watch)
+
+    def begin(self, way: ShortWay, wire: Wire, answered: Callable[[], None]) -> None:
+        """The upstream at `wire` has been sent a request of that client."""
+        self.readiness.calls[wire.sock.fileno()] = answered
+        if not wire.is_watched:
+            wire.is_watched = True
+            self.readiness.add(wire.sock)
+        self._under_way[way] = trio.current_time()
+        if not self._begun.is_set():
+            self._begun.set()
+
+    def end(self, way: ShortWay, wire: Wire) -> float:
+        """Since when the request was under way."""
+        del self.readiness.calls[wire.sock.fileno()]
+        return self._under_way.pop(way)
+
+    async def _watch(self) -> None:
+        """A task must wait for an upstream that does not answer soon: the client may go, or the time may be over."""
+        while True:
+            if not self._under_way:
+                self._begun = trio.Event()
+                await self._begun.wait()
+            await trio.sleep(LOOK_AFTER / 2)
+            latest = trio.current_time() - LOOK_AFTER / 2
+            for way in [way for way, since in self._under_way.items() if since <= latest]:
+                way.wake()
+
+
+class ShortClient(Protocol):
+    """What the short way needs to know of a client. `is_idle`: no byte of a request has been read."""
+
+    proxy: Running[Any]
+    is_idle: bool
+
+    def is_admitted(self) -> bool:
+        """Whether the proxy's `caller` describes the client as it is now (law 9). False: that needs a longer look.
+        Raises ClientGone."""
+        ...
+
+    def use(self, head: RequestHead, path: bytes, status: int) -> Used: ...
+
+
+class UnderWay(NamedTuple):
+    """A request that was sent to the upstream."""
+
+    proxy: RunningProxy
+    request: ShortRequest
+    token: Token
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A request that goes on the long way."""
+
+    proxy: RunningProxy
+    request: ShortRequest
+    sent: SentRequest
+
+
+class ShortWay:
+    """The short way of one client. Its task awaits `wait` between two requests."""
+
+    def __init__(self, ways: ShortWays, client: ShortClient, incoming: Incoming) -> None:
+        self._ways = ways
+        self._client = client
+        self._incoming = incoming
+        self._task: trio.lowlevel.Task | None = None  # it waits
+        self._fault: Exception | None = None  # for it
+        self._more = True  # the client may have sent something that nobody has looked at
+        self._under_way: UnderWay | None = None
+        self._data = b""  # what came of its answer
+        self._rest = b""  # of an answer that the client must be sent
+        self._count = NO_COUNT
+        self._counted: tuple[ShortRequest, int] | None = None
+        ways.readiness.calls[incoming.wire.sock.fileno()] = self._arrived
+        ways.readiness.add(incoming.wire.sock)
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._under_way is not None
+
+    @property
+    def has_rest(self) -> bool:
+        return bool(self._rest)
+
+    async def wait(self) -> None:
+        """Until the client has sent something that needs a task, or has ended its sending; what was read is ahead in
+        `incoming`. Or until a request needs one that is under way, or an answer: see `take_over` and `send_rest`.
+        Raises ClientGone."""
+        if self._more:
+            self._more = False
+            if self._take():
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        if self._fault is not None:
+            raise self._fault
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def wake(self) -> None:
+        """The task goes on."""
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    async def send_rest(self) -> None:
+        """Of an answer that the client did not take at once. Raises ClientGone."""
+        rest, self._rest = self._rest, b""
+        await self._incoming.wire.send(rest)
+
+    def take_over(self) -> Handed | None:
+        """The request that is under way: it is the task's from now on."""
+        if (found := self._under_way) is None:
+            return None
+        proxy, request, token, wire = found
+        sent, self._data = SentRequest(wire, token, self._end(wire), self._data), b""
+        return Handed(proxy, request, sent)
+
+    def close(self) -> None:
+        """The client's socket is about to be closed."""
+        if (left := self.take_over()) is not None:
+            left.sent.wire.close()
+        del self._ways.readiness.calls[self._incoming.wire.sock.fileno()]
+
+    # -- to the upstream. Each step says whether the task must go on; nothing here waits.
+
+    def _arrived(self) -> None:
+        if self._task is None or self._under_way is not None:
+            self._more = True
+        else:
+            self._attempt(self._take)
+
+    def _attempt(self, step: Callable[[], bool]) -> None:
+        try:
+            if step():
+                self.wake()
+        except Exception as error:  # the task raises it
+            self._fault = error
+            self.wake()
+
+    def _take(self) -> bool:
+        """What the client has sent."""
+        incoming = self._incoming
+        size = incoming.wire.receive_at_once(self._ways.small)
+        if size <= 0:
+            return size == 0
+        data = bytes(self._ways.small[:size])
+        self._client.is_idle = False
+        incoming.received += size
+        if self._send(data):
+            return False
+        incoming.give_back(data)
+        return True
+
+    def _send(self, data: bytes) -> bool:
+        """Returns whether the request is under way."""
+        proxy = self._client.proxy
+        if not isinstance(proxy, RunningProxy) or proxy.requests is None or not self._client.is_admitted():
+            return False
+        if (header := proxy.tokens.header(proxy.settings.source)) is None:
+            return False
+        token, name, line = header
+        if (request := proxy.requests.find(data, name)) is None:
+            return False
+        message = b"".join((request.before, line, request.after))
+        if len(message) > LARGEST or (wire := proxy.upstreams.take_kept()) is None:
+            return False
+        try:
+            whole = wire.send_at_once(message) == len(message)
+        except Broken:
+            whole = False
+        if not whole:  # the upstream has not got a request
+            wire.close()
+            return False
+        self._ways.begin(self, wire, self._answered)
+        self._under_way = UnderWay(proxy, request, token, wire)
+        return True
+
+    # -- back to the client
+
+    def _answered(self) -> None:
+        if self._task is not None:
+            self._attempt(self._give)
+
+    def _give(self) -> bool:
+        """What the upstream has sent: a whole answer goes back at once."""
+        assert self._under_way is not None
+        wire, view, size = self._under_way.wire, self._ways.view, 0
+        with contextlib.suppress(Broken):  # the task sees the same
+            while size < SIZE and (taken := wire.receive_at_once(view[size:])):
+                if taken < 0:
+                    if size:
+                        break
+                    return False
+                size += taken
+                if (found := self._message(size)) is not None:
+                    return self._answer(*found)
+        self._data = bytes(view[:size])
+        return True
+
+    def _message(self, size: int) -> tuple[int, bytes, bool] | None:
+        """Status, bytes for the client, and whether the connection can be used again. None: it is not the whole answer,
+        or not a simple one."""
+        assert self._under_way is not None
+        proxy, request, _, _ = self._under_way
+        end = self._ways.room.find(END, 0, min(size, LONGEST)) + len(END)
+        if end < len(END):
+            return None
+        try:
+            answer = read_response(bytes(self._ways.view[:end]))
+            if answer.status < 200 or answer.status == HTTPStatus.UNAUTHORIZED:
+                return None
+            body = bodies.of_response(answer, request.head.method)
+            piece, used = body.take(self._ways.view[end:size])
+        except BadHead:
+            return None
+        if not body.ended or end + used < size:
+            return None
+        lines = response_lines(answer, proxy.settings.upstream)
+        if answer.framing.chunked and not answer.ends_at_head(request.head.method):
+            framing, piece = CHUNKED, b"".join((chunk(piece) if piece else b"", LAST_CHUNK))
+        else:
+            framing = length_line(answer)
+        return answer.status, b"".join((lines, framing, b"\r\n", piece)), can_stay(answer, body)
+
+    def _answer(self, status: int, data: bytes, stays: bool) -> bool:
+        assert self._under_way is not None
+        proxy, request, _, wire = self._under_way
+        self._end(wire)
+        if stays:
+            proxy.upstreams.keep(wire)
+        else:
+            wire.close()
+        if self._count.is_taken or self._counted != (request, status):
+            self._count = proxy.usage.count_of(self._client.use(request.head, request.path, status))
+            self._counted = request, status
+        self._count.note(self._incoming.taken(), len(data))
+        if (sent := self._incoming.wire.send_at_once(data)) < len(data):
+            self._rest = data[sent:]
+            return True
+        self._client.is_idle = True
+        if self._more:
+            self._more = False
+            return self._take()
+        return False
+
+    def _end(self, wire: Wire) -> float:
+        self._under_way = None
+        return self._ways.end(self, wire)

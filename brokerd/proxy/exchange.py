@@ -38,7 +38,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentRequest:
     """A request without a body that the upstream was sent already, over a kept connection. `since`: by the event loop's
     clock. `data`: what came of the answer."""
 

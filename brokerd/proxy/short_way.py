@@ -1,5 +1,5 @@
 # The short way of a request that comes whole and without a body, over a connection to the upstream that is kept: it is
-# forwarded and answered without a task that waits. Whatever is not so simple is handed over to the client's task, at any
+# forwarded and answered without a task that waits. What is not so simple is handed over to the client's task, at any
 # point, and goes the long way (clients.py, exchange.py).
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from brokerd.core.http.bodies import LAST_CHUNK, chunk
 from brokerd.core.http.forwarding import response_lines
 from brokerd.core.http.heads import END, LONGEST, BadHead, RequestHead, read_response
 from brokerd.edge.http.wire import Broken, Wire
-from brokerd.edge.system.readiness import Readiness
+from brokerd.edge.system.arrivals import Arrivals
 from brokerd.proxy.exchange import LOOK_AFTER, SentRequest, can_stay, length_line
 from brokerd.proxy.running import Running, RunningProxy
 from brokerd.proxy.short_requests import ShortRequest
@@ -34,7 +34,7 @@ class ShortWays:
     """What the short ways of all clients share. `run` must run."""
 
     def __init__(self) -> None:
-        self.readiness = Readiness()
+        self.arrivals = Arrivals()
         self.room = bytearray(SIZE)
         self.view = memoryview(self.room)
         self.small = self.view[:HEAD_PIECE]
@@ -43,22 +43,22 @@ class ShortWays:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.readiness.run)
+            nursery.start_soon(self.arrivals.run)
             nursery.start_soon(self._watch)
 
     def begin(self, way: ShortWay, wire: Wire, answered: Callable[[], None]) -> None:
         """The upstream at `wire` has been sent a request of that client."""
-        self.readiness.calls[wire.sock.fileno()] = answered
+        self.arrivals.calls[wire.sock.fileno()] = answered
         if not wire.is_watched:
             wire.is_watched = True
-            self.readiness.add(wire.sock)
+            self.arrivals.add(wire.sock)
         self._under_way[way] = trio.current_time()
         if not self._begun.is_set():
             self._begun.set()
 
     def end(self, way: ShortWay, wire: Wire) -> float:
         """Since when the request was under way."""
-        del self.readiness.calls[wire.sock.fileno()]
+        del self.arrivals.calls[wire.sock.fileno()]
         return self._under_way.pop(way)
 
     async def _watch(self) -> None:
@@ -120,8 +120,8 @@ class ShortWay:
         self._rest = b""  # of an answer that the client must be sent
         self._count = NO_COUNT
         self._counted: tuple[ShortRequest, int] | None = None
-        ways.readiness.calls[incoming.wire.sock.fileno()] = self._arrived
-        ways.readiness.add(incoming.wire.sock)
+        ways.arrivals.calls[incoming.wire.sock.fileno()] = self._arrived
+        ways.arrivals.add(incoming.wire.sock)
 
     @property
     def is_under_way(self) -> bool:
@@ -172,7 +172,7 @@ class ShortWay:
         """The client's socket is about to be closed."""
         if (left := self.take_over()) is not None:
             left.sent.wire.close()
-        del self._ways.readiness.calls[self._incoming.wire.sock.fileno()]
+        del self._ways.arrivals.calls[self._incoming.wire.sock.fileno()]
 
     # -- to the upstream. Each step says whether the task must go on; nothing here waits.
 

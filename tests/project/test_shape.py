@@ -39,7 +39,7 @@ BUILDERS = {
     "ctl/commands/files.py": {"KeptFiles", "Log"},  # brokerctl files
     "ctl/commands/install.py": {"CreatedFiles", "Installed"},  # brokerctl install
     "proxy/clients.py": {"Peer", "Wire"},  # one for each connection
-    "proxy/short_way.py": {"Readiness"},  # one for the process
+    "proxy/short_way.py": {"Arrivals"},  # one for the process
     "proxy/main.py": {"Log"},  # brokerd-proxy
     "proxy/upstreams.py": {"WireOpener"},  # one for each proxy
     "server/http/connection.py": {"HttpReader"},  # one for each connection

@@ -29,7 +29,7 @@ class Broken(Exception):
 class Wire:
     """`broken`: what it raises when the connection breaks. `patience`: seconds for which the other side may neither
     send nor read while something is awaited of it. `sent`: bytes that the kernel or TLS accepted. `is_watched`: a
-    Readiness knows the socket."""
+    Arrivals know the socket."""
 
     def __init__(self, sock: socket.socket, broken: type[Exception] = Broken, patience: float = math.inf) -> None:
         self.sock = sock

@@ -13,7 +13,7 @@ LOOKS = 4  # before other tasks have their turn
 EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
-class Readiness:
+class Arrivals:
     """`calls`: by descriptor, what is called when something has come since the last time. It may be called once too
     often, must not raise, and must not wait. Whoever closes a socket removes its call first. `run` must run."""
 

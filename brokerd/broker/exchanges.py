@@ -134,7 +134,9 @@ class ExchangeRunner:
                     if _held_back(grant, sent, now) <= 0:  # what has changed may be beside the password
                         ended = await self._sending(grant, plan, generation, sent, context)
                         ending = _ending(plan, generation, ended, sends_stored, sent)
-            grant.insisted = grant.insisted and not isinstance(ended.outcome, Issued)
+            # A password that was on its way when an operator insisted has its answer now, and they learn of it.
+            is_done = isinstance(ended.outcome, Issued) or verdict(ending) is not Verdict.NOTHING
+            grant.insisted = grant.insisted and not is_done
             return ended.outcome if await self._conclude(grant, ending) else None
         return None
 

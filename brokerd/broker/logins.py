@@ -163,6 +163,7 @@ class Logins:
             raise Failure(Code.LIMIT, words, retry_after=60.0)
         login = Login(self._entropy.bytes(16).hex(), grant, uid, names_account=names_account)
         self._logins[login.id], self._under_way[login] = login, trio.Event()
+        self._registry.keep(grant)
         self._events.say(Event.LOGIN_BEGUN, **grant.about, uid=uid)
         self._nursery.start_soon(self._run, login, issues, name=f"login {grant.name}")
         return login
@@ -220,6 +221,7 @@ class Logins:
             if login.failure is not None:
                 reason = login.failure.message
                 self._events.say(Event.LOGIN_FAILED, **login.grant.about, uid=login.uid, reason=reason)
+            self._registry.let_go(login.grant)
             self._under_way.pop(login).set()
 
     async def _log_in(self, login: Login) -> dict[str, object]:

@@ -71,8 +71,9 @@ def apply(
     metadata: Mapping[str, Metadata] = NOTHING_KNOWN,
 ) -> tuple[Changes, list[Http]]:
     """Make the configuration the broker's own. `stored` has at least the records of grants that are new; `providers` is
-    changed in place. Returns what changed, and the HTTP clients that are no longer used. Raises Failure if brokerd was
-    locked while files were read: a reload must not unlock it."""
+    changed in place. The registry's `reading` must have begun before the records were read. Returns what changed, and
+    the HTTP clients that are no longer used. Raises Failure if brokerd was locked while files were read: a reload must
+    not unlock it."""
     if broker.locked and not starting:
         raise broker.locked_failure()
 
@@ -89,6 +90,9 @@ def apply(
         identity = fingerprints[name]
         back = None if isinstance(identity, SecretUnreadable) else broker.registry.take_back(name, identity)
         grant = back or before.get(name)
+        if back is not None:  # when it left, its record was marked and its renewals ended
+            changes.active.append((name, back.fingerprint))
+            broker.single_flight.admit(back, 0.0)
         if grant is not None and grant.fingerprint == identity:
             grants[name] = grant
             _update(broker, grant, settings, providers[settings.provider.name], changes)
@@ -180,9 +184,14 @@ def fingerprint_of(settings: GrantSettings) -> str:
 def admit(
     broker: TokenBroker, grant: LiveGrant, identity: str | SecretUnreadable, rows: Sequence[StoredRecord]
 ) -> Changes:
-    """Add a grant whose secrets could not be read when the configuration was read."""
+    """Add a grant whose secrets could not be read when the configuration was read. `rows`: as in `apply`."""
     changes = Changes()
-    taken = _new_grant(grant.settings, grant.provider, identity, rows, changes)
+    taken = None if isinstance(identity, SecretUnreadable) else broker.registry.take_back(grant.name, identity)
+    if taken is None:
+        taken = _new_grant(grant.settings, grant.provider, identity, rows, changes)
+    else:  # it left while its secrets could not be read
+        taken.configure(grant.settings, grant.provider)
+        changes.active.append((taken.name, taken.fingerprint))
     broker.registry.replace_one(taken)
     broker.single_flight.admit(taken, 0.0)
     broker.tell_watchers(grant.name)

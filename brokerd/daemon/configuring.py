@@ -59,7 +59,7 @@ class Configurator:
     _alerts: AlertCommands
     _tables: dict[str, object] = field(default_factory=dict)  # as they were applied, or at the start
     providers: dict[str, Provider] = field(default_factory=dict)
-    # One reload at a time: a grant that another one adds or removes meanwhile would be applied without its record.
+    # One at a time reloads or unlocks: a grant that another one adds or removes would be applied without its record.
     _reloading: trio.Lock = field(default_factory=trio.Lock)
 
     async def start(self, configuration: Configuration) -> None:
@@ -81,7 +81,8 @@ class Configurator:
         notify.notify("RELOADING=1")
         try:
             configuration = await read_configuration(self._path)
-            changes = await self._apply(configuration, None)
+            with self._broker.registry.reading():
+                changes = await self._apply(configuration, None)
         except (ConfigError, StoreError) as error:
             self._events.say(Event.NOT_RELOADED, reason=str(error))
             more = len(error.others) if isinstance(error, ConfigError) else 0
@@ -145,9 +146,10 @@ class Configurator:
         """Begin with a grant whose secret files could not be read until now."""
         with contextlib.suppress(StoreError, SecretUnreadable):  # the next look does it again
             printed = await in_secrets_thread(partial(fingerprint_of, grant.settings))
-            rows = await self._store.newest(grant.name)
-            if self._broker.grants.get(grant.name) is grant:
-                await self._note_dormant(admit(self._broker, grant, printed, rows))
+            with self._broker.registry.reading():
+                rows = await self._store.newest(grant.name)
+                if self._broker.grants.get(grant.name) is grant:
+                    await self._note_dormant(admit(self._broker, grant, printed, rows))
 
     # -- for key management: what its KeyHost says
 
@@ -168,7 +170,8 @@ class Configurator:
             configuration = await read_configuration(self._path)
             if self._audit is not None:
                 self._audit.unlock(await self._store.audit_memory())
-            await self._apply(configuration, await in_thread(self._store.all))
+            async with self._reloading:
+                await self._apply(configuration, await in_thread(self._store.all))
         except (ConfigError, StoreError) as error:
             raise Failure(_code(error), f"still locked: {error}") from None
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 
+import msgpack  # noqa: F401 - as grp
 from brokerd_client.blocking import Broker
 from brokerd_client.errors import BrokerError
 

@@ -1,6 +1,7 @@
 # Law 7, the whole broker on virtual time: a password that was refused, or may have been, is not sent again too early.
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -216,3 +217,36 @@ async def test_a_refresh_by_hand_sends_a_doubted_password_also_after_the_refresh
         await made.broker.refresh("app")
         assert made.provider.count("password") == 3
         assert not made.broker.grants["app"].insisted, "that word was for this time"
+
+
+@pytest.mark.parametrize(
+    "answer", [(400, {"error": "invalid_grant"}), (401, {"detail": "no"})], ids=["refused", "perhaps refused"]
+)
+async def test_a_refresh_by_hand_while_a_password_is_on_its_way_sends_it_no_second_time(
+    autojump_clock: MockClock, tmp_path: Path, answer: Answer
+) -> None:
+    text = PASSWORD.replace("PASSWORD", str(password_file(tmp_path, "test-only-password")))
+    async with world(tmp_path, text) as made:
+        made.provider.takes = 5.0
+        made.provider.answers = [answer]
+        await until(lambda: made.provider.count("password") == 1)
+        with pytest.raises(Failure):
+            await made.broker.refresh("app")
+        made.apply()
+        await trio.sleep(800)
+        assert made.provider.count("password") == 1
+        with contextlib.suppress(Failure):
+            await made.broker.refresh("app")
+        assert made.provider.count("password") == 2, "who refreshes after the answer says so"
+
+
+async def test_a_refresh_by_hand_counts_for_the_password_that_was_mended_while_the_other_was_on_its_way(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    file = password_file(tmp_path, "test-only-wrong")
+    async with world(tmp_path, PASSWORD.replace("PASSWORD", str(file))) as made:
+        made.provider.takes = 5.0
+        await until(lambda: made.provider.count("password") == 1)
+        file.write_text(made.provider.password)
+        assert await made.broker.refresh("app", wait=30.0)
+        assert made.provider.count("password") == 2

@@ -151,6 +151,41 @@ async def test_tokens_that_cannot_be_stored_are_served_and_said_to_be_unstored(
         assert made.broker.cached("app") is not None
 
 
+async def test_a_grant_that_leaves_and_comes_back_during_a_login_gets_what_it_brings(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    other = ASKED[ASKED.index("[grants.app]") :].replace("grants.app", "grants.other")
+    without = ASKED[: ASKED.index("[grants.app]")] + other
+    async with asked(tmp_path, ASKED + other) as made:
+        await made.broker.import_token("app", Secret(made.provider.new_refresh_token()))
+        await made.broker.get("app")
+        login = await begun(made)
+        made.configure(without)
+        await trio.sleep(1)
+        made.configure(ASKED + other)
+        give(made, login)
+        assert await ended(login) is None
+        record = made.broker.grant("app").record
+        assert record.refresh_token is not None
+        assert record.refresh_token.value.reveal() in made.provider.valid
+        assert record.generation == made.store.writes[-1].generation
+        await made.broker.refresh("app")
+        assert made.provider.reused == 0
+
+
+async def test_what_a_login_brings_to_a_grant_that_left_is_not_the_grants(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with asked(tmp_path) as made:
+        login = await begun(made)
+        made.configure(ASKED[: ASKED.index("[grants.app]")])
+        give(made, login)
+        failure = await ended(login)
+        assert failure is not None
+        assert "begin the login again" in failure.message
+        assert list(made.broker.registry.all()) == []
+
+
 async def test_a_user_has_few_logins_at_once_and_a_grant_one(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,8 +187,9 @@ class Life:
             raise self.broker.locked_failure()
         configuration = self.world.configuration(half=half)
         new = [name for name in configuration.grants if name not in self.broker.grants]
-        stored = [row for name in new for row in await self.store.newest(name)]
-        await self._apply(configuration, stored, starting=False)
+        with self.broker.registry.reading():
+            stored = [row for name in new for row in await self.store.newest(name)]
+            await self._apply(configuration, stored, starting=False)
 
     async def _apply(self, configuration: Configuration, stored: list[StoredRecord], *, starting: bool) -> None:
         prints = fingerprints(configuration)
@@ -227,7 +228,8 @@ class Life:
             await self.pause(self.world.disk_delay())
             if self.audit_writer is not None:
                 self.audit_writer.unlock(await self.store.audit_memory())
-            await self._apply(configuration, self.store.all(), starting=True)
+            async with self._reloading:
+                await self._apply(configuration, self.store.all(), starting=True)
         except (ConfigError, StoreError) as error:
             raise Failure(Code.UNAVAILABLE, f"still locked: {error}") from None
 

@@ -452,3 +452,19 @@ def test_what_a_login_brings_while_brokerd_is_being_locked_is_stored_first() -> 
     late = at(19.9, "fault", provider="one", kind="late-before", requests=1, seconds=59.0)
     events = (at(19.5, "login", grant="dev", approves=40.0), late, at(35, "lock", unlocked=100.0))
     assert broken_by(schedule(*events, grants=("app", "dev"), lifetime=60.0, horizon=300.0)) is None
+
+
+def test_a_grant_that_comes_back_while_its_record_is_read_is_not_one_of_an_older_record() -> None:
+    assert broken_by(drawn(60003061).only([5, 6, 8])) is None
+
+
+def test_a_refresh_by_hand_while_a_password_is_refused_does_not_send_it_again_later() -> None:
+    assert broken_by(drawn(60003419).only([10, 12, 21, 32, 62, 74])) is None
+
+
+def test_a_login_while_its_grant_vanishes_and_returns_is_the_grants() -> None:
+    events = (
+        *(at(1, "login", grant="dev", approves=1.0), at(50, "login", grant="dev", approves=40.0)),
+        *(at(52, "reload", kind="without", grant="dev", back=3.0), at(62, "refresh", grant="dev")),
+    )
+    assert broken_by(schedule(*events, grants=("app", "dev"), lifetime=60.0, horizon=300.0)) is None

@@ -368,9 +368,10 @@ class Laws:
         seen = self.seen[grant]
         self.by_hand(grant)
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
+        if not seen.revoking or record.state is State.REVOKED:  # else what the one before will end is not settled yet
+            seen.dooming |= seen.holding
         seen.revoking = True
         seen.known.clear()
-        seen.dooming |= seen.holding
         seen.holding = _tokens(record)
 
     def importing(self, grant: str, token: str) -> None:

@@ -468,3 +468,7 @@ def test_a_login_while_its_grant_vanishes_and_returns_is_the_grants() -> None:
         *(at(52, "reload", kind="without", grant="dev", back=3.0), at(62, "refresh", grant="dev")),
     )
     assert broken_by(schedule(*events, grants=("app", "dev"), lifetime=60.0, horizon=300.0)) is None
+
+
+def test_a_token_that_an_import_replaces_before_two_revocations_are_written_is_not_the_revocations() -> None:
+    assert broken_by(drawn(60013226).only([26, 28, 33, 34, 35])) is None

@@ -152,11 +152,15 @@ class Reader:
 
 def load_msgpack() -> None:
     """Pack and read all further messages with msgpack, which is faster. It takes longer to import than a get of a token
-    from a shell: a program that ends after one short answer never loads it."""
-    global _pack, _unpackb
-    if _unpackb is short_messages.unpack:
-        from msgpack import Packer, unpackb
-
+    from a shell: a program that ends after one short answer never loads it. A program that has changed its root or its
+    user since its start may not reach it any more, and goes on without."""
+    global _pack, _unpackb, _loads
+    if _loads:
+        _loads = False
+        try:
+            from msgpack import Packer, unpackb
+        except (ImportError, OSError):
+            return
         _pack, _unpackb = Packer().pack, unpackb  # one Packer for all threads: no call is interrupted by another
 
 
@@ -256,5 +260,6 @@ _ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 _NESTS = _ARRAYS | {*range(0x80, 0x90), 0xDE, 0xDF}
 NEVER_USED = 0xC1
 _NO_EXTENSION = "expected text, found bin or an extension type"
+_loads = True  # whether load_msgpack has something to do
 _pack: Callable[[object], bytes] = short_messages.pack
 _unpackb: Callable[[bytes | bytearray], Any] = short_messages.unpack

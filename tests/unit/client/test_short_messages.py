@@ -10,6 +10,7 @@ from brokerd_client import short_messages
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.client.daemon import Daemon
 from tests.unit.client.test_wire import values
 
 NUMBERS = sorted({sign * (1 << bits) + more for bits in range(65) for sign in (1, -1) for more in (-1, 0, 1)})
@@ -60,6 +61,18 @@ def test_what_msgpack_does_not_read_it_does_not(data: bytes) -> None:
     for unpack in (short_messages.unpack, msgpack.unpackb):
         with pytest.raises(ValueError):
             unpack(data)
+
+
+def test_a_program_that_cannot_reach_msgpack_any_more_goes_on_without(daemon: Daemon) -> None:
+    lines = (
+        "import sys",
+        "from brokerd_client import Broker",
+        "sys.path.clear(); sys.path_importer_cache.clear()",
+        "with Broker() as broker: print(*(broker.get('ix').value for _ in range(3)))",
+        "print('msgpack' in sys.modules)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*["token-of-ix"] * 3, "False"]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ async def _refreshing(world: World, life: Life, grant: str) -> None:
 
 async def _revoking(world: World, life: Life, grant: str) -> None:
     seen, held = world.laws.seen[grant], life.broker.grants[grant]
+    before, generation = seen.revoked, held.record.generation
     world.laws.revoking(grant, held.record)
     epoch = seen.epoch
     try:
@@ -112,9 +113,10 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
         if life.audit_writer is not None:
             await life.audit.settled()
             world.laws.answered_revocations[grant] += not life.dead
-    except trio.Cancelled:
-        if epoch == seen.epoch and not life.dead and held.record.state is not State.REVOKED:
-            seen.revoked = ""
+    except trio.Cancelled:  # who leaves while another change is written has revoked nothing
+        is_done = held.record.state is State.REVOKED and held.record.generation != generation
+        if epoch == seen.epoch and not life.dead and not is_done:
+            seen.revoked = before if before == "stored" else ""
             seen.holding, seen.revoking = set(), False
         raise
     if done.stored and epoch == seen.epoch:

@@ -472,3 +472,7 @@ def test_a_login_while_its_grant_vanishes_and_returns_is_the_grants() -> None:
 
 def test_a_token_that_an_import_replaces_before_two_revocations_are_written_is_not_the_revocations() -> None:
     assert broken_by(drawn(60013226).only([26, 28, 33, 34, 35])) is None
+
+
+def test_who_leaves_while_an_import_ends_a_revocation_has_not_revoked_what_it_brings() -> None:
+    assert broken_by(drawn(61000433).only([67, 77, 79, 83])) is None

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format man pictures lock bench simulate mutants torture restarts fuzz sdks soak deb package-test fresh-test clean
+.PHONY: help setup demo test check format man pictures lock bench profile simulate mutants torture restarts fuzz sdks soak deb package-test fresh-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -60,6 +60,9 @@ sdks: .venv-sdks/.made ## the SDKs of clouds that tests ask for credentials with
 bench: export PYTHONDONTWRITEBYTECODE =
 bench: .venv/.made ## measure, in one interleaved run, against a bare server
 	$(BIN)/python -m bench
+
+profile: .venv/.made ## where a get's time goes, by function and by line
+	$(BIN)/python -m bench.profile
 
 SEEDS ?= 200
 simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200, or SECONDS=120)

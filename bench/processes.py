@@ -87,9 +87,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def brokerd(folder: Path, grants: str, **settings: object) -> Iterator[Daemon]:
+def brokerd(folder: Path, grants: str, profile: Path | None = None, **settings: object) -> Iterator[Daemon]:
     """The real daemon on `folder`, whose state it finds there again; `settings`: more of [daemon], `grants`: the
-    configuration beyond it. Everybody may connect."""
+    configuration beyond it. Everybody may connect. `profile`: where bench/sampled.py writes what it saw."""
     config, path, http, log = folder / "brokerd.toml", folder / "s", folder / "h", folder / "log"
     key = folder / "key"
     if not key.exists():
@@ -101,7 +101,8 @@ def brokerd(folder: Path, grants: str, **settings: object) -> Iterator[Daemon]:
         f'key = {{ file = "{key}" }}\n{more}[http]\nsocket = "{http}"\n{grants}'
     )
     began = time.perf_counter()
-    with process(str(BIN / "brokerd"), "--config", str(config), "--log-level", "warning", log=log) as started:
+    program = [str(BIN / "brokerd")] if profile is None else [sys.executable, "-m", "bench.sampled", str(profile)]
+    with process(*program, "--config", str(config), "--log-level", "warning", log=log) as started:
         while not _answers(str(path)):
             if started.poll() is not None or time.perf_counter() - began > READY_LONGEST:
                 raise Failed(f"brokerd did not start: {log.read_text()[-500:]}")

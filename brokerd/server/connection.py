@@ -125,6 +125,18 @@ class Connection(ABC):
             self._count()
         return True
 
+    def _send_alone(self, answer: bytes) -> bool:
+        """As `_send`, for one answer while the outbox is empty. What the socket does not take is then in the outbox."""
+        if self._peer.lives():
+            try:
+                if (sent := self._sock.send(answer)) == len(answer):
+                    return True
+                answer = answer[sent:]
+            except BlockingIOError:
+                pass
+        self._outbox += answer
+        return self._send()
+
     def _count(self) -> bool:
         """Count what waits to be read. False: it is more than a user may leave unread, and was dropped."""
         account, there = self._account, 0 if self._sock.fileno() < 0 else len(self._outbox)
@@ -150,6 +162,7 @@ class ClientConnection(Connection):
         self._reader = self._new_reader()
         self._scopes: dict[int, trio.CancelScope] = {}
         self._deadline = math.inf  # of an unfinished request; bytes that trickle in do not move it
+        self._arrived: bytes | None = None  # what was read and not looked at yet
         self._last = False  # nothing follows the answer that is in the outbox
 
     @staticmethod
@@ -180,7 +193,8 @@ class ClientConnection(Connection):
         caller = self._peer.process.caller
         self._session = session = CallerSession(self._peer.process, self._account, self._notify)
         try:
-            while await self._next(session):
+            goes_on = await self._receive(session)  # most clients have sent something already
+            while goes_on and await self._next(session):
                 pass
         except NotAttested as error:
             self._outbox.clear()  # no answer that waits for the caller is sent to another process
@@ -191,14 +205,19 @@ class ClientConnection(Connection):
     async def _next(self, session: CallerSession) -> bool:
         """Wait until the client sends something, and answer. False: the connection has ended. Raises ProtocolError and
         NotAttested."""
+        waiting, descriptor = self._server.waiting, self._sock.fileno()
         if self._deadline == math.inf:
-            await trio.lowlevel.wait_readable(self._sock)
+            await waiting.wait(descriptor, self._answer_at_once)
         else:
             with trio.move_on_at(self._deadline) as scope:
-                await trio.lowlevel.wait_readable(self._sock)
+                await waiting.wait(descriptor, self._answer_at_once)
             if scope.cancelled_caught:
                 raise ProtocolError(f"expected the rest of a message within {UNFINISHED:g} s")
         return await self._receive(session)
+
+    def _answer_at_once(self) -> bool:
+        """The client has sent something. False: that is for `_receive`. Raises NotAttested and OSError."""
+        return False
 
     async def _receive(self, session: CallerSession) -> bool:
         """What `_next` does with what has come."""
@@ -207,10 +226,12 @@ class ClientConnection(Connection):
             await self._server.turn(account)
             self._deadline += trio.current_time() - now  # the client did not cause this wait
             now = trio.current_time()
-        try:
-            data = self._peer.receive(READ)
-        except BlockingIOError:
-            return True
+        data, self._arrived = self._arrived, None
+        if data is None:
+            try:
+                data = self._peer.receive(READ)
+            except BlockingIOError:
+                return not self._outbox or await self._flush()
         if not data:
             return await self._finish()
         account.charge(max(1.0, len(data) / SIZE), now)
@@ -236,6 +257,10 @@ class ClientConnection(Connection):
         if self._reader.partial:
             self._deadline = min(self._deadline, trio.current_time() + UNFINISHED)
         return (self._send() or await self._flush()) and not self._last
+
+    def close(self) -> None:
+        self._server.waiting.forget(self._sock.fileno())
+        super().close()
 
     def _end_work(self) -> None:
         super()._end_work()

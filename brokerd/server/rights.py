@@ -35,7 +35,7 @@ class Rights:
     def up_to_date(self, session: CallerSession, grants: Sequence[str | None]) -> bool:
         """Whether the evidence that rules about these grants (None: about all) ask for could be read without waiting.
         If not, call `look` first. Raises OSError if the caller has ended."""
-        needs = self._needs(session, grants)
+        needs = self.needs(session, grants)
         if not needs:
             return True
         caller = session.process.glance(needs)
@@ -50,7 +50,7 @@ class Rights:
         rules = None
         while rules is not self.policy:
             rules = self.policy
-            needs = self._needs(session, grants)
+            needs = self.needs(session, grants)
             session.update(await self.examine(session, session.process, needs), needs)
 
     async def examine(self, session: CallerSession, process: Process, needs: frozenset[str]) -> Caller:
@@ -81,7 +81,8 @@ class Rights:
         self._deny(session, method, grant, words)
         raise Failure(Code.DENIED, words)
 
-    def _needs(self, session: CallerSession, grants: Sequence[str | None]) -> frozenset[str]:
+    def needs(self, session: CallerSession, grants: Sequence[str | None]) -> frozenset[str]:
+        """The evidence that rules about these grants ask for."""
         return self._standing(session).needs(grants[0] if len(grants) == 1 else None)
 
     def _standing(self, session: CallerSession) -> Standing:

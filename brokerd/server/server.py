@@ -21,6 +21,8 @@ from brokerd.edge.peer.peer import NotAttested, Peer, uid_of
 from brokerd.server.connection import Connection
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.rpc import RpcConnection
+from brokerd.server.short_way import ShortWay
+from brokerd.server.waiting_clients import WaitingClients
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 
@@ -34,9 +36,18 @@ class Server:
     """Serves the socket. Slow requests run in `nursery`, each with a scope that ends with its connection."""
 
     def __init__(
-        self, nursery: trio.Nursery, dispatcher: Dispatcher, admission: Admission, events: EventLog, metrics: Metrics
+        self,
+        nursery: trio.Nursery,
+        dispatcher: Dispatcher,
+        admission: Admission,
+        events: EventLog,
+        metrics: Metrics,
+        short_way: ShortWay | None = None,
     ) -> None:
         self.dispatcher = dispatcher
+        self.short_way = short_way
+        self.waiting = WaitingClients()
+        nursery.start_soon(self.waiting.run)
         self._nursery = nursery
         self._admission = admission
         self._events = events

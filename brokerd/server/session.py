@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -12,6 +12,9 @@ from brokerd.core.access.policy import Caller, Policy, Standing, learned
 from brokerd.core.ports import Process
 from brokerd.core.secret import Secret
 from brokerd.telemetry.event_log import LastFetches
+
+if TYPE_CHECKING:
+    from brokerd.server.short_way import KnownRequest
 
 Notify = Callable[[str, dict[str, object]], Awaitable[bool]]
 
@@ -72,6 +75,7 @@ class CallerSession:
     watches: Watches = field(default_factory=Watches)
     status_watch: StatusWatch | None = None
     last_fetches: LastFetches = field(default_factory=dict)  # which fetches the audit log has already
+    short: dict[bytes, KnownRequest] = field(default_factory=dict)  # what the short way knows, by request
     logins: set[str] = field(default_factory=set)
     backup: bytes = b""  # a copy of the store that the caller fetches piece by piece
     trace: Followed | None = None  # the renewal that it follows

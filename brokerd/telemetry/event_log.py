@@ -30,7 +30,8 @@ from brokerd.telemetry.tracing import Traces, ids
 acting: ContextVar[Caller | None] = ContextVar("acting", default=None)  # the caller that asked for what this task does
 
 # By grant: the last fetch on a connection, so that the audit log counts equal fetches. It keeps no dropped token alive.
-LastFetches = dict[str, tuple[Counted, ref[AccessToken], Caller, str]]
+Fetch = tuple[Counted, ref[AccessToken], Caller, str]  # with the method
+LastFetches = dict[str, Fetch]
 
 
 class AuditSink(Protocol):
@@ -129,12 +130,13 @@ class EventLog:
         wanted: Target | None = None,
     ) -> None:
         """A token was served. `ground`: finds the rule that allows it."""
-        log = self._log if wanted is None else self._log.bind(variant=str(wanted))
-        log.debug(Event.TOKEN_FETCHED, grant=grant, **who(caller))
+        if self._logs_fetches:
+            log = self._log if wanted is None else self._log.bind(variant=str(wanted))
+            log.debug(Event.TOKEN_FETCHED, grant=grant, **who(caller))
         if self._audit is None:
             return
         last = last_fetches.get(grant)
-        if last and last[0].is_open and last[1]() is token and last[2] is caller and last[3] == method:
+        if last and last[0].is_open and _is_of(last, token, caller, method):
             self._audit.again(last[0])
             return
         mark = self._audit.mark(token, token.value.reveal())
@@ -143,6 +145,26 @@ class EventLog:
             entry["variant"] = str(wanted)
         counted = self._audit.note("audit", entry, caller.uid, lambda: {"allowed_by": ground(caller, grant, wanted)})
         last_fetches[grant] = (counted, ref(token), caller, method)
+
+    @property
+    def _logs_fetches(self) -> bool:
+        """Whether a line at debug level would be written: nearly every get asks, so that no line is made in vain."""
+        return self._output is None or self._output.level == "debug"
+
+    def fetched_again(self, last: Fetch | None) -> bool:
+        """The same token was served once more to the same caller by the same method as `last`, which `counts` was asked
+        about. False: that has to be said in another way, by `fetched`."""
+        if self._logs_fetches or self.forbids_serving is not None:
+            return False
+        if self._audit is not None:
+            if last is None or not last[0].is_open:
+                return False
+            self._audit.again(last[0])
+        return True
+
+    def counts(self, last: Fetch | None, token: AccessToken, caller: Caller) -> bool:
+        """Whether a further get of the token by the caller is one more of `last`."""
+        return self._audit is None or (last is not None and _is_of(last, token, caller, "get"))
 
     def proxied(self, grant: str, caller: Caller, client: Mapping[str, object], use: Mapping[str, object]) -> None:
         """A proxy, which is the caller, forwarded requests of a client with the grant's token."""
@@ -280,6 +302,10 @@ class EventLog:
             self._audit.note(series, entry, at_once=at_once)
         else:
             self._audit.note(series, {**entry, "who": evidence(caller)}, caller.uid, at_once=at_once)
+
+
+def _is_of(last: Fetch, token: AccessToken, caller: Caller, method: str) -> bool:
+    return last[1]() is token and last[2] is caller and last[3] == method
 
 
 def utc(wall: float) -> str:

@@ -23,6 +23,7 @@ SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77  # Linux 6.5
 UCRED = struct.Struct("iII")  # pid, uid, gid (unix(7))
 ROOM = socket.CMSG_SPACE(UCRED.size)  # for credentials and no descriptor: the kernel drops descriptors without room
+CUT_OFF = int(socket.MSG_CTRUNC)  # an int: the arithmetic of enums takes microseconds
 NAMES_LAST = 5.0  # seconds for which a name that was looked up is believed
 _lookups = trio.CapacityLimiter(8)  # of its own: a slow directory server must not delay disk or DNS (law 13)
 
@@ -68,7 +69,7 @@ class Peer:
         return size
 
     def _check(self, size: int, found: list[tuple[int, int, bytes]], flags: int) -> None:
-        if flags & socket.MSG_CTRUNC:
+        if flags & CUT_OFF:
             raise NotAttested("brokerd accepts no file descriptors")
         if found != self._seen and size:
             if [UCRED.unpack(each)[0] for level, kind, each in found if _is_credentials(level, kind, each)] != [

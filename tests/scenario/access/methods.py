@@ -97,9 +97,9 @@ class Nothing:
         raise AssertionError(name)
 
 
-def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery) -> Dispatcher:
+def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery, log: EventLog | None = None) -> Dispatcher:
     """All methods; those that reload, change keys or look at other processes fail when they are used."""
-    nothing, events, metrics = cast(Any, Nothing()), EventLog(), Metrics()
+    nothing, events, metrics = cast(Any, Nothing()), log or EventLog(), Metrics()
     rights = Rights(broker, events, metrics)
     tokens = TokenMethods(broker, rights, events, metrics)
     watches, logins = WatchMethods(broker, rights, tokens, nursery, events), LoginMethods(broker, rights)
@@ -123,10 +123,10 @@ def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery) -> Dispatcher:
 
 
 @contextlib.asynccontextmanager
-async def desk(folder: Path, policy: Policy, text: str = ISSUING) -> AsyncIterator[Desk]:
+async def desk(folder: Path, policy: Policy, text: str = ISSUING, log: EventLog | None = None) -> AsyncIterator[Desk]:
     """No exchange goes ahead by itself."""
     async with world(folder, text, refresher=False) as made, trio.open_nursery() as nursery:
-        dispatcher = dispatcher_of(made.broker, nursery)
+        dispatcher = dispatcher_of(made.broker, nursery, log)
         dispatcher.rights.policy = policy
         cast(Any, made.store).resealing_since = None
         yield Desk(made, dispatcher)

@@ -42,6 +42,7 @@ from brokerd.edge.audit import writer
 from brokerd.edge.http import connection
 from brokerd.edge.store import backup, data_keys, resealing, sealed_record, store, unwritten_records
 from brokerd.edge.store.database import Database
+from brokerd.server import short_way
 
 Patch = tuple[object, str, Any]
 
@@ -109,6 +110,15 @@ async def _no_journal(*_: object) -> None:
 
 def _forget_interruption(old: Any) -> Any:
     return lambda *values, interrupted, **named: old(*values, interrupted=False, **named)
+
+
+def _whatever_was_made(_old: Any) -> Any:
+    def find(self: Any, name: str, *_: object) -> bytes | None:
+        made, grant = self._made.get(name), self._registry.grants.get(name)
+        lives = made is not None and grant is not None and grant.serves(self._now()) is not None
+        return made.result if lives and not self._broker.locked else None
+
+    return find
 
 
 def _keep_fields(old: Any) -> Any:
@@ -478,6 +488,10 @@ def _mutants() -> dict[str, Mutant]:
         ),
         "fields-of-the-last": mutant(
             "a renewed token has the fields of the one before", (outcomes, "with_fields", _keep_fields)
+        ),
+        "short-way-ignores-renewals": mutant(
+            "an answer that was made before a renewal is given after it",
+            (short_way.MadeAnswers, "find", _whatever_was_made),
         ),
         "show-fields": mutant(
             "an error shows the fields that came with a failure",

@@ -40,6 +40,7 @@ BITES = {
     "cancel-with-caller": 3,
     "reload-forgets": 13,
     "fields-of-the-last": 0,
+    "short-way-ignores-renewals": 0,
 }
 
 

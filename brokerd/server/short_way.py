@@ -1,0 +1,177 @@
+# The short way for the plain get: its answer is bytes that are made already, and only the request's id is put in. This
+# file alone decides whether they may be sent. They may if everything that the answer depends on is as it was when the
+# long way (methods/tokens.py) gave it:
+# - the request: the same bytes on the same connection, apart from the id;
+# - the rules, which each reload replaces, and the evidence that they name: the caller shows the same one now;
+# - the grant: brokerd is not locked, the configuration of the grant is the same, and by both clocks it serves the
+#   same token for this request now. A renewal, a revocation, an expiry and a removed grant end that;
+# - the time of expiry on the wall clock, which is part of the answer;
+# - the audit log: tokens may be served, and it counts this fetch with the last one of the connection.
+# Everything else takes the long way. For both ways, connection.py attests each message, charges it, and looks whether
+# the caller lives when the answer is sent.
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+from weakref import ref
+
+from brokerd_client.wire import pack_request
+
+from brokerd.broker.broker import TokenBroker
+from brokerd.core.access.admission import ANSWERED
+from brokerd.core.access.policy import Caller, Policy
+from brokerd.core.errors import Failure
+from brokerd.core.grant.tokens import AccessToken
+from brokerd.core.timing.moment import Moment, wall_time
+from brokerd.server.methods.parameters import refused_of, target_of
+from brokerd.server.rights import Rights
+from brokerd.server.session import CallerSession
+from brokerd.telemetry.event_log import EventLog, Fetch
+from brokerd.telemetry.metrics import Metrics
+
+MOST_REQUESTS = 8  # remembered on one connection,
+LONGEST = 256  # bytes of each
+MOST_ANSWERS = 1_024  # remembered for all connections together; each is the bytes of one grant's token
+BEGINNING, SHORTEST = b"\x94\x00", 16  # of a request: an array of four, whose first is 0; and bytes of a plain get
+WITHIN = 0.00499  # seconds: a little less than half of a hundredth, because floating-point numbers are not exact
+ANSWER, NO_ERROR = b"\x94\x01", b"\xc0"
+
+
+@dataclass(slots=True, eq=False)
+class Made:
+    """The bytes of an answer behind its id and error. They end with the token: nobody else keeps it alive."""
+
+    token: ref[AccessToken]
+    settings: object
+    least: (
+        float  # the wall clock less CLOCK_BOOTTIME, in seconds: between these two, the result has the same expires_at
+    )
+    most: float
+    result: bytes
+
+
+@dataclass(slots=True, eq=False)
+class KnownRequest:
+    """A request that the long way answered at once, and what that depended on."""
+
+    grant: str
+    min_ttl: float
+    token: ref[AccessToken]
+    rules: Policy
+    needs: frozenset[str]  # the evidence that the rules name,
+    seen: Caller | None  # as the caller showed it,
+    caller: Caller  # and the caller with all that is known of it
+    fetch: Fetch | None  # as the audit log has it
+
+
+class MadeAnswers:
+    """The results of plain gets as bytes, by grant."""
+
+    def __init__(self, broker: TokenBroker) -> None:
+        self._broker, self._registry, self._now = broker, broker.registry, broker.now
+        self._made: dict[str, Made] = {}
+
+    def keep(self, name: str, token: AccessToken, result: bytes) -> None:
+        """The long way gave this result now."""
+        if len(self._made) >= MOST_ANSWERS and name not in self._made:
+            self._made.clear()
+        held = ref(token, lambda gone: self._end(name, gone))
+        self._made[name] = Made(held, self._registry.grants[name].settings, *_same_expiry(token, self._now()), result)
+
+    def _end(self, name: str, token: ref[AccessToken]) -> None:
+        if (made := self._made.get(name)) is not None and made.token is token:
+            del self._made[name]
+
+    def find(self, name: str, token: ref[AccessToken], min_ttl: float) -> bytes | None:
+        """The result with that token, if the long way would give the same now."""
+        made, grant = self._made.get(name), self._registry.grants.get(name)
+        if made is None or grant is None or self._broker.locked or grant.settings is not made.settings:
+            return None
+        served = grant.serves(now := self._now(), min_ttl)
+        if served is None or token() is not served or made.token() is not served:
+            return None
+        return made.result if made.least < now.wall - now.boot < made.most else None
+
+
+class ShortWay:
+    """Of all connections."""
+
+    def __init__(self, broker: TokenBroker, rights: Rights, events: EventLog, metrics: Metrics) -> None:
+        self.made = MadeAnswers(broker)
+        self._broker = broker
+        self._rights = rights
+        self._events = events
+        self._metrics = metrics
+
+    def answer(self, session: CallerSession, data: bytes) -> bytes | None:
+        """The whole answer, if `data` is one request that was answered before and the same answer holds now. It counts
+        as served. None: take the long way, which also finds out why."""
+        behind = _behind_id(data)
+        if not behind or (known := session.short.get(data[behind:])) is None:
+            return None
+        if self._rights.policy is not known.rules or session.caller is not known.caller:
+            return None
+        if known.needs and not self._shows(session, known):
+            return None
+        result = self.made.find(known.grant, known.token, known.min_ttl)
+        if result is None or not self._events.fetched_again(known.fetch):
+            return None
+        self._metrics.gets_cached.inc()
+        return b"".join((ANSWER, data[2:behind], NO_ERROR, result))
+
+    def _shows(self, session: CallerSession, known: KnownRequest) -> bool:
+        """Whether the caller shows now what it showed when the rules were asked."""
+        try:
+            return session.process.glance(known.needs) is known.seen
+        except OSError:
+            return False
+
+    def remember(self, session: CallerSession, data: bytes, number: int, params: dict[str, Any], answer: bytes) -> None:
+        """The long way has just answered the get at once; `data` is all that had come."""
+        behind = _behind_id(data)
+        if not behind or len(answer) > ANSWERED or data != pack_request(number, "get", params):
+            return
+        if (known := self._known(session, params)) is None or (token := known.token()) is None:
+            return
+        if len(session.short) >= MOST_REQUESTS:
+            session.short.clear()
+        session.short[data[behind:]] = known
+        self.made.keep(known.grant, token, answer[behind + len(NO_ERROR) :])
+
+    def _known(self, session: CallerSession, params: dict[str, Any]) -> KnownRequest | None:
+        """What the answer depended on: nothing was awaited since. None: another request is not to be answered so."""
+        grant, min_ttl, rights = params["grant"], params.get("min_ttl", 0.0), self._rights
+        if target_of(params) is not None:
+            return None
+        try:
+            token = self._broker.cached(grant, min_ttl, refused_of(params))
+        except Failure:
+            return None
+        fetch = session.last_fetches.get(grant)
+        if token is None or not self._events.counts(fetch, token, session.caller):
+            return None
+        needs = rights.needs(session, [grant])
+        return KnownRequest(grant, min_ttl, ref(token), rights.policy, needs, session.seen[0], session.caller, fetch)
+
+
+def _same_expiry(token: AccessToken, now: Moment) -> tuple[float, float]:
+    """How far the wall clock may be from CLOCK_BOOTTIME while the token expires at the same hundredth of a second."""
+    if token.lifetime is None or token.issued.boot_id != now.boot_id:
+        return -math.inf, math.inf
+    middle = wall_time(token.issued, now) - token.issued.boot
+    return middle - WITHIN, middle + WITHIN
+
+
+def _behind_id(data: bytes) -> int:
+    """Where a request goes on behind its id, if the id is packed as pack_request does; else 0."""
+    if len(data) < SHORTEST or len(data) > LONGEST or data[:2] != BEGINNING:
+        return 0
+    kind = data[2]
+    if kind < 0x80:
+        return 3
+    if kind == 0xCC:
+        return 4 if data[3] >= 0x80 else 0
+    if kind == 0xCD:
+        return 5 if data[3] else 0
+    return 7 if kind == 0xCE and (data[3] or data[4]) else 0

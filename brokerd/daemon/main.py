@@ -71,7 +71,7 @@ from brokerd.server.methods.watch import WatchMethods
 from brokerd.server.rights import Rights
 from brokerd.server.scrape import Scrape
 from brokerd.server.server import Server
-from brokerd.server.short_way import ShortWay
+from brokerd.server.short_way import RepeatedGets
 from brokerd.setup.installation import EXIT_UNAVAILABLE, CannotStart, http_settings, opened_store, read_configuration
 from brokerd.setup.layout import in_use
 from brokerd.telemetry.event_log import EventLog
@@ -257,7 +257,7 @@ class Daemon:
         admission = Admission(limits, os.geteuid())
         http_socket = str(listeners["http"].getsockname()) if "http" in listeners else None
         dispatcher = self._dispatcher(serving, rights, key_manager, http_socket)
-        short_way = ShortWay(broker, rights, events, self.metrics)
+        short_way = RepeatedGets(broker, rights, events, self.metrics)
         server = Server(serving, dispatcher, admission, events, self.metrics, short_way)
         initial, self.initial = self.initial, None
         assert initial is not None, "a daemon runs once"

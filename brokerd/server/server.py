@@ -21,7 +21,7 @@ from brokerd.edge.peer.peer import NotAttested, Peer, uid_of
 from brokerd.server.connection import Connection
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.rpc import RpcConnection
-from brokerd.server.short_way import ShortWay
+from brokerd.server.short_way import RepeatedGets
 from brokerd.server.waiting_clients import WaitingClients
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
@@ -42,7 +42,7 @@ class Server:
         admission: Admission,
         events: EventLog,
         metrics: Metrics,
-        short_way: ShortWay | None = None,
+        short_way: RepeatedGets | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self.short_way = short_way

@@ -94,7 +94,7 @@ class MadeAnswers:
         return made.result if made.least < now.wall - now.boot < made.most else None
 
 
-class ShortWay:
+class RepeatedGets:
     """Of all connections."""
 
     def __init__(self, broker: TokenBroker, rights: Rights, events: EventLog, metrics: Metrics) -> None:

@@ -27,7 +27,7 @@ from brokerd.edge.peer.peer import Peer
 from brokerd.server.rpc import RpcConnection
 from brokerd.server.server import Server
 from brokerd.server.session import CallerSession
-from brokerd.server.short_way import MOST_REQUESTS, ShortWay
+from brokerd.server.short_way import MOST_REQUESTS, RepeatedGets
 from brokerd.telemetry.event_log import EventLog
 from tests.scenario.access.methods import EVIL, PORTAL, RIGHT, Desk, Program, desk
 from tests.scenario.laws.world import ISSUING, LIFETIME
@@ -69,7 +69,7 @@ class ProgramThatLives(Program):
         pass
 
 
-class Compared(ShortWay):
+class Compared(RepeatedGets):
     """Asks the long way at the same moment. `given`: how many answers the short way gave."""
 
     here: Desk
@@ -105,7 +105,7 @@ class Output:
 class Client:
     """One connection to a real server; the process at its end is a model."""
 
-    def __init__(self, here: Desk, nursery: trio.Nursery, way: ShortWay | None, account: Account) -> None:
+    def __init__(self, here: Desk, nursery: trio.Nursery, way: RepeatedGets | None, account: Account) -> None:
         self.process = ProgramThatLives()
         self._ours, its = socket.socketpair()
         for each in (self._ours, its):

@@ -354,7 +354,7 @@ class Exchange:
 
 def length_line(answer: ResponseHead) -> bytes:
     """Of an answer that is not chunked."""
-    if answer.framing.length is None or answer.status == HTTPStatus.NO_CONTENT:
+    if answer.framing.length is None or answer.status == 204:
         return b""
     return b"Content-Length: %d\r\n" % answer.framing.length
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 import trio
@@ -26,6 +25,7 @@ from brokerd.proxy.usage import Count, Used
 
 HEAD_PIECE = 4_096  # bytes of a request that are read at once
 LARGEST = 16 * 1024  # bytes of a request for the upstream: what the kernel takes without waiting
+UNAUTHORIZED = 401
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 NO_COUNT = Count(is_taken=True)
 
@@ -260,7 +260,7 @@ class ShortWay:
             return None
         try:
             answer = read_response(bytes(self._ways.view[:end]))
-            if answer.status < 200 or answer.status == HTTPStatus.UNAUTHORIZED:
+            if answer.status < 200 or answer.status == UNAUTHORIZED:
                 return None
             body = bodies.of_response(answer, request.head.method)
             piece, used = body.take(self._ways.view[end:size])

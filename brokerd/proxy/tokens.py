@@ -39,6 +39,13 @@ class Known:
     is_away: bool = False
     header: Header | None = None
 
+    @property
+    def living(self) -> Token | None:
+        token = self.token
+        if token is None or (token.expires_at is not None and token.expires_at <= time.time()):
+            return None
+        return token
+
 
 class LiveTokens:
     """`follow` must run. LiveTokens are read without waiting as long as they live. `say` is told when brokerd cannot be
@@ -77,16 +84,13 @@ class LiveTokens:
     def current(self, source: Source) -> Token | None:
         """The living token; None: there is none now."""
         known = self._known.get(source)
-        token = None if known is None else known.token
-        if token is None or (token.expires_at is not None and token.expires_at <= time.time()):
-            return None
-        return token
+        return known.living if known else None
 
     def header(self, source: Source) -> Header | None:
         """Of the living token."""
-        if (token := self.current(source)) is None:
+        known = self._known.get(source)
+        if known is None or (token := known.living) is None:
             return None
-        known = self._known[source]
         if known.header is None:
             ((name, value),) = token.header.items()
             known.header = Header(token, name, token_line((name, value)))

@@ -180,8 +180,8 @@ def upgrades(head: RequestHead) -> bool:
 
 
 def _kept(headers: Iterable[Header], drop: Iterable[bytes]) -> list[bytes]:
-    gone = HOP_BY_HOP.union(drop)
-    return [b"%b: %b\r\n" % (name, value) for lower, name, value in headers if lower not in gone]
+    gone = HOP_BY_HOP.union(drop) if drop else HOP_BY_HOP
+    return [line for lower, line, _ in headers if lower not in gone]
 
 
 def _through(line: bytes, upstream: Upstream) -> bytes:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 LONGEST = 64 * 1024  # bytes of a head
 END = b"\r\n\r\n"
+REMEMBERED = 512  # lines: most lines of an API's answers and of a client's requests are the same each time
+SHORT_LINE, SHORT_HEAD = 128, 4_096  # bytes of a line that is remembered, and of the head that it stands in
+PRIVATE = frozenset((b"authorization", b"cookie", b"set-cookie"))  # they stay in memory no longer than their request
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_LINES = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)*)\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n" + _LINES)
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n" + _LINES)
-_LINE = re.compile(rb"([^:\r\n]+):[\t ]*([^\r\n]*)\r\n")
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])")
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_LINE = re.compile(rb"(" + _TOKEN + rb"):[\t ]*([\t -~\x80-\xff]*)")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 _FRAMING = frozenset(
     (b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"host", b"trailer")
 )
 
-Header = tuple[bytes, bytes, bytes]  # name in lower case, name as it came, value
+Header = tuple[bytes, bytes, bytes]  # name in lower case, the line as it is passed on, value
 
 
 class BadHead(ValueError):
@@ -34,6 +37,9 @@ class Framing(NamedTuple):
     upgrade: bytes = b""
     expects: bool = False
     host: bytes = b""
+
+
+NO_FRAMING = Framing()
 
 
 class RequestHead(NamedTuple):
@@ -71,10 +77,11 @@ class ResponseHead(NamedTuple):
 
 def read_request(data: bytes) -> RequestHead:
     """`data`: a whole head, END included. Raises BadHead."""
-    if (found := _REQUEST.fullmatch(data)) is None:
+    first, *lines = _lines(data)
+    if (found := _REQUEST.fullmatch(first)) is None or (headers := _headers(lines)) is None:
         raise BadHead("expected the head of an HTTP/1.1 request (RFC 9112)")
     minor = found[3][0] - 48
-    headers, framing = _headers(found[4], minor)
+    framing = _framing_of(headers, minor, data)
     if framing.host == b"" and minor == 1:
         raise BadHead("expected a Host header")
     return RequestHead(found[1], found[2], minor, headers, framing)
@@ -82,23 +89,59 @@ def read_request(data: bytes) -> RequestHead:
 
 def read_response(data: bytes) -> ResponseHead:
     """`data`: a whole head, END included. Raises BadHead."""
-    if (found := _RESPONSE.fullmatch(data)) is None:
+    first, *lines = _lines(data)
+    read = _status if len(first) <= SHORT_LINE else _status.__wrapped__
+    if (status := read(first)) is None or (headers := _headers(lines)) is None:
         raise BadHead("expected the head of an HTTP/1.1 answer (RFC 9112)")
-    minor = found[1][0] - 48
-    headers, framing = _headers(found[4], minor)
-    return ResponseHead(int(found[2]), found[3] or b"", minor, headers, framing)
+    code, reason, minor = status
+    return ResponseHead(code, reason, minor, headers, _framing_of(headers, minor, data))
 
 
-def _headers(lines: bytes, minor: int) -> tuple[list[Header], Framing]:
-    headers = [(name.lower(), name, value.rstrip(b"\t ")) for name, value in _LINE.findall(lines)]
+def _lines(data: bytes) -> list[bytes]:
+    """The first one is empty, and so no good one, if this is not a whole head."""
+    return data[: -len(END)].split(b"\r\n") if data.endswith(END) else [b""]
+
+
+@lru_cache(64)
+def _status(line: bytes) -> tuple[int, bytes, int] | None:
+    """Status, reason and minor version of the first line of an answer."""
+    found = _RESPONSE.fullmatch(line)
+    return None if found is None else (int(found[2]), found[3] or b"", found[1][0] - 48)
+
+
+def _headers(lines: list[bytes]) -> list[Header] | None:
+    """None: not all are header lines."""
+    found = [_known.get(line) or _header(line) for line in lines]
+    return None if None in found else found  # type: ignore[return-value]
+
+
+_known: dict[bytes, Header] = {}
+
+
+def _header(line: bytes) -> Header | None:
+    if (found := _LINE.fullmatch(line)) is None:
+        return None
+    name, value = found[1], found[2].rstrip(b"\t ")
+    header = name.lower(), b"%b: %b\r\n" % (name, value), value
+    if len(line) <= SHORT_LINE and header[0] not in PRIVATE:
+        if len(_known) >= REMEMBERED:
+            _known.clear()
+        _known[line] = header
+    return header
+
+
+def _framing_of(headers: list[Header], minor: int, data: bytes) -> Framing:
+    special = tuple([(lower, value) for lower, _, value in headers if lower in _FRAMING])
+    if not special:
+        return NO_FRAMING
+    return _framing(special, minor) if len(data) <= SHORT_HEAD else _framing.__wrapped__(special, minor)
+
+
+@lru_cache(256)
+def _framing(lines: tuple[tuple[bytes, bytes], ...], minor: int) -> Framing:
     special: dict[bytes, list[bytes]] = {}
-    for lower, _, value in headers:
-        if lower in _FRAMING:
-            special.setdefault(lower, []).append(value)
-    return headers, _framing(special, minor) if special else Framing()
-
-
-def _framing(special: dict[bytes, list[bytes]], minor: int) -> Framing:
+    for lower, value in lines:
+        special.setdefault(lower, []).append(value)
     length, coding = special.get(b"content-length"), special.get(b"transfer-encoding")
     if length is not None and coding is not None:
         raise BadHead("expected Content-Length or Transfer-Encoding, found both")

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brokerd.core.http import heads
 from brokerd.core.http.heads import BadHead, read_request, read_response
+from tests.unit.core.http import plain_heads
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -124,4 +126,49 @@ def test_what_h11_builds_is_read_as_it_was_meant(
     assert data is not None
     head = read_request(data)
     assert (head.method, head.target) == (method, target)
-    assert [(name, value) for _, name, value in head.headers][1:] == headers
+    assert [line for _, line, _ in head.headers][1:] == [b"%b: %b\r\n" % each for each in headers]
+
+
+# What is remembered of lines changes no decision: the plain reader, which remembers nothing, agrees.
+
+KNOWN_LINES = [
+    *(b"Host: x", b"host:y", b"Content-Length: 3", b"content-length:3", b"Content-Length: +3", b"Content-Length: "),
+    *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Connection: close", b"Connection: a, Keep-Alive"),
+    *(b"Expect: 100-continue", b"Upgrade: h2c", b"X: \t a \t", b"X:a\rb", b"X:a\nb", b" X: a", b"X : a", b"X", b": a"),
+    *(b"X: a\0", b"X: \xff", b"\xff: a", b"", b"Set-Cookie: a=b", b"X: " + b"a" * 5_000),
+]
+STARTS = [
+    *(b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"GET  / HTTP/1.1", b"G\xff / HTTP/1.1", b"GET /\x80 HTTP/1.1", b""),
+    *(b"HTTP/1.1 200 OK", b"HTTP/1.0 200", b"HTTP/1.1 200 ", b"HTTP/1.1 099 X", b"HTTP/1.1 200 a\rb"),
+    *(b"HTTP/2 200 OK", b"HTTP/1.1 2000", b"HTTP/1.1 200\tOK", b"HTTP/1.1 200 " + b"a" * 5_000),
+]
+LINE_OF_A_HEAD = st.one_of(st.sampled_from(KNOWN_LINES), st.binary(max_size=12))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    start=st.one_of(st.sampled_from(STARTS), st.binary(max_size=16)),
+    lines=st.lists(LINE_OF_A_HEAD, max_size=5),
+    end=st.sampled_from([b"\r\n\r\n", b"\r\n\r\n", b"\r\n", b"\n\n", b"", b"\r\n\r\n\r\n"]),
+)
+def test_a_head_is_read_as_by_a_reader_that_remembers_nothing(start: bytes, lines: list[bytes], end: bytes) -> None:
+    data = b"\r\n".join((start, *lines)) + end
+    for reads, plain in ((read_request, plain_heads.read_request), (read_response, plain_heads.read_response)):
+        try:
+            expected: object = plain(data)
+        except BadHead as error:
+            expected = str(error)
+        for _ in range(2):  # the second time from what is remembered
+            try:
+                found: object = reads(data)
+            except BadHead as error:
+                found = str(error)
+            assert found == expected
+
+
+def test_what_is_remembered_of_lines_is_little_and_nothing_private() -> None:
+    for number in range(3 * heads.REMEMBERED):
+        read_response(OK + b"X: %d\r\nSet-Cookie: id=%d\r\nY: %b\r\n\r\n" % (number, number, b"y" * 200))
+    read_request(GET + b"Authorization: Bearer s3cret\r\nCookie: s3cret\r\n\r\n")
+    assert 0 < len(heads._known) <= heads.REMEMBERED
+    assert not [line for line in heads._known if b"Cookie" in line or b"s3cret" in line or b"yy" in line]

@@ -74,6 +74,10 @@ class GrantRegistry:
             for grant in tuple(self._leaving.values()):
                 self.release(grant)
 
+    def may_use(self, name: str, fingerprint: str) -> bool:
+        """Whether a grant uses that record, or may do so soon because records are being read."""
+        return self._readers > 0 or any((each.name, each.fingerprint) == (name, fingerprint) for each in self.all())
+
     def empty(self) -> Mapping[str, LiveGrant]:
         """Nothing is configured any more, and everything that was leaves. Returns what was configured."""
         before, self.grants = self.grants, {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from brokerd.broker.broker import TokenBroker
+from brokerd.broker.grant_registry import GrantRegistry
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import Provider
 from brokerd.config.settings import Configuration, GrantSettings, ProviderSettings
@@ -253,13 +254,15 @@ def _note_removed(
             changes.dormant.extend((row.grant, row.fingerprint) for row in found if row.dormant_since is None)
 
 
-async def sweep_dormant(store: Store, clock: Clock, events: EventLog) -> None:
-    """Delete records that were dormant for 30 days (law 14), but never the record of a revocation (law 10)."""
+async def sweep_dormant(store: Store, registry: GrantRegistry, clock: Clock, events: EventLog) -> None:
+    """Delete records that were dormant for 30 days (law 14), but never the record of a revocation, or one that may be,
+    because it cannot be opened (law 10), or one that a grant uses again."""
     now = clock.now().wall
     try:
         for row in await store.dormant():
             old = row.dormant_since is not None and now - row.dormant_since > DORMANT_LONGEST
-            if old and not (row.record and row.record.state is State.REVOKED):
+            kept = row.record is None or row.record.state is State.REVOKED
+            if old and not kept and not registry.may_use(row.grant, row.fingerprint):
                 await store.forget(row.grant, row.fingerprint)
                 events.say(Event.DORMANT_DELETED, grant=row.grant)
     except StoreError as error:

@@ -345,7 +345,7 @@ class Daemon:
 
     async def _delete_dormant(self) -> None:
         while True:
-            await sweep_dormant(self.store, self.clock, self.events)
+            await sweep_dormant(self.store, self.broker.registry, self.clock, self.events)
             await trio.sleep(SWEEP)
 
     def _log_store_trouble(self) -> None:

@@ -1,15 +1,18 @@
 # Law 14, the whole broker on virtual time: what a reload keeps, renews and sets aside.
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from brokerd.broker.reload import DORMANT_LONGEST, sweep_dormant
 from brokerd.core.errors import Code
+from brokerd.telemetry.event_log import EventLog
 from tests.scenario.laws.helpers import failure_of, imported, until
-from tests.scenario.laws.world import ISSUING, LIFETIME, REFRESHING, world
+from tests.scenario.laws.world import ISSUING, LIFETIME, REFRESHING, World, world
 
 
 async def test_an_unchanged_grant_keeps_token_and_timer_at_a_reload(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -65,3 +68,48 @@ async def test_a_vanished_grant_is_not_served_and_comes_back_with_its_tokens(
         assert token is not None
         assert token.value.reveal() == value
         assert not made.store.dormancy
+
+
+async def sweep(made: World) -> None:
+    await sweep_dormant(made.store, made.broker.registry, made.clock, EventLog())
+
+
+async def test_a_record_that_no_grant_used_for_thirty_days_is_deleted(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        made.configure(REFRESHING.partition("[grants.app]")[0])
+        await trio.sleep(DORMANT_LONGEST)
+        with made.broker.registry.reading():  # a reload may be about to use it
+            await trio.sleep(1)
+            await sweep(made)
+        assert made.store.records
+        await sweep(made)
+        assert not made.store.records
+
+
+async def test_a_record_that_a_grant_uses_again_is_not_deleted_although_it_is_still_marked(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        made.store.dormancy = dict.fromkeys(made.store.records, 0.0)  # the disk did not take that it is in use again
+        await sweep(made)
+        assert made.store.records
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_the_record_of_a_revocation_is_never_deleted(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    async with world(tmp_path, REFRESHING) as made:
+        await imported(made)
+        await made.broker.revoke("app")
+        made.configure(REFRESHING.partition("[grants.app]")[0])
+        await trio.sleep(2 * DORMANT_LONGEST)
+        if damaged:  # nobody can see what it says
+            rows = [replace(row, record=None, damage="it was changed") for row in made.store.all()]
+            monkeypatch.setattr(made.store, "all", lambda: rows)
+        await sweep(made)
+        assert made.store.records

@@ -126,6 +126,10 @@ class MemoryStore:
             else:
                 self.dormancy[key] = since
 
+    async def dormant(self) -> list[StoredRecord]:
+        await trio.lowlevel.checkpoint()
+        return [row for row in self.all() if row.dormant_since is not None]
+
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
         mine = [key for key in self.records if key[0] == grant and fingerprint in (None, key[1])]
         for key in mine:

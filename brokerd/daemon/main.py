@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 gc.disable()  # what an import makes stays; searching it for garbage again and again would be a fifth of the start
+if "rich" not in sys.modules:
+    sys.modules["rich"] = None  # type: ignore[assignment] # structlog would import it, for colours that are not used
+
+    import structlog  # noqa: F401
+
+    del sys.modules["rich"]
 
 import argparse
 import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 
 import trio
@@ -40,6 +46,7 @@ from brokerd.daemon.certificates import watch_certificates
 from brokerd.daemon.check_command import check
 from brokerd.daemon.configuring import Configurator
 from brokerd.daemon.file_reading import files_are_readable, read_files, read_secrets
+from brokerd.daemon.late_imports import import_late
 from brokerd.daemon.listening import LOGGED_AS, PROTOCOLS, Listeners, address_of, exit_code, listening, passed_sockets
 from brokerd.daemon.readiness import Readiness
 from brokerd.edge.audit.files import FOLDER
@@ -77,6 +84,7 @@ from brokerd.setup.layout import in_use
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 
+gc.freeze()  # so that no collection looks at them again
 gc.enable()
 
 CLOSE_IDLE = 15.0  # seconds between looks for HTTP connections that were kept open and not used
@@ -282,6 +290,7 @@ class Daemon:
             serving.start_soon(readiness.run)
             serving.start_soon(self._watch_expiries)
             serving.start_soon(key_manager.finish_rotations)
+            serving.start_soon(import_late)
             at = {LOGGED_AS[kind]: address_of(listener) for kind, listener in listeners.items()}
             events.say(Event.READY, version=__version__, grants=len(broker.grants), **at)
             if broker.locked:

@@ -6,8 +6,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import jwt
-
+from brokerd.core.exchange.jwt_claims import unverified_claims
 from brokerd.core.exchange.scope import cut_scope
 from brokerd.core.exchange.steps import Response
 
@@ -111,8 +110,8 @@ def lifetime_of_jwt(token: str, response: Response) -> float | None:
     """The lifetime that a JWT names itself (RFC 7519 §4.1.4), read and not verified: `exp − iat` from when it came;
     less where the answer's Date says that it was made long before (some give out one token until it ends)."""
     try:
-        claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False, "verify_aud": False})
-    except (jwt.PyJWTError, ValueError, RecursionError):
+        claims = unverified_claims(token)
+    except ValueError:
         return None
     end, start = number(claims.get("exp")), number(claims.get("iat"))
     if end is None:

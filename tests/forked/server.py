@@ -15,9 +15,12 @@ import sys
 import threading
 from typing import Any
 
+from brokerd.daemon.late_imports import LATE
 from tests.forked import LENGTH, die_with_parent
 
 program = importlib.import_module(sys.argv[1]).main
+for late in LATE:
+    importlib.import_module(late)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from brokerd.config.recipes import BUILT_IN_RECIPES, load_recipe
 from brokerd.core.access.policy import Action
 from brokerd.core.audit import chain
 from brokerd.core.errors import Code
-from brokerd.core.exchange import signing
+from brokerd.core.exchange.algorithms import ALGORITHMS
 from brokerd.core.files import contents, template
 from brokerd.core.timing.duration import Duration
 from brokerd.ctl import EXITS, arguments
@@ -394,7 +394,7 @@ def test_every_action_of_brokerctl_recipe_and_every_option_of_try_is_described()
 
 def test_every_algorithm_of_an_assertion_is_named() -> None:
     text = section(page("docs/recipes.md"), "## Assertions")
-    assert [name for name in signing.ALGORITHMS if f"`{name}`" not in text] == []
+    assert [name for name in ALGORITHMS if f"`{name}`" not in text] == []
     assert f"at most {recipe_file.LONGEST_ASSERTION}" in text
 
 

@@ -62,7 +62,7 @@ LAYERS = (
     Layer("brokerd_client.keyring", (CLIENT,), world=STDLIB | {"keyring"}),
     Layer("brokerd"),
     Layer(CORE, world=PURE | SEALING | SIGNING | {"msgspec"}),
-    Layer(DIALECTS, (CORE,), world=PURE | {"msgspec", "jwt"}),
+    Layer(DIALECTS, (CORE,), world=PURE | {"msgspec"}),
     Layer(EDGE, (CORE, "brokerd")),  # brokerd: its version, for the User-Agent
     Layer("brokerd.telemetry", (CORE,)),
     Layer(CONFIG, (CORE, DIALECTS)),

@@ -8,8 +8,9 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
+from brokerd.core.exchange.algorithms import ALGORITHMS
 from brokerd.core.exchange.server_metadata import Metadata
-from brokerd.core.exchange.signing import ALGORITHMS, check_key, default_algorithm
+from brokerd.core.exchange.signing import check_key, default_algorithm
 from brokerd.core.exchange.steps import Request
 from brokerd.core.secret import Secret
 from brokerd.core.validation import ConfigError, check_one_of

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from brokerd.core.exchange.algorithms import UnusableKey
 from brokerd.core.exchange.outcomes import Declined, Misconfigured, Outcome, Unsupported
 from brokerd.core.exchange.server_metadata import Metadata
-from brokerd.core.exchange.signing import UnusableKey
 from brokerd.core.exchange.steps import (
     Answer,
     Discovery,

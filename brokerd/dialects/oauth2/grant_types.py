@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from brokerd.core.exchange.signing import ALGORITHMS, default_algorithm
+from brokerd.core.exchange.algorithms import ALGORITHMS
+from brokerd.core.exchange.signing import default_algorithm
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.timing.duration import Duration
 from brokerd.core.validation import ConfigError, check_one_of, expected

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
+from brokerd.core.exchange.algorithms import UnusableKey
 from brokerd.core.exchange.outcomes import Declined, Misconfigured, Outcome
-from brokerd.core.exchange.signing import UnusableKey
 from brokerd.core.exchange.steps import Exchange, Request, answered
 from brokerd.core.grant.record import PendingRevocation
 from brokerd.core.grant.renewal import Ability

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from brokerd.core.exchange import signing
+from brokerd.core.exchange.algorithms import ALGORITHMS
 from brokerd.core.validation import ConfigError, check_one_of, convert, expected
 from brokerd.dialects import answer_outcomes
 from brokerd.dialects.dialect import DEFAULT_PRESENT
@@ -299,7 +300,7 @@ def _errors(key: str, file: OperationFile, *, has_reason: bool) -> Iterator[tupl
 
 
 def _check_jwt(key: str, file: JwtFile, credentials: list[str]) -> None:
-    check_one_of(file.algorithm, signing.ALGORITHMS, f"{key}.algorithm")
+    check_one_of(file.algorithm, ALGORITHMS, f"{key}.algorithm")
     if file.key not in (f"{{{name}}}" for name in credentials):
         raise expected('one of the credentials, such as "{private_key}"', file.key, key=f"{key}.key", show=False)
     if any(may_be_missing for _, may_be_missing in template.names(file.key_id)):

@@ -10,7 +10,6 @@ from typing import NoReturn
 from weakref import WeakValueDictionary
 
 import trio
-from cryptography import x509
 
 from brokerd.core.ports import TransportError
 from brokerd.edge.http.dial import Endpoint, os_reason
@@ -47,6 +46,8 @@ class TlsContext:
     def _current(self) -> ssl.SSLContext:
         fingerprint = _fingerprint(self._files)
         if self._built is None or self._built[0] != fingerprint:
+            from cryptography import x509  # noqa: F401 - here, in a thread: the first handshake will need it
+
             self._built = (fingerprint, build(self._files))
         return self._built[1]
 
@@ -178,6 +179,8 @@ def reason_of(cause: BaseException | None) -> str:
 def expiry(stream: trio.abc.Stream) -> float | None:
     """When the server's certificate expires, in Unix seconds; None without TLS, or if that cannot be read."""
     der = stream.getpeercert(binary_form=True) if isinstance(stream, trio.SSLStream) else None
+    from cryptography import x509  # slow to import, and of no use without TLS
+
     try:
         return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp() if der else None
     except Exception:  # OpenSSL could read the certificate, and trusts it; this only tells people when it ends
@@ -204,6 +207,8 @@ def untrusted_reason(error: UntrustedError, host: str, certificate: bytes | None
 
 
 def _from_certificate(code: int, host: str, der: bytes, now: float) -> str | None:
+    from cryptography import x509
+
     certificate = x509.load_der_x509_certificate(der)
     today = datetime.datetime.fromtimestamp(now, datetime.UTC)
     if code == EXPIRED and certificate.not_valid_after_utc < today:

@@ -71,6 +71,7 @@ STORED_NAMES = {
     "tried_credentials": "instead",
     "unrevoked": "survivors",
 }
-_FIELDS = [(field.name, get_type_hints(Record)[field.name], field.default) for field in fields(Record)[1:]]
+_TYPES = get_type_hints(Record)
+_FIELDS = [(field.name, _TYPES[field.name], field.default) for field in fields(Record)[1:]]
 _StoredForm: Any = msgspec.defstruct("_StoredForm", [("name", str), *_FIELDS], rename=STORED_NAMES)
 _VALUES = attrgetter(*_StoredForm.__struct_fields__)

@@ -10,7 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from brokerd.core.exchange.signing import Signer, UnusableKey, check_key, public_jwk, thumbprint
+from brokerd.core.exchange.algorithms import UnusableKey
+from brokerd.core.exchange.signing import Signer, check_key, public_jwk, thumbprint
 from brokerd.core.secret import Secret
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.system.entropy import SystemEntropy

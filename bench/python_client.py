@@ -20,7 +20,7 @@ READ = 64 * 1024
 
 @contextmanager
 def library(load: Load) -> Iterator[Callable[[], object]]:
-    with Broker(load.socket) as broker:
+    with Broker(load.socket, share=False) as broker:
         yield lambda: broker.get(load.grant).value
 
 

@@ -176,8 +176,7 @@ class TokenBroker:
         await self._waiting.wait_for(grant, wait)
         if not self.registry.holds(grant):
             raise self.absent(name)
-        token = grant.serves(now := self._clock.now())
-        if token is None:
+        if (token := grant.serves(now := self._clock.now())) is None:
             raise self.failure(grant)
         if token is before:
             raise self.failure(grant, problem=not_refreshed(grant, now))
@@ -231,6 +230,7 @@ class TokenBroker:
         if grant.blocked:  # it serves nothing, and which record is its own is unknown
             raise self.failure(grant)
         grant.stopped = True
+        self.tell_watchers(name)  # before the disk is waited for
         self.logins.cancel(name, "the grant was revoked meanwhile")
         try:
             await grant.change(self.store, lambda record: revoked(record, self._clock.now(), local=local))

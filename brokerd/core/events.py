@@ -174,6 +174,7 @@ class Event(StrEnum):
     # Callers
 
     TOKEN_FETCHED = "token_fetched", DEBUG, "a caller got a token"
+    SHARE_ENDED = "share_ended", DEBUG, "a caller's shared token ended"
     REQUEST_FAILED = "request_failed", DEBUG, "a request failed"
     TRACE_BEGUN = "trace_begun", INFO, "a caller follows a renewal step by step"
     DENIED = (

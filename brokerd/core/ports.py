@@ -40,6 +40,26 @@ class Process(Protocol):
 
     async def look(self, needs: frozenset[str]) -> Caller: ...
 
+    def lives(self) -> bool: ...
+
+    async def until_ended(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TokenMemory(Protocol):
+    """Memory that brokerd writes and a caller only reads, for a shared token."""
+
+    view: memoryview
+
+    def descriptor(self) -> int:
+        """A new descriptor of it, for reading only. Raises OSError."""
+
+    def stop_writing(self) -> None: ...
+
+    def is_held(self) -> bool:
+        """Whether somebody else still has it open or mapped, or that cannot be known."""
+
     def close(self) -> None: ...
 
 

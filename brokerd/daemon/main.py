@@ -57,6 +57,7 @@ from brokerd.edge.store.store import SqliteStore
 from brokerd.edge.system import descriptors, hardening, log
 from brokerd.edge.system.clock import SystemClock
 from brokerd.edge.system.entropy import SystemEntropy
+from brokerd.edge.system.shared_memory import SharedMemory
 from brokerd.edge.systemd import descriptor_store, notify
 from brokerd.server.http.metrics_port import MetricsPort
 from brokerd.server.methods.changes import ChangeMethods
@@ -68,6 +69,7 @@ from brokerd.server.methods.log_level import LogLevelMethod
 from brokerd.server.methods.login import LoginMethods
 from brokerd.server.methods.overview import OverviewMethod
 from brokerd.server.methods.proxied import ProxiedMethod
+from brokerd.server.methods.share import ShareMethod
 from brokerd.server.methods.status import StatusMethods
 from brokerd.server.methods.status_watch import StatusWatchMethod
 from brokerd.server.methods.table import methods
@@ -78,6 +80,7 @@ from brokerd.server.methods.watch import WatchMethods
 from brokerd.server.rights import Rights
 from brokerd.server.scrape import Scrape
 from brokerd.server.server import Server
+from brokerd.server.shared_tokens import SharedTokens
 from brokerd.server.short_way import RepeatedGets
 from brokerd.setup.installation import EXIT_UNAVAILABLE, CannotStart, http_settings, opened_store, read_configuration
 from brokerd.setup.layout import in_use
@@ -303,7 +306,8 @@ class Daemon:
         broker, events = self.broker, self.events
         tokens = TokenMethods(broker, rights, events, self.metrics)
         watches, logins = WatchMethods(broker, rights, tokens, serving, events), LoginMethods(broker, rights)
-        status = StatusMethods(broker, rights, events, http_socket)
+        shared = SharedTokens(broker, rights, serving, events, self.metrics, SharedMemory)
+        status = StatusMethods(broker, rights, events, shared, http_socket)
         status_watch = StatusWatchMethod(broker, rights, serving, events)
         table = methods(
             tokens,
@@ -320,8 +324,9 @@ class Daemon:
             LogLevelMethod(events, serving),
             EventTestMethod(self.alerts),
             ProxiedMethod(broker, rights, events, self.metrics),
+            ShareMethod(shared),
         )
-        return Dispatcher(table, broker, rights, events, watches, status_watch, logins, traces)
+        return Dispatcher(table, broker, rights, events, watches, status_watch, logins, traces, shared)
 
     def _http_client(self, settings: ProviderSettings) -> Http:
         return HttpClient(http_settings(settings), self.clock)

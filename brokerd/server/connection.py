@@ -115,7 +115,7 @@ class Connection(ABC):
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         while outbox:
             try:
-                sent = self._sock.send(outbox)
+                sent = self._send_some()
                 del outbox[:sent]
                 if sent > ANSWERED:
                     self._account.charge(sent / ANSWERED, trio.current_time())
@@ -136,6 +136,10 @@ class Connection(ABC):
                 pass
         self._outbox += answer
         return self._send()
+
+    def _send_some(self) -> int:
+        """How many bytes of the outbox the socket took. Raises OSError."""
+        return self._sock.send(self._outbox)
 
     def _count(self) -> bool:
         """Count what waits to be read. False: it is more than a user may leave unread, and was dropped."""
@@ -197,7 +201,7 @@ class ClientConnection(Connection):
             while goes_on and await self._next(session):
                 pass
         except NotAttested as error:
-            self._outbox.clear()  # no answer that waits for the caller is sent to another process
+            self._drop()  # no answer that waits for the caller is sent to another process
             await self._reject(caller, error, Code.DENIED)
         except ProtocolError as error:
             await self._reject(caller, error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from collections.abc import Awaitable
 
 import trio
@@ -13,7 +15,7 @@ from brokerd.core.access.admission import RETRY_AFTER, SIZE
 from brokerd.core.errors import Code, Failure
 from brokerd.server.connection import OWN_FAULT, READ, ClientConnection
 from brokerd.server.http.messages import final_answer
-from brokerd.server.methods.method import MAX_IN_FLIGHT, AnswerLater
+from brokerd.server.methods.method import MAX_IN_FLIGHT, AnswerLater, AnswerWithDescriptor
 from brokerd.server.session import CallerSession
 
 HTTP = (b"GET /", b"POST /", b"PUT /", b"HEAD /", b"DELETE /", b"OPTIONS ", b"CONNECT ", b"PATCH /")
@@ -29,6 +31,7 @@ class RpcConnection(ClientConnection):
     _reader: Reader
     _first: bytes | None = None  # what the client said first
     _alone: bytes | None = None  # what has come, if it begins with a message
+    _descriptors: tuple[tuple[int, int], ...] = ()  # those to send: before which byte of the outbox, and which
     _started = 0  # requests that were answered in a task of their own, each by its number
 
     @staticmethod
@@ -81,7 +84,7 @@ class RpcConnection(ClientConnection):
             if isinstance(answer, AnswerLater):
                 self._start(number, answer)
                 return
-            packed = pack_result(number, answer)
+            packed = self._packed_result(number, answer)
             self._outbox += packed
             if method == "get" and self._alone is not None and self._server.short_way is not None:
                 self._server.short_way.remember(session, self._alone, number, params, packed)
@@ -111,12 +114,40 @@ class RpcConnection(ClientConnection):
 
     async def _packed(self, number: int, answer: AnswerLater) -> bytes:
         try:
-            return pack_result(number, await answer.bring())
+            return self._packed_result(number, await answer.bring())
         except Failure as failure:
             return pack_error(number, failure.as_map())
         except Exception:
             self._server.dispatcher.events.bug("request")
             return pack_error(number, Failure(Code.INTERNAL, OWN_FAULT).as_map())
+
+    def _packed_result(self, number: int, answer: object) -> bytes:
+        """It must go to the outbox before anything is awaited."""
+        if isinstance(answer, AnswerWithDescriptor):
+            self._descriptors = (*self._descriptors, (len(self._outbox), answer.descriptor))
+            answer = answer.result
+        return pack_result(number, answer)
+
+    def _send_some(self) -> int:
+        """A descriptor goes with the first byte of its answer, and with nothing of the next one's."""
+        if not self._descriptors:
+            return super()._send_some()
+        (at, descriptor), *others = self._descriptors
+        if at:
+            sent = self._sock.send(self._outbox[:at])
+        else:
+            end = others[0][0] if others else len(self._outbox)
+            sent = socket.send_fds(self._sock, [self._outbox[:end]], [descriptor])
+            os.close(descriptor)
+            self._descriptors = self._descriptors[1:]
+        self._descriptors = tuple((at - sent, each) for at, each in self._descriptors)
+        return sent
+
+    def _drop(self) -> None:
+        super()._drop()
+        for _, descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = ()
 
     def _notify(self, method: str, params: dict[str, object]) -> Awaitable[bool]:
         self._outbox += pack_notification(method, params)

@@ -166,6 +166,15 @@ class EventLog:
         """Whether a further get of the token by the caller is one more of `last`."""
         return self._audit is None or (last is not None and _is_of(last, token, caller, "get"))
 
+    def share_ended(self, grant: str, caller: Caller, since: float, reason: str) -> None:
+        """A caller could read the grant's token in memory from `since` until now. Which tokens that were, `fetched` was
+        told."""
+        span = {"from": round(since, 3), "to": round(time.time(), 3)}
+        self._log.debug(Event.SHARE_ENDED, grant=grant, reason=reason, **span, **who(caller))
+        if self._audit is not None:
+            entry = {"event": "share", "outcome": "ended", "grant": grant, "reason": reason, **span}
+            self._audit.note("audit", {**entry, "who": evidence(caller)}, caller.uid)
+
     def proxied(self, grant: str, caller: Caller, client: Mapping[str, object], use: Mapping[str, object]) -> None:
         """A proxy, which is the caller, forwarded requests of a client with the grant's token."""
         if self._audit is not None:

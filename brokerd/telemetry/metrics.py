@@ -78,6 +78,8 @@ ROWS = (
         (GRANT, "direction"),
         "Bytes that proxies forwarded for clients: up from them, down to them.",
     ),
+    MetricRow("brokerd_shared_tokens", GAUGE, (), "Shared tokens that callers can read now."),
+    MetricRow("brokerd_shared_token_writes_total", COUNTER, (), "Tokens that were written to shared tokens."),
     MetricRow("brokerd_build_info", GAUGE, ("version",), "1, with the version of brokerd."),
 )
 
@@ -104,6 +106,8 @@ class Metrics:
         self.protocol_errors = made["brokerd_protocol_errors_total"]
         self.proxied = made["brokerd_proxied_requests_total"]
         self.proxied_bytes = made["brokerd_proxied_bytes_total"]
+        self.shared_tokens = made["brokerd_shared_tokens"]
+        self.shared_token_writes = made["brokerd_shared_token_writes_total"]
         self.build = made["brokerd_build_info"]
 
     def _make(self, row: MetricRow) -> Any:

@@ -6,15 +6,26 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from brokerd_client.address import find_socket
-from brokerd_client.client_protocol import REPEATABLE, TIMEOUT, WAIT, Lost, get_params, lost, patience, read_result
+from brokerd_client.client_protocol import (
+    GETS,
+    REPEATABLE,
+    TIMEOUT,
+    WAIT,
+    Lost,
+    get_params,
+    lost,
+    patience,
+    read_result,
+)
 from brokerd_client.errors import from_map
 from brokerd_client.messages import Gone, Token, of_watched, read_proof, read_token, read_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from brokerd_client.errors import BrokerError
+    from brokerd_client.shared_token import SharedTokenReaders
     from brokerd_client.wire import Response
 
 T = TypeVar("T")
@@ -44,13 +55,19 @@ class AsyncBroker:
     doing it twice changes nothing (REPEATABLE).
 
     `timeout`: a call raises Unavailable if there is no answer so many seconds after the end of `wait`.
+    `share`: after three gets of a grant, its token is read in memory that the daemon shares (docs/shared-token.md).
     """
 
     _lock: AbstractAsyncContextManager[object]  # held while connecting
 
-    def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT, *, share: bool = True
+    ) -> None:
         self._path = os.fspath(socket) if socket else None
         self._timeout = timeout
+        self._share = share
+        self._gets: dict[str, int] = {}  # of each grant, over the socket
+        self._shared: SharedTokenReaders | None = None
         self._connection: SharedConnection | None = None
 
     async def get(
@@ -72,8 +89,17 @@ class AsyncBroker:
         `scope`, `audience`, `resource`: ask for a token with these instead of the grant's own. `request_id`: an id of
         yours for the log and audit log of brokerd; the provider gets it too, if this request makes brokerd ask it.
         """
+        own = refused is None and scope is None and audience is None and resource is None
+        if own and self._shared is not None and (token := self._shared.get(grant, min_ttl)) is not None:
+            await self._checkpoint()
+            return token
         params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
-        return read_token(await self.call("get", **params), grant)
+        token = read_token(await self.call("get", **params), grant)
+        if own and self._share:
+            self._gets[grant] = number = self._gets.get(grant, 0) + 1
+            if number >= GETS:
+                self._share_token(grant)
+        return token
 
     async def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
         """The token of a grant whose tokens are bound to a key, for one request. Its `header` has a DPoP proof too.
@@ -114,6 +140,31 @@ class AsyncBroker:
                 if not tries_left or method not in REPEATABLE:
                     break
         raise lost(method)
+
+    def _share_token(self, grant: str) -> None:
+        """Have the next gets of the grant read it in memory, if that is possible."""
+        if self._shared is None:
+            try:
+                from brokerd_client.shared_token import SharedTokenReaders  # seldom needed, and slow to import
+            except (ImportError, OSError):  # not on this system
+                self._share = False
+                return
+            self._shared = SharedTokenReaders(self._path, self._gets)
+        if self._shared.claim(grant):
+            self._in_thread(self._shared.ask, grant)
+
+    def _stop_sharing(self) -> None:
+        self._share = False
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
+
+    def _in_thread(self, work: Callable[[str], None], grant: str) -> None:
+        """Do blocking work beside all others. It takes some milliseconds, and raises nothing."""
+        raise NotImplementedError
+
+    async def _checkpoint(self) -> None:
+        """What every call does at least, where tasks expect it."""
 
     async def _connect(self) -> SharedConnection:
         """A new connection. Raises NoDaemon."""

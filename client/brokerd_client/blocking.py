@@ -9,6 +9,7 @@ from time import monotonic, sleep
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
 from brokerd_client.client_protocol import (
+    GETS,
     READ_SIZE,
     REPEATABLE,
     TIMEOUT,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from brokerd_client.errors import BrokerError
     from brokerd_client.messages import Gone, Token
+    from brokerd_client.shared_token import SharedTokenReaders
     from brokerd_client.wire import Response
 
 KEPT = 8  # idle connections, at most
@@ -44,12 +46,18 @@ class Broker:
     always use a new connection. After a fork, the child makes its own connections.
 
     `timeout`: a call raises Unavailable if there is no answer so many seconds after the end of `wait`.
+    `share`: after three gets of a grant, its token is read in memory that the daemon shares (docs/shared-token.md).
     Every method raises the errors of brokerd_client.errors.
     """
 
-    def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT, *, share: bool = True
+    ) -> None:
         self._path = os.fspath(socket) if socket else None
         self._timeout = timeout
+        self._share = share
+        self._gets: dict[str, int] = {}  # of each grant, over the socket
+        self._shared: SharedTokenReaders | None = None
         self._idle: list[_BlockingConnection] = []  # append and pop are atomic, so no lock is needed
         self._closed = False
 
@@ -77,8 +85,16 @@ class Broker:
         `scope`, `audience`, `resource`: ask for a token with these instead of the grant's own. `request_id`: an id of
         yours for the log and audit log of brokerd; the provider gets it too, if this request makes brokerd ask it.
         """
+        own = refused is None and scope is None and audience is None and resource is None
+        if own and self._shared is not None and (token := self._shared.get(grant, min_ttl)) is not None:
+            return token
         params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
-        return read_token(self.call("get", **params), grant)
+        token = read_token(self.call("get", **params), grant)
+        if own and self._share:
+            self._gets[grant] = number = self._gets.get(grant, 0) + 1
+            if number >= GETS:
+                self._share_token(grant)
+        return token
 
     def proof(self, grant: str, method: str, url: str, *, nonce: str | None = None, wait: float = WAIT) -> Token:
         """The token of a grant whose tokens are bound to a key, for one request. Its `header` has a DPoP proof too.
@@ -149,9 +165,24 @@ class Broker:
             if connection is not None:
                 connection.close()
 
+    def _share_token(self, grant: str) -> None:
+        """Have the next gets of the grant read it in memory, if that is possible."""
+        if self._shared is None:
+            try:
+                from brokerd_client.shared_token import SharedTokenReaders  # seldom needed, and slow to import
+            except (ImportError, OSError):  # not on this system
+                self._share = False
+                return
+            self._shared = SharedTokenReaders(self._path, self._gets)
+        if not self._closed and self._shared.claim(grant):
+            self._shared.ask(grant)
+
     def close(self) -> None:
         """Closes the connections. A connection that another thread uses is closed after its answer."""
         self._closed = True
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         self._forget_idle()
 
     def __enter__(self) -> Self:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 * 1024  # bytes to read from the socket at once
 WAIT, MAX_WAIT = 10.0, 60.0  # seconds: how long the daemon waits for a provider by default, and at most
+GETS = 3  # gets of a grant over the socket, after which a shared token is asked for
 TIMEOUT = 5.0  # seconds longer than that until a call fails because the daemon does not answer
 
 # Methods that may be sent again after a restart of the daemon, because doing them twice changes nothing. Not `import`:

@@ -13,7 +13,7 @@ from brokerd_client.client_protocol import TIMEOUT, ClientProtocol, Lost, unansw
 from brokerd_client.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from brokerd_client.messages import Gone, Token
     from brokerd_client.wire import Response
@@ -24,8 +24,10 @@ __all__ = ["Broker"]
 class Broker(AsyncBroker):
     """A client of brokerd, for the tasks of one event loop. `async with` or `close()` ends it."""
 
-    def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
-        super().__init__(socket, timeout)
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT, *, share: bool = True
+    ) -> None:
+        super().__init__(socket, timeout, share=share)
         self._lock = asyncio.Lock()
         self._open: set[_AsyncioConnection] = set()
         self._closed = False
@@ -40,6 +42,7 @@ class Broker(AsyncBroker):
     def close(self) -> None:
         """Closes the connections; requests in progress fail."""
         self._closed = True
+        self._stop_sharing()
         for connection in list(self._open):
             connection.close()
 
@@ -52,6 +55,9 @@ class Broker(AsyncBroker):
                 _, connection = await loop.create_unix_connection(lambda: _AsyncioConnection(self._open), sock=sock)
                 return connection
             await asyncio.sleep(BUSY_PAUSE)
+
+    def _in_thread(self, work: Callable[[str], None], grant: str) -> None:
+        asyncio.get_running_loop().run_in_executor(None, work, grant)
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket as stdlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
@@ -14,7 +15,7 @@ from brokerd_client.client_protocol import READ_SIZE, TIMEOUT, ClientProtocol, L
 from brokerd_client.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from brokerd_client.messages import Gone, Token
@@ -26,8 +27,10 @@ __all__ = ["Broker"]
 class Broker(AsyncBroker):
     """A client of brokerd, for the tasks inside `async with Broker() as broker:`."""
 
-    def __init__(self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT) -> None:
-        super().__init__(socket, timeout)
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT, *, share: bool = True
+    ) -> None:
+        super().__init__(socket, timeout, share=share)
         self._lock = trio.Lock()
         self._nursery: trio.Nursery | None = None
 
@@ -38,6 +41,7 @@ class Broker(AsyncBroker):
 
     async def __aexit__(self, *error: object) -> None:
         assert self._nursery is not None
+        self._stop_sharing()
         # The nursery does not get the body's error: it would wrap it in a group, which `except Denied` does not catch.
         # The shield prevents a Cancelled here from replacing that error.
         self._nursery.cancel_scope.shield = True
@@ -55,6 +59,13 @@ class Broker(AsyncBroker):
                 self._nursery.start_soon(connection.write)
                 return connection
             await trio.sleep(BUSY_PAUSE)
+
+    def _in_thread(self, work: Callable[[str], None], grant: str) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(partial(trio.to_thread.run_sync, work, grant, abandon_on_cancel=True))
+
+    async def _checkpoint(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T:
         with trio.move_on_after(seconds):

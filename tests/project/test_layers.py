@@ -18,7 +18,7 @@ PURE = frozenset(
     {
         *("__future__", "base64", "collections", "dataclasses", "datetime", "difflib", "email.utils"),
         *("enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "re", "shlex"),
-        *("typing", "unicodedata", "urllib.parse"),
+        *("binascii", "struct", "typing", "unicodedata", "urllib.parse"),
     }
 )
 SEALING = frozenset({"cryptography.exceptions", "cryptography.hazmat.primitives.ciphers.aead"})

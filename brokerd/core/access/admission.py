@@ -10,6 +10,7 @@ from brokerd.core.errors import Code, Failure
 BURST = 1_000  # requests that a user may send at once before the rate counts: they take brokerd about 30 ms
 # How many requests something counts as:
 DENIAL = 20.0  # a request that the rules refuse: it is logged, and an honest program sends few
+GLANCE = 0.1  # each look at a caller that takes microseconds
 LOOK = 0.4  # each grant of a status, and each name that is looked up
 DRAWN = 10.0  # each grant that is drawn on the page
 RULE = 0.15  # each description of callers in the rules that is compared with a caller

@@ -49,6 +49,9 @@ def _token(grant: Grant, now: float, look: Look, how_bad: Tone) -> Iterator[str]
         yield from _labelled(
             "downscoped", f"{grant['variants']} living tokens for other scopes, audiences or resources", look
         )
+    if number := grant.get("shared"):
+        what = "connection reads" if number == 1 else "connections read"
+        yield from _labelled("shared", f"{number} {what} it in memory (shared tokens)", look)
     if refresh is not None:
         verb = "expires" if refresh > now else "expired"
         yield from _labelled("refresh", f"the refresh token {verb} {_moment(refresh, now)}", look)

@@ -35,6 +35,9 @@ class PeerProcess:
     def lives(self) -> bool:
         return not self._end.poll(0)
 
+    async def until_ended(self) -> None:
+        await trio.lowlevel.wait_readable(self.pidfd)
+
     def close(self) -> None:
         os.close(self.pidfd)
 

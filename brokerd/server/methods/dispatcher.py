@@ -18,13 +18,14 @@ from brokerd.server.methods.trace import TraceMethods
 from brokerd.server.methods.watch import WatchMethods
 from brokerd.server.rights import Rights
 from brokerd.server.session import CallerSession
+from brokerd.server.shared_tokens import SharedTokens
 from brokerd.telemetry import tracing
 from brokerd.telemetry.event_log import EventLog, acting
 
 
 @dataclass(eq=False, repr=False)
 class Dispatcher:
-    """`watches`, `status_watch`, `logins` and `traces` are the methods that must know when a connection ends."""
+    """`watches`, `status_watch`, `logins`, `traces` and `shared` must know when a connection ends."""
 
     methods: Mapping[str, Method]
     _broker: TokenBroker
@@ -34,6 +35,7 @@ class Dispatcher:
     _status_watch: StatusWatchMethod
     _logins: LoginMethods
     _traces: TraceMethods
+    _shared: SharedTokens
 
     def answer(self, session: CallerSession, method: str, params: dict[str, Any]) -> object:
         """The result, or AnswerLater. Raises Failure."""
@@ -139,6 +141,7 @@ class Dispatcher:
         self._status_watch.end(session)
         self._logins.end(session)
         self._traces.end(session)
+        self._shared.end(session)
 
 
 def _later(bring: Callable[[], Awaitable[object]], row: Method, params: dict[str, Any]) -> AnswerLater:

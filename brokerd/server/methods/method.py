@@ -27,6 +27,13 @@ class AnswerLater:
     is_large: bool = False
 
 
+class AnswerWithDescriptor(NamedTuple):
+    """A result, and the file descriptor that the client gets with it (SCM_RIGHTS). Whoever sends it closes ours."""
+
+    result: object
+    descriptor: int
+
+
 class Method(NamedTuple):
     """One method.
 

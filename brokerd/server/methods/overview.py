@@ -44,7 +44,7 @@ class OverviewMethod:
             shown, providers, states = list[dict[str, object]](), dict[str, Provider](), Counter[str]()
             for number, name in enumerate(sorted(self._broker.names), 1):
                 if self._may_see(session, name) and name in self._broker.names:
-                    status = self._broker.status(name)
+                    status = self._status.of_grant(name)
                     states[shown_state(status)] += 1
                     if (grant := self._broker.grants.get(name)) is not None:  # none are there while brokerd is locked
                         providers[grant.provider.name] = grant.provider

@@ -21,6 +21,7 @@ from brokerd.server.methods import parameters as p
 from brokerd.server.methods.method import MAX_IN_FLIGHT, AnswerLater
 from brokerd.server.rights import Rights
 from brokerd.server.session import CallerSession
+from brokerd.server.shared_tokens import SharedTokens
 from brokerd.telemetry.event_log import EventLog
 
 PROTOCOL = 1
@@ -32,10 +33,18 @@ NOT_ADOPTED = "the store was restored or copied to this machine, so no stored to
 class StatusMethods:
     """`http_socket`: the path of the HTTP socket, if there is one."""
 
-    def __init__(self, broker: TokenBroker, rights: Rights, events: EventLog, http_socket: str | None = None) -> None:
+    def __init__(
+        self,
+        broker: TokenBroker,
+        rights: Rights,
+        events: EventLog,
+        shared: SharedTokens,
+        http_socket: str | None = None,
+    ) -> None:
         self._broker = broker
         self._rights = rights
         self._events = events
+        self._shared = shared
         self._http_socket = http_socket
         self._started_at = round(time.time(), 2)
 
@@ -64,8 +73,8 @@ class StatusMethods:
             shown, providers = list[dict[str, object]](), dict[str, Provider]()
             for number, name in enumerate(names, 1):
                 if self._rights.allows(session, Action.STATUS, name) and name in self._broker.names:
-                    more = {"next": self._next(name), "history": self.history(name)} if with_history else None
-                    shown.append(self._broker.status(name) | more if more else self._broker.status(name))
+                    more = {"next": self._next(name), "history": self.history(name)} if with_history else {}
+                    shown.append(self.of_grant(name) | more)
                     if (grant := self._broker.grants.get(name)) is not None:  # none are there while brokerd is locked
                         providers[grant.provider.name] = grant.provider
                 if number % TURN == 0:
@@ -74,6 +83,9 @@ class StatusMethods:
             return {"daemon": self.daemon(), "grants": shown, "providers": seen}
 
         return answer
+
+    def of_grant(self, name: str) -> dict[str, object]:
+        return self._broker.status(name) | {"shared": self._shared.count(name)}
 
     def history(self, name: str) -> list[dict[str, object]]:
         """How its last exchanges ended. While brokerd is locked, that is not known."""

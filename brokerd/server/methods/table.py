@@ -16,6 +16,7 @@ from brokerd.server.methods.login import LoginMethods
 from brokerd.server.methods.method import ADMINISTRATION, NOBODY_ASKS, Handler, Method, Params, later
 from brokerd.server.methods.overview import OverviewMethod
 from brokerd.server.methods.proxied import ProxiedMethod
+from brokerd.server.methods.share import ShareMethod
 from brokerd.server.methods.status import StatusMethods
 from brokerd.server.methods.status_watch import StatusWatchMethod
 from brokerd.server.methods.tokens import TokenMethods
@@ -55,12 +56,14 @@ def methods(
     log_level: LogLevelMethod,
     tests: EventTestMethod,
     proxied: ProxiedMethod,
+    share: ShareMethod,
 ) -> Mapping[str, Method]:
     rows = {
         "hello": Method(status.hello, {}, right=NOBODY_ASKS, while_locked=True),
         "get": Method(tokens.get, GET, ("grant",)),
         "get_many": Method(later(tokens.get_many), GET_MANY, ("grants",), cost=_number, weight=_number),
         "proof": Method(later(tokens.proof), PROOF, ("grant", "http_method", "url"), Action.GET, cost=SIGNING),
+        "share": Method(share.share, GRANT, ("grant",), Action.GET, cost=CHANGE),
         "proxied": Method(proxied.proxied, PROXIED, ("grant", "uses"), cost=_uses),
         "watch": Method(watches.watch, {"grants": p.names}, ("grants",), cost=_number),
         "unwatch": Method(watches.unwatch, {"grants": p.names}, ("grants",), NOBODY_ASKS, cost=_looks),

@@ -13,6 +13,7 @@ from brokerd.broker.broker import TokenBroker
 from brokerd.core.access.admission import Account
 from brokerd.core.access.policy import Action, Caller, Evidence, Policy, Rule, Selector
 from brokerd.core.errors import Failure
+from brokerd.edge.system.shared_memory import SharedMemory
 from brokerd.server.methods.changes import ChangeMethods
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.methods.explain import ExplainMethod
@@ -23,6 +24,7 @@ from brokerd.server.methods.login import LoginMethods
 from brokerd.server.methods.method import AnswerLater
 from brokerd.server.methods.overview import OverviewMethod
 from brokerd.server.methods.proxied import ProxiedMethod
+from brokerd.server.methods.share import ShareMethod
 from brokerd.server.methods.status import StatusMethods
 from brokerd.server.methods.status_watch import StatusWatchMethod
 from brokerd.server.methods.table import methods
@@ -33,6 +35,7 @@ from brokerd.server.methods.watch import WatchMethods
 from brokerd.server.rights import Rights
 from brokerd.server.scrape import Scrape
 from brokerd.server.session import CallerSession
+from brokerd.server.shared_tokens import SharedTokens
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 from tests.scenario.laws.world import ISSUING, World, world
@@ -55,6 +58,12 @@ class Program:
     def glance(self, needs: frozenset[str]) -> Caller | None:
         self.steps.append(("glance", needs))
         return self._seen() if self.at_once else None
+
+    def lives(self) -> bool:
+        return not self.ended
+
+    async def until_ended(self) -> None:
+        await trio.sleep_forever()
 
     async def look(self, needs: frozenset[str]) -> Caller:
         self.steps.append(("look", needs))
@@ -103,10 +112,11 @@ def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery, log: EventLog | No
     rights = Rights(broker, events, metrics)
     tokens = TokenMethods(broker, rights, events, metrics)
     watches, logins = WatchMethods(broker, rights, tokens, nursery, events), LoginMethods(broker, rights)
+    shared = SharedTokens(broker, rights, nursery, events, metrics, SharedMemory)
     table = methods(
         tokens,
         watches,
-        status := StatusMethods(broker, rights, events),
+        status := StatusMethods(broker, rights, events, shared),
         HealthMethods(broker, rights, events, Scrape(broker, events, metrics)),
         OverviewMethod(broker, rights, status, events),
         status_watch := StatusWatchMethod(broker, rights, nursery, events),
@@ -118,8 +128,9 @@ def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery, log: EventLog | No
         LogLevelMethod(events, nursery),
         EventTestMethod(nothing),
         ProxiedMethod(broker, rights, events, metrics),
+        ShareMethod(shared),
     )
-    return Dispatcher(table, broker, rights, events, watches, status_watch, logins, traces)
+    return Dispatcher(table, broker, rights, events, watches, status_watch, logins, traces, shared)
 
 
 @contextlib.asynccontextmanager

@@ -53,6 +53,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "get": {"grant": MADE_UP[0]},
     "get_many": {"grants": MADE_UP[:MANY]},
     "proof": {"grant": MADE_UP[0], "http_method": "GET", "url": "https://api.test/" + "x" * 60_000},
+    "share": {"grant": MADE_UP[0]},
     "proxied": {"grant": MADE_UP[0], "uses": [USED] * MANY},
     "watch": {"grants": MADE_UP[:MANY]},
     "unwatch": {"grants": MADE_UP[:MANY]},
@@ -87,6 +88,7 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 ALLOWED: dict[str, dict[str, Any]] = {  # by a rule with wildcards, whether they are there or not
     "get": {"grant": "app"},
+    "share": {"grant": "app"},
     "get_many": {"grants": ["app"] * MANY},
     "watch": {"grants": [f"g{number}" for number in range(MANY)]},
     "unwatch": {"grants": [f"g{number}" for number in range(MANY)]},

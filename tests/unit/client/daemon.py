@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from brokerd_client.errors import BrokerError, ProtocolError, UnknownGrant
+from brokerd_client.errors import BadRequest, BrokerError, ProtocolError, UnknownGrant
 from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -143,6 +143,8 @@ class Connection:
 
     def _answer(self, msgid: int, method: str, params: dict[str, Any]) -> None:
         try:
+            if method not in self._daemon.answers:
+                raise BadRequest(f"unknown method {method!r}")
             self.send(pack_result(msgid, self._daemon.answers[method](params)))
         except BrokerError as error:
             self.send(pack_error(msgid, error.as_map()))

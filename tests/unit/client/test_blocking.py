@@ -142,7 +142,7 @@ def test_other_methods_are_called_by_name(daemon: Daemon) -> None:
 
 
 def test_requests_one_after_another_share_a_connection(daemon: Daemon) -> None:
-    with Broker() as broker:
+    with Broker(share=False) as broker:
         for _ in range(5):
             broker.get("ix")
     assert daemon.connections == 1

@@ -135,7 +135,7 @@ def test_all_waiting_requests_survive_a_restart_on_one_new_connection(daemon: Da
         over.set()
         assert [token.grant for token in await asyncio.gather(*tasks)] == ["slow"] * 5
 
-    run(main)
+    run(main, share=False)
     assert daemon.connections == 2
 
 

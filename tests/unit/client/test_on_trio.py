@@ -140,7 +140,7 @@ async def test_all_waiting_requests_survive_a_restart_on_one_new_connection(daem
     async def get(broker: Broker) -> None:
         found.append((await broker.get("slow")).grant)
 
-    async with Broker() as broker, trio.open_nursery() as nursery:
+    async with Broker(share=False) as broker, trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(get, broker)
         await calls(daemon, 5)

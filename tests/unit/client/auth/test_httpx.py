@@ -96,7 +96,7 @@ def test_many_requests_share_the_programs_broker(brokerd: Daemon, api: Start) ->
     server = api("first")
 
     async def main() -> None:
-        async with Broker() as broker, httpx.AsyncClient(auth=BrokerAuth("ix", broker)) as client:
+        async with Broker(share=False) as broker, httpx.AsyncClient(auth=BrokerAuth("ix", broker)) as client:
             for _ in range(3):
                 assert (await client.get(server.url)).status_code == 200
 

@@ -8,7 +8,8 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +36,7 @@ SCRAPE_MOST = 0.3  # seconds
 PROXY_LEAST = 0.3  # of nginx's requests per second
 BULK_LEAST = 0.5  # of nginx's bytes per second
 BULK = 1 << 30  # bytes of a large body; a quick run takes a 64th
+PARTS = ("fetches", "library", "http", "proxy", "starts", "peer", "pressure", "evidence", "many")
 WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 10_000}
 QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
 
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         default = f"(default: {WHOLE[name]:g}; quick: {QUICK[name]:g})"
         made.add_argument(f"--{name}", type=type(WHOLE[name]), metavar="N", help=f"{words} {default}")
+    made.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     made.add_argument("--quick", action="store_true", help="fewer and shorter, hence noisier")
     return made
 
@@ -77,22 +80,35 @@ def machine() -> str:
 
 
 def run(
-    folder: Path, urls: Mapping[str, str], rounds: int, seconds: float, starts: int, grants: int
+    folder: Path,
+    urls: Mapping[str, str],
+    rounds: int,
+    seconds: float,
+    starts: int,
+    grants: int,
+    only: Sequence[str] = PARTS,
 ) -> Iterator[tuple[bool, str]]:
-    """Says what it finds; yields the aims, and whether they are met."""
+    """Says what it finds; yields the aims, and whether they are met. `only`: these parts."""
     folder.chmod(0o711)  # the crowd passes through
     for name in ("one", "many", "proxy", "peer"):
         (folder / name).mkdir(mode=0o711)
     with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
-        yield from about_fetches(daemon, folder, rounds, seconds)
-        yield from about_library(daemon, folder, rounds, seconds)
-        yield from about_http(daemon, rounds, seconds)
-        yield from about_proxy(daemon, folder, rounds, seconds)
-        yield from about_starts(daemon, starts)
-        yield from about_peer(daemon, folder, rounds, seconds, starts)
-        yield from about_pressure(daemon, rounds, seconds)
-    yield from about_evidence(folder, one(urls), rounds, seconds)
-    yield from about_many(folder / "many", urls, grants, seconds)
+        parts = {
+            "fetches": partial(about_fetches, daemon, folder, rounds, seconds),
+            "library": partial(about_library, daemon, folder, rounds, seconds),
+            "http": partial(about_http, daemon, rounds, seconds),
+            "proxy": partial(about_proxy, daemon, folder, rounds, seconds),
+            "starts": partial(about_starts, daemon, starts),
+            "peer": partial(about_peer, daemon, folder, rounds, seconds, starts),
+            "pressure": partial(about_pressure, daemon, rounds, seconds),
+        }
+        for name in PARTS:
+            if name in only and name in parts:
+                yield from parts[name]()
+    if "evidence" in only:
+        yield from about_evidence(folder, one(urls), rounds, seconds)
+    if "many" in only:
+        yield from about_many(folder / "many", urls, grants, seconds)
 
 
 def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
@@ -137,7 +153,14 @@ def about_proxy(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> It
     except Failed as error:
         say(f"brokerd-proxy: NOT MEASURED: {error}", "")
         return
-    say(table(rows, "brokerd-proxy", "nginx"), table([beside], "under load", "idle"))
+    busy = max(turn.busy for row in rows for turn in (*row.subject, *row.yardstick))
+    upstream = statistics.median(turn.computed for row in rows for turn in row.direct)
+    say(
+        table(rows, "brokerd-proxy", "nginx"),
+        f"the upstream computed {1e6 * upstream:.0f} µs for a request, the load for {busy:.0%} of its time at most",
+        proxied.latencies(rows),
+        table([beside], "under load", "idle"),
+    )
     for words, ours, theirs in speeds:
         say(f"{size >> 20} MiB {words}: {ours / 1e6:.0f} MB/s, nginx {theirs / 1e6:.0f} MB/s")
     say(f"memory grew by {grown:.1f} MB meanwhile", "")

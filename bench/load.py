@@ -6,6 +6,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -22,7 +23,8 @@ READ = 64 * 1024  # bytes
 class Load:
     """`clients` clients that each ask again as soon as they were answered, on the connection that they have or each
     time on a fresh one, for `seconds`. `http`: over HTTP, at that socket; `target`: that path, not
-    the token's. `json`: that request, to a server that answers one object of JSON."""
+    the token's. `json`: that request, to a server that answers one object of JSON. `ca_file`: over TLS; `socket` is a
+    host and a port then."""
 
     socket: str
     grant: str
@@ -32,6 +34,7 @@ class Load:
     http: bool = False
     target: str = ""
     json: str = ""
+    ca_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def measure(load: Load) -> Measured:
     if load.http:
         target = load.target or f"/v1/token/{load.grant}?wait=10"
         request = b"GET %b HTTP/1.1\r\nHost: brokerd\r\n\r\n" % target.encode()
-        size = _size_over_http(load.socket, request)
+        size = _size_over_http(load, request)
     elif load.json:
         request = load.json.encode()
         size = _size_of_json(load.socket, request)
@@ -98,10 +101,10 @@ def ask(path: str, request: bytes) -> bytes:
     raise RuntimeError("the server hung up")
 
 
-def _size_over_http(path: str, request: bytes) -> int:
+def _size_over_http(load: Load, request: bytes) -> int:
     """Of every answer: the same token, and a number of seconds that has as many digits. Raises RuntimeError."""
     data = b""
-    with _connect(path) as sock:
+    with _connect(load.socket, load.ca_file) as sock:
         sock.sendall(request)
         while b"\r\n\r\n" not in data:
             if not (more := sock.recv(READ)):
@@ -142,7 +145,7 @@ def _answers(load: Load, request: bytes, size: int, took: Callable[[float], None
     missing: dict[int, int] = {}
 
     def connect() -> int:
-        sock = _connect(load.socket)
+        sock = _connect(load.socket, load.ca_file)
         fd = sock.fileno()
         clients[fd] = sock
         poll.register(fd, select.EPOLLIN)
@@ -182,7 +185,13 @@ def _answers(load: Load, request: bytes, size: int, took: Callable[[float], None
             sock.close()
 
 
-def _connect(path: str) -> socket.socket:
+def _connect(path: str, ca_file: str = "") -> socket.socket:
+    """An answer over TLS must be one record: whoever waits for the socket does not see what TLS holds back."""
+    if ca_file:
+        host, _, port = path.partition(":")
+        return ssl.create_default_context(cafile=ca_file).wrap_socket(
+            socket.create_connection((host, int(port))), server_hostname=host
+        )
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(path)

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ server {{
 server {{ listen unix:{folder}/inner; location / {{ return 204; }} }}
 """
 REVERSE = """\
-upstream api {{ server 127.0.0.1:{port}; keepalive 64; }}
+upstream api {{ server 127.0.0.1:{port}; keepalive 64; keepalive_requests 10000000; }}
 server {{
     listen unix:{folder}/nginx;
     location / {{
@@ -49,6 +49,7 @@ server {{
     }}
 }}
 """
+WIDTHS = (20, 8, 20, 8)  # of the columns of added latency
 PROXY = """\
 [proxies.bench]
 grant = "{grant}"
@@ -60,12 +61,34 @@ caller = {{ uid = {uid} }}
 
 
 @dataclass(frozen=True)
-class Proxies:
-    """Both, at their sockets. `pids`: their processes."""
+class Place:
+    """Where a load goes, and the process that computes for it. `ca_file`: as of a Load."""
 
-    ours: str
-    nginx: str
-    pids: tuple[int, int]
+    socket: str
+    pid: int
+    ca_file: str = ""
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """Both, and the upstream itself."""
+
+    ours: Place
+    nginx: Place
+    upstream: Place
+
+
+@dataclass(frozen=True)
+class Request(Row):
+    """One load; the yardstick is nginx. `direct`: the turns of the upstream without a proxy."""
+
+    direct: Sequence[Turn]
+
+    def added(self, field: str, turns: Sequence[Turn]) -> float:
+        """Seconds that a proxy adds: the middle one of all rounds."""
+        return statistics.median(
+            getattr(one, field) - getattr(bare, field) for one, bare in zip(turns, self.direct, strict=True)
+        )
 
 
 @contextlib.contextmanager
@@ -101,21 +124,33 @@ def proxies(daemon: Daemon, grant: str, folder: Path, port: int, uid: int, bulk:
             if ours.poll() is not None or time.perf_counter() - began > READY_LONGEST:
                 raise Failed(f"brokerd-proxy did not start: {log.read_text()[-500:]}")
             time.sleep(LOOK)
-        yield Proxies(str(folder / "proxy"), str(folder / "nginx"), (ours.pid, _child(pids[1])))
+        yield Proxies(
+            Place(str(folder / "proxy"), ours.pid),
+            Place(str(folder / "nginx"), _child(pids[1])),
+            Place(f"localhost:{port}", _child(pids[0]), str(folder / "ca.pem")),
+        )
 
 
-def requests(found: Proxies, rounds: int, seconds: float) -> list[Row]:
-    """A row for each load; the second column is nginx's."""
-    turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _ in LOADS}
+def requests(found: Proxies, rounds: int, seconds: float) -> list[Request]:
+    turns: dict[str, list[tuple[Turn, Turn, Turn]]] = {name: [] for name, _ in LOADS}
     with generator() as load:
         for number in range(rounds):
             for name, clients in LOADS:
-                ours, theirs = (
-                    partial(_measured, load, pid, path, clients, seconds)
-                    for pid, path in zip(found.pids, (found.ours, found.nginx), strict=True)
-                )
-                turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
-    return [Row(name, *zip(*pairs, strict=True)) for name, pairs in turns.items()]
+                measure = partial(_measured, load, clients, seconds)
+                ours, theirs = partial(measure, found.ours), partial(measure, found.nginx)
+                turns[name].append((*both(ours, theirs, swapped=bool(number % 2)), measure(found.upstream)))
+    return [Request(name, *zip(*three, strict=True)) for name, three in turns.items()]
+
+
+def latencies(rows: Sequence[Request]) -> str:
+    """What both add to the time of a request, beside the same load at the upstream itself."""
+    lines = [f"{'added latency, µs':28}{'brokerd-proxy p50':>20}{'p99':>8}{'nginx p50':>20}{'p99':>8}"]
+    for row in rows:
+        cells = [row.added(field, turns) * 1e6 for turns in (row.subject, row.yardstick) for field in ("p50", "p99")]
+        lines.append(
+            f"{row.name:28}" + "".join(f"{cell:{width},.0f}" for cell, width in zip(cells, WIDTHS, strict=True))
+        )
+    return "\n".join(lines)
 
 
 def bulk(found: Proxies, folder: Path, rounds: int) -> Iterator[tuple[str, float, float]]:
@@ -124,7 +159,7 @@ def bulk(found: Proxies, folder: Path, rounds: int) -> Iterator[tuple[str, float
         ("down", ("-o", "/dev/null", "-w", "%{speed_download}", "http://x/large")),
         ("up", ("-T", str(folder / "large"), "-o", "/dev/null", "-w", "%{speed_upload}", "http://x/up")),
     ):
-        speeds: dict[str, list[float]] = {found.ours: [], found.nginx: []}
+        speeds: dict[str, list[float]] = {found.ours.socket: [], found.nginx.socket: []}
         for _ in range(rounds):
             for path, taken in speeds.items():
                 command = ["curl", "-sSf", "--unix-socket", path, *options]
@@ -138,7 +173,7 @@ def beside(daemon: Daemon, grant: str, found: Proxies, rounds: int, seconds: flo
         get = partial(measured, load, daemon.process.pid, daemon.socket, grant, 1, False, seconds)
 
         def busy() -> Turn:
-            other.begin(Load(found.ours, "", 64, False, seconds * 1.5, http=True, target="/small"))
+            other.begin(Load(found.ours.socket, "", 64, False, seconds * 1.5, http=True, target="/small"))
             turn = get()
             other.end()
             return turn
@@ -149,14 +184,16 @@ def beside(daemon: Daemon, grant: str, found: Proxies, rounds: int, seconds: flo
 
 def memory(found: Proxies) -> float:
     """MB that brokerd-proxy had in memory at most."""
-    text = Path(f"/proc/{found.pids[0]}/status").read_text()
+    text = Path(f"/proc/{found.ours.pid}/status").read_text()
     return int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
-def _measured(load: Generator, pid: int, path: str, clients: int, seconds: float) -> Turn:
-    before = computed(pid)
-    found = load.measure(Load(path, "", clients, False, seconds, http=True, target="/small"))
-    return Turn(found.per_second, found.p50, found.p99, (computed(pid) - before) / found.answers, found.busy)
+def _measured(load: Generator, clients: int, seconds: float, place: Place) -> Turn:
+    before = computed(place.pid)
+    found = load.measure(
+        Load(place.socket, "", clients, False, seconds, http=True, target="/small", ca_file=place.ca_file)
+    )
+    return Turn(found.per_second, found.p50, found.p99, (computed(place.pid) - before) / found.answers, found.busy)
 
 
 def _child(pid: int) -> int:

@@ -16,6 +16,7 @@ from brokerd.proxy import answers
 from brokerd.proxy.running import RequestExchange, Running
 from brokerd.proxy.short_way import Handed, ShortWay, ShortWays
 from brokerd.proxy.streams import ClientGone, Incoming, buffer
+from brokerd.proxy.turns import Turn
 from brokerd.proxy.usage import CUT, LONGEST, Used, Who
 
 HEAD_PIECE = 4_096  # bytes of a head that are read at once
@@ -54,12 +55,13 @@ class ProxyClient:
     """`proxy` may be replaced by a reload between two requests. `is_idle`: it waits for a request, and no byte of one
     has been read; after `serve` it means that the connection can go on elsewhere."""
 
-    def __init__(self, sock: socket.socket, proxy: Running[Any], uid: int, ways: ShortWays) -> None:
+    def __init__(self, sock: socket.socket, proxy: Running[Any], uid: int, ways: ShortWays, turn: Turn) -> None:
         self.proxy: Running[Any] = proxy
         self.sock = sock
         self.uid = uid
         self.is_idle = False
         self.is_stranger = False  # the proxy's `caller` does not describe it
+        self._turn = turn
         self._peer: Peer | None = None
         self._caller = Caller(0, -1, frozenset())
         self._admitted: tuple[Running[Any], Caller] | None = None
@@ -69,6 +71,7 @@ class ProxyClient:
 
     async def attest(self) -> None:
         """Who the client is. Raises OSError."""
+        await self._turn.take()
         if self.sock.family == socket.AF_UNIX:
             self._peer = Peer(self.sock)
             await self._peer.learn_names()
@@ -80,13 +83,14 @@ class ProxyClient:
 
     async def serve(self) -> None:
         """After `attest`, until the client has gone or must go. Raises ClientGone, Broken."""
-        plain = Wire(self.sock, ClientGone, STALLED)
-        incoming, keep = Incoming(plain if self._peer is None else AttestedWire(self.sock, self._peer)), True
+        wire = Wire(self.sock, ClientGone, STALLED) if self._peer is None else AttestedWire(self.sock, self._peer)
+        incoming, keep = Incoming(wire, self._turn), True
         with memoryview(bytearray(HEAD_PIECE)) as small, closing(ShortWay(self._ways, self, incoming)) as short:
             while keep and await self._begins(incoming, short):
                 if (handed := short.take_over()) is not None:
                     keep = await self._answer(incoming, handed.request.head, handed)
                     continue
+                await self._turn.take()
                 try:
                     if (data := await incoming.head_at_once(small)) is None:
                         with trio.move_on_after(HEAD_WITHIN):

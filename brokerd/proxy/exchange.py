@@ -136,11 +136,11 @@ class Exchange:
         while True:
             kept = sent.wire if sent else None if fresh else self._upstreams.take_kept()
             try:
-                wire = kept or await self._upstreams.open()
+                wire = kept or await self._upstreams.open(self._client.turn)
             except TransportError as error:
                 raise self._failed(HTTPStatus.BAD_GATEWAY, error.reason) from None
             before, sent = sent, None
-            upstream, clean = Incoming(wire, before.data if before else b""), False
+            upstream, clean = Incoming(wire, self._client.turn, before.data if before else b""), False
             try:
                 try:
                     if before is None:

@@ -33,6 +33,7 @@ from brokerd.proxy.running import Running, RunningProxy
 from brokerd.proxy.short_way import ShortWays
 from brokerd.proxy.streams import ClientGone
 from brokerd.proxy.tokens import LiveTokens
+from brokerd.proxy.turns import Turn, Turns
 from brokerd.proxy.upstreams import UpstreamConnections
 from brokerd.proxy.usage import Usage
 
@@ -65,6 +66,7 @@ class ProxyService:
         self._ways = ShortWays()
         self._left = trio.lowlevel.ParkingLot()  # waits for clients to leave
         self._usage = Usage()
+        self._turns = Turns()
         self._listeners = Listeners({})
         self._crowd = Crowd(0)
         self._turned_away = 0  # connections that are just told why they get nothing
@@ -185,7 +187,7 @@ class ProxyService:
                 self._turn_away(sock, 503, "limit", objection, serving)
                 return
             undo.pop_all()
-            client = ProxyClient(sock, proxy, uid, self._ways)
+            client = ProxyClient(sock, proxy, uid, self._ways, Turn(self._turns, uid))
             self._clients.add(client)
             serving.start_soon(self._serve, client)
 

@@ -9,6 +9,7 @@ import trio
 from brokerd.core.http.bodies import Body
 from brokerd.core.http.heads import END, LONGEST, BadHead
 from brokerd.edge.http.wire import Broken, Wire
+from brokerd.proxy.turns import Turn
 
 SIZE = 128 * 1024  # bytes of a buffer
 SPARE = 64  # buffers that are kept for the next use
@@ -30,10 +31,12 @@ class ClientGone(Exception):
 
 
 class Incoming:
-    """The bytes that come over a connection: heads, and the pieces of bodies behind them."""
+    """The bytes that come over a connection: heads, and the pieces of bodies behind them. `turn`: of the user for whom
+    they come; each further piece takes one."""
 
-    def __init__(self, wire: Wire, ahead: bytes = b"") -> None:
+    def __init__(self, wire: Wire, turn: Turn, ahead: bytes = b"") -> None:
         self.wire = wire
+        self.turn = turn
         self._ahead = bytearray(ahead)  # bytes that came and were not used yet
         self.received = len(ahead)
         self._counted = 0
@@ -100,6 +103,7 @@ class Incoming:
             body.ended = True
             return b""
         self.received += size
+        await self.turn.take()
         found, used = body.take(room[:size])
         if used < size:
             self._ahead += room[used:size]
@@ -121,6 +125,7 @@ async def tunnel(one: Incoming, other: Incoming) -> None:
                 await sink.send(source.rest())
                 while size := await source.wire.receive_into(room):
                     source.received += size
+                    await source.turn.take()
                     await sink.send(room[:size])
             except (Broken, ClientGone):
                 pass

@@ -10,6 +10,7 @@ from brokerd.config.proxies import ProxySettings
 from brokerd.edge.http.connection import HttpSettings, split_url
 from brokerd.edge.http.dial import Lookup, system_lookup
 from brokerd.edge.http.wire import Wire, WireOpener
+from brokerd.proxy.turns import HANDSHAKE, Turn
 
 KEPT = 64  # connections that wait
 IDLE = 15.0  # seconds that one waits, shorter than the idle timeouts of common servers
@@ -39,8 +40,9 @@ class UpstreamConnections:
             wire.close()
         return None
 
-    async def open(self) -> Wire:
+    async def open(self, turn: Turn) -> Wire:
         """A new one. Raises TransportError."""
+        await turn.take(HANDSHAKE)
         return await self._opener.open()
 
     def keep(self, wire: Wire) -> None:

@@ -8,16 +8,17 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
 from brokerd.core.ports import TransportError
 from brokerd.edge.http.connection import PLAIN_HTTP, Attempt, HttpSettings, Origin, Stage
-from brokerd.edge.http.dial import Endpoint, Lookup, Resolver, connect, system_lookup
+from brokerd.edge.http.dial import AddressInfo, Endpoint, Lookup, Resolver, connect, system_lookup
 from brokerd.edge.http.proxy import tunnel
 from brokerd.edge.http.tls import UntrustedError, reason_of, shared_context, untrusted_reason
 
+LOOKUP_COUNTS = 1.0  # seconds for which the addresses of a name are used again
 TURNS = 16  # reads or writes that need not wait, before other tasks have their turn
 LAST_READS, LAST_BYTES = 2.0, 16 * 1024 * 1024  # seconds and bytes that are read and dropped before a socket is closed
 
@@ -165,6 +166,8 @@ class WireOpener:
         self._proxies = settings.proxies(environ)
         self._tls = shared_context(settings.tls_files)
         self._resolver = Resolver(lookup)
+        self._looking_up = trio.Lock()
+        self._found: tuple[float, Sequence[AddressInfo] | TransportError] = (-math.inf, ())  # until when it counts
 
     async def open(self) -> Wire:
         """Raises TransportError."""
@@ -183,13 +186,27 @@ class WireOpener:
                 raise
         raise attempt.failed(f"timed out after {self._settings.connect_timeout:g} s {attempt.doing}")
 
+    async def _addresses(self, peer: Endpoint) -> Sequence[AddressInfo]:
+        """One look-up for all who open a connection at the same time: threads are few. Raises TransportError."""
+        async with self._looking_up:
+            until, found = self._found
+            if trio.current_time() >= until:
+                try:
+                    found = await self._resolver.addresses(peer)
+                except TransportError as error:
+                    found = error
+                self._found = trio.current_time() + LOOKUP_COUNTS, found
+        if isinstance(found, TransportError):
+            raise TransportError(found.reason, sent=False)
+        return found
+
     async def _connect(self, attempt: Attempt) -> socket.socket:
         """A TCP connection to the origin, or a tunnel through the proxy to it."""
         origin = self._origin
         proxy = self._proxies.route(origin.endpoint, secure=True) if origin.secure else None
         peer = proxy.endpoint if proxy else origin.endpoint
         attempt.begins(Stage.LOOKUP, f"looking up {peer.host}")
-        addresses = await self._resolver.addresses(peer)
+        addresses = await self._addresses(peer)
         attempt.begins(Stage.CONNECT, f"connecting to {peer}" if proxy else "connecting")
         tcp = await connect(addresses, peer)
         try:

@@ -16,6 +16,7 @@ from brokerd.proxy.clients import IDLE, ProxyClient
 from brokerd.proxy.running import RunningProxy
 from brokerd.proxy.short_way import ShortWays
 from brokerd.proxy.tokens import LiveTokens
+from brokerd.proxy.turns import Turn, Turns
 from brokerd.proxy.upstreams import UpstreamConnections
 from brokerd.proxy.usage import Usage
 
@@ -39,7 +40,7 @@ async def served(running: RunningProxy, data: bytes, *, reads: bool = True) -> t
             each.setblocking(False)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ways = ShortWays()
-        client, began = ProxyClient(theirs, running, 0, ways), trio.current_time()
+        client, began = ProxyClient(theirs, running, 0, ways, Turn(Turns(), 0)), trio.current_time()
         await client.attest()
         ours.send(data)
         async with trio.open_nursery() as nursery:

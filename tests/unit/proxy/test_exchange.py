@@ -18,6 +18,7 @@ from brokerd.edge.http.wire import Wire
 from brokerd.proxy.exchange import REFUSAL_WITHIN, Exchange
 from brokerd.proxy.streams import ClientGone, Incoming, buffer
 from brokerd.proxy.tokens import LiveTokens
+from brokerd.proxy.turns import Turn, Turns
 from brokerd.proxy.upstreams import UpstreamConnections
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -49,7 +50,7 @@ class Upstreams:
     def take_kept(self) -> None:
         return None
 
-    async def open(self) -> Wire:
+    async def open(self, _turn: Turn) -> Wire:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.opened += 1
@@ -96,7 +97,7 @@ async def test_a_refusal_that_comes_byte_by_byte_has_a_deadline(
     tokens, began = Tokens(), trio.current_time()
     async with trio.open_nursery() as nursery:
         upstreams = cast(UpstreamConnections, Upstreams(nursery, drip))
-        client = Incoming(Wire(pair[1], ClientGone))
+        client = Incoming(Wire(pair[1], ClientGone), Turn(Turns(), 0))
         exchange = Exchange(settings, cast(LiveTokens, tokens), upstreams, client, read_request(GET))
         with buffer() as room, pytest.raises(NotForwarded, match="401 did not end within 10 s") as caught:
             await exchange.run(room)
@@ -119,7 +120,7 @@ async def test_a_refusal_that_ends_in_time_is_followed_by_one_more_try(
     tokens = Tokens()
     async with trio.open_nursery() as nursery:
         upstreams = Upstreams(nursery, slow)
-        client = Incoming(Wire(pair[1], ClientGone))
+        client = Incoming(Wire(pair[1], ClientGone), Turn(Turns(), 0))
         kept = cast(UpstreamConnections, upstreams)
         exchange = Exchange(settings, cast(LiveTokens, tokens), kept, client, read_request(GET))
         with buffer() as room:

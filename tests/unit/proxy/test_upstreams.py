@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from brokerd.config.proxies import ProxySettings, read
 from brokerd.core.ports import TransportError
 from brokerd.edge.http.dial import AddressInfo
+from brokerd.proxy.turns import Turn, Turns
 from brokerd.proxy.upstreams import UpstreamConnections
 from tests.unit.edge.http.fixtures import ca_file, server_tls
 from tests.unit.edge.http.servers import always_ok, proxying, serving
@@ -44,7 +46,7 @@ async def opened(proxy: ProxySettings, environ: Mapping[str, str], port: int = 0
             port_of = port
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port_of))]
 
-    wire = await UpstreamConnections(proxy, environ, lookup).open()
+    wire = await UpstreamConnections(proxy, environ, lookup).open(Turn(Turns(), 0))
     await wire.send(GET)
     room = bytearray(65_536)
     yield bytes(room[: await wire.receive_into(memoryview(room))])
@@ -98,3 +100,24 @@ async def test_the_upstreams_certificate_is_checked_through_the_tunnel_too(tmp_p
             async with opened(proxy_for(tmp_path, f"https://{API}"), {"HTTPS_PROXY": way.url}):
                 pass
         assert server.requests == []
+
+
+async def test_many_who_connect_at_once_look_the_name_up_once(tmp_path: Path) -> None:
+    looked_up = list[str]()
+
+    def lookup(host: str, _port: int) -> list[AddressInfo]:
+        looked_up.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    upstreams, failed = UpstreamConnections(proxy_for(tmp_path, f"https://{API}"), {}, lookup), list[str]()
+
+    async def connect() -> None:
+        with pytest.raises(TransportError) as caught:
+            await upstreams.open(Turn(Turns(), 0))
+        failed.append(caught.value.reason)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(connect)
+    assert failed == [f"{API}:443: no such host"] * 50
+    assert looked_up == [API]

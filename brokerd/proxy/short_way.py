@@ -115,6 +115,7 @@ class ShortWay:
         self._task: trio.lowlevel.Task | None = None  # it waits
         self._fault: Exception | None = None  # for it
         self._more = True  # the client may have sent something that nobody has looked at
+        self._awaits_turn = False
         self._under_way: UnderWay | None = None
         self._data = b""  # what came of its answer
         self._rest = b""  # of an answer that the client must be sent
@@ -137,7 +138,7 @@ class ShortWay:
         Raises ClientGone."""
         if self._more:
             self._more = False
-            if self._take():
+            if self._take_in_turn():
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
         self._task = trio.lowlevel.current_task()
@@ -177,6 +178,23 @@ class ShortWay:
     # -- to the upstream. Each step says whether the task must go on; nothing here waits.
 
     def _arrived(self) -> None:
+        if self._task is None or self._under_way is not None:
+            self._more = True
+        else:
+            self._attempt(self._take_in_turn)
+
+    def _take_in_turn(self) -> bool:
+        """As `_take`, now or when the user has its turn."""
+        turn = self._incoming.turn
+        if not self._awaits_turn and turn.now():
+            return self._take()
+        if not self._awaits_turn:
+            self._awaits_turn = True
+            turn.later(self, self._turn_has_come)
+        return False
+
+    def _turn_has_come(self) -> None:
+        self._awaits_turn = False
         if self._task is None or self._under_way is not None:
             self._more = True
         else:
@@ -293,7 +311,7 @@ class ShortWay:
         self._client.is_idle = True
         if self._more:
             self._more = False
-            return self._take()
+            return self._take_in_turn()
         return False
 
     def _end(self, wire: Wire) -> float:

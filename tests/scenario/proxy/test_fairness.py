@@ -15,7 +15,7 @@ from tests.scenario.proxy.test_bypasses import BECOME
 
 FLOOD = 300  # connections
 ROUNDS = 4
-MOST = 24  # requests of the flood that may come before the other user's: three rounds of the proxy's event loop
+MOST = 48  # requests of the flood that may come before the other user's: three rounds of the proxy's event loop
 FLOODER = """\
 uid, path, number = json.loads(sys.argv[1])
 become(uid)

@@ -21,6 +21,7 @@ from brokerd.proxy.running import RunningProxy
 from brokerd.proxy.short_way import ShortWays
 from brokerd.proxy.streams import ClientGone
 from brokerd.proxy.tokens import LiveTokens
+from brokerd.proxy.turns import Turn, Turns
 from brokerd.proxy.upstreams import UpstreamConnections
 from brokerd.proxy.usage import Usage
 
@@ -112,13 +113,15 @@ class Setup:
     tokens: LiveTokens
     running: RunningProxy
     ways: ShortWays
+    turns: Turns = field(default_factory=Turns)
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    async def client(self, uid: int = os.geteuid()) -> AsyncIterator[Client]:
+        """`uid`: whose turns it has."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        proxied = ProxyClient(theirs, self.running, os.geteuid(), self.ways)
+        proxied = ProxyClient(theirs, self.running, os.geteuid(), self.ways, Turn(self.turns, uid))
         await proxied.attest()
 
         async def serve() -> None:

@@ -10,9 +10,9 @@ FLOOD, VICTIM = 1, 2
 
 async def test_few_turns_are_had_without_waiting_and_more_in_the_next_round() -> None:
     turns = Turns()
-    assert [turns.now(FLOOD) for _ in range(MOST + 2)] == [True] * MOST + [False] * 2
+    assert [turns.now() for _ in range(MOST + 2)] == [True] * MOST + [False] * 2
     await trio.testing.wait_all_tasks_blocked()
-    assert turns.now(FLOOD)
+    assert turns.now()
 
 
 async def test_a_user_that_wants_very_much_delays_another_by_three_rounds_at_most() -> None:
@@ -69,4 +69,4 @@ async def test_who_gives_up_waiting_takes_no_turn() -> None:
     assert scope.cancelled_caught
     assert taken == [VICTIM]
     await trio.testing.wait_all_tasks_blocked()
-    assert turns.now(VICTIM)
+    assert turns.now()

@@ -2,6 +2,7 @@
 # without the wrong key, to find the next mistake. A mistake that only follows from another one is left out.
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,16 +42,18 @@ class Keys:
         self.errors: list[ConfigError] = []
         self._values: dict[str, Any] = {}
         fields = {each.name: each for each in msgspec.structs.fields(kind)}
-        self.errors += [unknown_key(key, list(fields)) for key in sorted(raw.keys() - fields.keys())]
+        unknown = sorted(raw.keys() - fields.keys())
+        self.errors += [unknown_key(key, list(fields)) for key in unknown]
+        meant = {close for key in unknown for close in difflib.get_close_matches(key, fields, n=1)}
         for key, field in fields.items():
             if key in raw:
                 try:
                     self._values[key] = convert(raw[key], field.type, key)
                 except ConfigError as error:
                     self.errors.append(error)
-            elif field.required:
+            elif field.required and key not in meant:
                 self.errors.append(ConfigError("this key is required and missing", key=key))
-            else:
+            elif not field.required:
                 self._values[key] = field.default
 
     def of(self, read: Callable[..., T], *keys: str) -> T | None:

@@ -112,6 +112,12 @@ def test_every_mistake_of_a_table_is_named(tmp_path: Path) -> None:
     assert sorted(key for name, key in keys if name == "c") == ["caller", "email", "grant", "listen"]
 
 
+def test_a_misspelt_key_is_one_mistake_not_two(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text(grant=None, grand='"x"'))
+    assert (caught.value.key, caught.value.others) == ("proxies.ix.grand", ())
+
+
 def test_a_place_belongs_to_one_proxy_and_something_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is the place of a too"):
         load(tmp_path, text("a"), text("b"))

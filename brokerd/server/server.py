@@ -93,13 +93,14 @@ class Server:
             with sock, contextlib.suppress(OSError):
                 sock.send(kind.refusal(failure))
         else:
-            with contextlib.ExitStack() as undo:
-                undo.callback(self._admission.leave, account)
-                undo.callback(sock.close)
+            try:
                 peer = await self._pin_peer(sock)
                 connection = kind(sock, peer, account, self)
                 self._nursery.start_soon(self._serve, connection, sock, peer, account, name="connection")
-                undo.pop_all()
+            except BaseException:
+                sock.close()
+                self._admission.leave(account)
+                raise
 
     async def _pin_peer(self, sock: socket.socket) -> Peer:
         """The process at the other end. While no descriptor is left to pin it, nobody else is accepted: otherwise new

@@ -11,7 +11,6 @@ from brokerd.core.access.admission import Account
 from brokerd.core.access.policy import Caller, Policy, Standing, learned
 from brokerd.core.ports import Process
 from brokerd.core.secret import Secret
-from brokerd.telemetry.event_log import LastFetches
 
 if TYPE_CHECKING:
     from brokerd.server.short_way import KnownRequest
@@ -74,7 +73,6 @@ class CallerSession:
     may_get: set[str] = field(default_factory=set)
     watches: Watches = field(default_factory=Watches)
     status_watch: StatusWatch | None = None
-    last_fetches: LastFetches = field(default_factory=dict)  # which fetches the audit log has already
     short: dict[bytes, KnownRequest] = field(default_factory=dict)  # what the short way knows, by request
     logins: set[str] = field(default_factory=set)
     backup: bytes = b""  # a copy of the store that the caller fetches piece by piece

@@ -148,7 +148,7 @@ class RepeatedGets:
             token = self._broker.cached(grant, min_ttl, refused_of(params))
         except Failure:
             return None
-        fetch = session.last_fetches.get(grant)
+        fetch = self._events.last_fetch(grant, session.caller)
         if token is None or not self._events.counts(fetch, token, session.caller):
             return None
         needs = rights.needs(session, [grant])

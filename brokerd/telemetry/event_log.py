@@ -29,9 +29,9 @@ from brokerd.telemetry.tracing import Traces, ids
 
 acting: ContextVar[Caller | None] = ContextVar("acting", default=None)  # the caller that asked for what this task does
 
-# By grant: the last fetch on a connection, so that the audit log counts equal fetches. It keeps no dropped token alive.
+# A fetch that the audit log has, so that it counts equal ones. It keeps no dropped token alive.
 Fetch = tuple[Counted, ref[AccessToken], Caller, str]  # with the method
-LastFetches = dict[str, Fetch]
+FETCHES = 4_096  # remembered
 
 
 class AuditSink(Protocol):
@@ -89,6 +89,9 @@ class EventLog:
         self._lines = LineBudget()
         self.traces = Traces()
         self.recent = RecentEvents()
+        self._fetches: dict[
+            tuple[int, str], Fetch
+        ] = {}  # the last one, by id() of the caller, whom it keeps, and grant
 
     @property
     def level(self) -> str:
@@ -124,7 +127,6 @@ class EventLog:
         grant: str,
         caller: Caller,
         token: AccessToken,
-        last_fetches: LastFetches,
         ground: Callable[[Caller, str, Target | None], str],
         method: str = "get",
         wanted: Target | None = None,
@@ -135,7 +137,7 @@ class EventLog:
             log.debug(Event.TOKEN_FETCHED, grant=grant, **who(caller))
         if self._audit is None:
             return
-        last = last_fetches.get(grant)
+        last = self._fetches.get((id(caller), grant))
         if last and last[0].is_open and _is_of(last, token, caller, method):
             self._audit.again(last[0])
             return
@@ -144,7 +146,9 @@ class EventLog:
         if wanted is not None:
             entry["variant"] = str(wanted)
         counted = self._audit.note("audit", entry, caller.uid, lambda: {"allowed_by": ground(caller, grant, wanted)})
-        last_fetches[grant] = (counted, ref(token), caller, method)
+        if len(self._fetches) >= FETCHES:
+            self._fetches.clear()
+        self._fetches[id(caller), grant] = counted, ref(token), caller, method
 
     @property
     def _logs_fetches(self) -> bool:
@@ -161,6 +165,9 @@ class EventLog:
                 return False
             self._audit.again(last[0])
         return True
+
+    def last_fetch(self, grant: str, caller: Caller) -> Fetch | None:
+        return self._fetches.get((id(caller), grant))
 
     def counts(self, last: Fetch | None, token: AccessToken, caller: Caller) -> bool:
         """Whether a further get of the token by the caller is one more of `last`."""

@@ -265,6 +265,7 @@ class Standing:
         self._possible = replace(policy, rules=()) if trusted else policy.of(caller, Selector.may_match)
         self._certain = self._possible.of(caller, Selector.asks_nothing)
         self._asked = _asked(self._possible.rules)
+        self._last: tuple[Caller, Policy] | None = None  # a program connects many times, and shows the same each time
         self._needs: dict[str, frozenset[str]] = {}  # by grant, where a rule needs no evidence
 
     @property
@@ -286,7 +287,11 @@ class Standing:
 
     def policy(self, caller: Caller) -> Policy:
         """The rules that the caller matches with its evidence."""
-        return self._possible.of(caller, Selector.matches)
+        if not self._asked:
+            return self._certain
+        if self._last is None or self._last[0] is not caller:
+            self._last = caller, self._possible.of(caller, Selector.matches)
+        return self._last[1]
 
 
 def _asked(rules: Iterable[Rule]) -> frozenset[str]:

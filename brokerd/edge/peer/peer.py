@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from brokerd.core.access.policy import OVERFLOW_ID, Caller
+from brokerd.edge.peer import known_processes
 from brokerd.edge.peer.pidfds import ids_of, is_foreign
 from brokerd.edge.peer.process import PeerProcess
 
@@ -40,9 +41,11 @@ class Peer:
         pid, uid, gid = _credentials(sock)
         pidfd = _pidfd(sock, pid)
         try:
-            self.process = PeerProcess(
-                Caller(pid, uid, frozenset((gid, *_groups(sock))), foreign=is_foreign(pidfd)), pidfd
-            )
+            known = known_processes.known(pidfd)
+            gids = frozenset((gid, *_groups(sock)))
+            user, groups = known_names(uid, gids) or (None, frozenset())
+            caller = known.as_before(Caller(pid, uid, gids, user, groups, foreign=known.foreign))
+            self.process = PeerProcess(caller, pidfd, known)
         except OSError:
             os.close(pidfd)
             raise
@@ -50,10 +53,11 @@ class Peer:
         self._seen: list[tuple[int, int, bytes]] | None = None  # the last credentials that were checked
 
     async def learn_names(self) -> None:
-        """Look up the names of the process's user and groups."""
-        caller = self.process.caller
+        """Look up the names of the process's user and groups, if they were not looked up a moment ago."""
+        process, caller = self.process, self.process.caller
         user, groups = await names_of(caller.uid, caller.gids)
-        self.process.caller = replace(caller, user=user, groups=groups)
+        if (user, groups) != (caller.user, caller.groups):
+            process.caller = process.known.as_before(replace(caller, user=user, groups=groups))
 
     def receive(self, size: int) -> bytes:
         """The next bytes; b"" at the end. Raises BlockingIOError, and NotAttested if another process sent them or
@@ -176,6 +180,11 @@ def _ids(pid: int, pidfd: int) -> tuple[int, frozenset[int]]:
 
 
 _known: dict[tuple[int, frozenset[int], int], tuple[str | None, frozenset[str]]] = {}
+
+
+def known_names(uid: int, gids: frozenset[int]) -> tuple[str | None, frozenset[str]] | None:
+    """The same, if they were looked up a moment ago."""
+    return _known.get((uid, gids, int(time.monotonic() / NAMES_LAST)))
 
 
 async def names_of(uid: int, gids: frozenset[int]) -> tuple[str | None, frozenset[str]]:

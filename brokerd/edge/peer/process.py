@@ -15,6 +15,7 @@ from brokerd.core.access.cgroup_path import read_place
 from brokerd.core.access.policy import PLACE, PROGRAM, Caller, Evidence
 from brokerd.edge.peer import cgroups, executables, pidfds
 from brokerd.edge.peer.executables import Program
+from brokerd.edge.peer.known_processes import KnownProcess
 
 READ_WITHIN = 5.0  # seconds: an executable may lie on a file system that never answers
 NOTHING = Program()
@@ -25,10 +26,10 @@ _limiters: dict[int, trio.CapacityLimiter] = {}
 class PeerProcess:
     """A process and what is known about it. It owns the pidfd."""
 
-    def __init__(self, caller: Caller, pidfd: int) -> None:
+    def __init__(self, caller: Caller, pidfd: int, known: KnownProcess | None = None) -> None:
         self.caller = caller
         self.pidfd = pidfd
-        self._glanced: tuple[tuple[str, Program], Caller] | None = None  # the last cgroup and program, and the caller
+        self.known = known or KnownProcess(caller.foreign)
         self._end = select.poll()
         self._end.register(pidfd, select.POLLIN)
 
@@ -55,10 +56,11 @@ class PeerProcess:
                 return None
             program = found
         self._must_live()
-        if self._glanced is None or (path, program) != self._glanced[0]:
-            caller = replace(self.caller, evidence=self._evidence(path, program, {}))
-            self._glanced = (path, program), caller
-        return self._glanced[1]
+        last, known = self.known.glanced, self.caller
+        if last is None or last[2] is not known or last[0] != path or last[1] != program:
+            seen = replace(known, evidence=self._evidence(path, program, {}))
+            self.known.glanced = last = path, program, known, seen
+        return last[3]
 
     async def look(self, needs: frozenset[str]) -> Caller:
         """The caller with the evidence `needs` as it is now. Raises OSError if the process has ended."""

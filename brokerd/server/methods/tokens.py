@@ -137,7 +137,7 @@ class TokenMethods:
             found["present"] = present
         if token.fields:
             found["fields"] = {name: value.reveal() for name, value in token.fields.items()}
-        self._events.fetched(grant, session.caller, token, session.last_fetches, self._rights.rule_for, method, target)
+        self._events.fetched(grant, session.caller, token, self._rights.rule_for, method, target)
         return found
 
     async def get_many(self, session: CallerSession, params: dict[str, Any]) -> object:

@@ -248,7 +248,7 @@ class SharedTokens:
             self._say_nothing(shared)
             return
         ground = self._rights.rule_for
-        self._events.fetched(grant, session.caller, token, session.last_fetches, ground, "share")
+        self._events.fetched(grant, session.caller, token, ground, "share")
         self._metrics.shared_token_writes.inc()
         shared.writer.write(content)
         shared.token = token

@@ -74,14 +74,18 @@ class LiveGrant:
     insisted: bool = False
     lacks_secret: bool = False
     history: bytes = b""
-    downscoped: DownscopedRequests = field(default_factory=DownscopedRequests)
-    _early_renewals: dict[Target | None, Moment] = field(default_factory=dict)
+    _downscoped: DownscopedRequests | None = None  # these two are made when they are needed: most grants never do
+    _early_renewals: dict[Target | None, Moment] | None = None
     _lock: trio.Lock | None = None
 
     def __post_init__(self, loaded: Record | None) -> None:
         self.name = self.settings.name
-        if loaded is not None and self.in_credentials:  # what was stored may have been deleted meanwhile
-            loaded = replace(loaded, access_token=None)
+        if loaded is not None:
+            # The same texts as in the settings are the same objects: there may be a hundred thousand grants.
+            asked = self.settings.requested if loaded.requested == self.settings.requested else loaded.requested
+            # What was stored of a token that is a credential may have been deleted meanwhile.
+            token = None if self.in_credentials else loaded.access_token
+            loaded = replace(loaded, name=self.name, requested=asked, access_token=token)
         self.record = loaded or Record(self.name, requested=self.settings.requested)
         self.stored = loaded.generation if loaded else None
 
@@ -105,8 +109,9 @@ class LiveGrant:
     def insist(self) -> None:
         """A person asks for a new token: read credentials again, and forget earlier refusals."""
         self.credentials, self.attempted, self.insisted = None, None, True
-        self.downscoped.forget()
-        if self.record.last_error is not None:  # the last exchange renewed nothing
+        if self._downscoped is not None:
+            self._downscoped.forget()
+        if self.record.last_error is not None and self._early_renewals:  # the last exchange renewed nothing
             self._early_renewals.pop(None, None)
 
     # -- questions
@@ -130,7 +135,7 @@ class LiveGrant:
     def early_renewal_wait(self, target: Target | None, now: Moment) -> float:
         """Seconds until a caller may have a living token renewed again; 0 or less: now (law 5)."""
         token = self.serves_target(target, now)
-        if token is None or (since := self._early_renewals.get(target)) is None:
+        if token is None or not self._early_renewals or (since := self._early_renewals.get(target)) is None:
             return 0.0
         lifetime = self.settings.pace.lifetime if token.lifetime is None else token.lifetime
         return lifetime * EARLY_SHARE + seconds_until(since, now)
@@ -138,14 +143,23 @@ class LiveGrant:
     @property
     def early_renewal_at(self) -> Moment | None:
         """When a caller last had the grant's own token renewed while it was alive."""
-        return self._early_renewals.get(None)
+        return self._early_renewals.get(None) if self._early_renewals else None
 
     def note_early_renewal(self, target: Target | None, now: Moment) -> None:
         """A caller has a living token renewed."""
+        if self._early_renewals is None:
+            self._early_renewals = {}
         self._early_renewals[target] = now
         if len(self._early_renewals) > EARLY_MOST:  # of downscoped tokens that have gone
             there = {None, target, *(each.target for each in self.record.downscoped)}
             self._early_renewals = {each: at for each, at in self._early_renewals.items() if each in there}
+
+    @property
+    def downscoped(self) -> DownscopedRequests:
+        """How often downscoped tokens were asked for."""
+        if self._downscoped is None:
+            self._downscoped = DownscopedRequests()
+        return self._downscoped
 
     @property
     def dialect(self) -> Dialect:
@@ -186,7 +200,8 @@ class LiveGrant:
         """Remember, in memory only, that a downscoped token was refused, and that a `password` may have been the reason
         (law 7)."""
         if target is None:
-            self.downscoped.doubted = self.downscoped.doubted and not isinstance(outcome, Issued)
+            if self._downscoped is not None and isinstance(outcome, Issued):
+                self._downscoped.doubted = False
         elif isinstance(outcome, Declined):
             self.downscoped.refuse(target, outcome.reason, now)
             self.downscoped.doubted = self.downscoped.doubted or password

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -67,9 +69,11 @@ def read_grant(
     providers: Mapping[str, ProviderSettings],
     exposed: ConfigError | None,
     known: Collection[str],
+    alike: dict[str, Mapping[str, object]],
     raw: Any,
 ) -> GrantSettings:
-    """`known`: the names of all providers, also of those with mistakes."""
+    """`known`: the names of all providers, also of those with mistakes. `alike`: the settings of the grants so far, so
+    that equal ones are one object: thousands of grants differ in their credentials alone."""
     _check_signed_by_others(raw)
     table = convert(raw, GrantFile)
     provider = providers.get(table.provider)
@@ -78,7 +82,7 @@ def read_grant(
         raise expected(f"a provider of this configuration ({names})", table.provider, key="provider")
     if table.lifetime is not None and table.lifetime < 1:
         raise expected("a duration of a second or more", float(table.lifetime), key="lifetime")
-    credentials = {key: secret_of(value, f"credentials.{key}") for key, value in table.credentials.items()}
+    credentials = {intern(key): secret_of(value, f"credentials.{key}") for key, value in table.credentials.items()}
     for key, source in credentials.items():
         if exposed and source.text is not None and key not in PUBLIC:
             raise exposed.within(f"credentials.{key}")
@@ -99,10 +103,16 @@ def read_grant(
     credentials |= _secret_fields(table.request)
     if table.subject is not None and table.subject.grant is not None:
         credentials[SUBJECT_GRANT] = SecretSource(grant=table.subject.grant)
-    pace = Pace(on_demand=table.on_demand, reuse_grace=provider.reuse_grace)
-    if table.lifetime is not None:
-        pace = replace(pace, lifetime=float(table.lifetime), lifetime_named=True)
-    return GrantSettings(name, provider, credentials, settings, pace)
+    pace = _pace(table.on_demand, provider.reuse_grace, None if table.lifetime is None else float(table.lifetime))
+    same = alike.setdefault(repr(settings), settings)
+    return GrantSettings(name, provider, credentials, same if same == settings else settings, pace)
+
+
+@lru_cache(maxsize=64)
+def _pace(on_demand: bool, reuse_grace: float, lifetime: float | None) -> Pace:
+    """One object for all grants that keep the same pace."""
+    pace = Pace(on_demand=on_demand, reuse_grace=reuse_grace)
+    return pace if lifetime is None else replace(pace, lifetime=lifetime, lifetime_named=True)
 
 
 def _check_static(table: GrantFile, credentials: Mapping[str, SecretSource]) -> None:

@@ -56,13 +56,17 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
         reader = partial(read_provider, name, recipes, tables.exposed.get(file))
         if (provider := errors.tried(file, f"providers.{name}", raw, reader)) is not None:
             providers[name] = provider
+    alike = dict[str, Mapping[str, object]]()
     for name, (file, raw) in tables.named["grants"].items():
+        tables.named["grants"][name] = (file, None)  # so that a hundred thousand tables go as their settings come
         exposed = tables.exposed.get(file)
         if isinstance(raw, dict) and _is_broken(raw.get("provider"), tables, providers):
             errors.tried(file, f"grants.{name}", raw, lambda raw: convert(raw, GrantFile))
         else:
             known = tables.named["providers"]
-            grant = errors.tried(file, f"grants.{name}", raw, partial(read_grant, name, providers, exposed, known))
+            grant = errors.tried(
+                file, f"grants.{name}", raw, partial(read_grant, name, providers, exposed, known, alike)
+            )
             if grant is not None:
                 grants[name] = grant
     if len(grants) == len(tables.named["grants"]):

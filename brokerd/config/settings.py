@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from sys import intern
 from typing import NamedTuple
 
 from brokerd.core.access.admission import Limits
@@ -101,7 +102,9 @@ class GrantSettings:
         asked = sorted((key, value) for key, value in self.settings.items() if key not in NOT_REQUESTED)
         if fields := self.provider.dialect.fields(self.settings):
             asked.append(("fields", sorted(fields)))
-        object.__setattr__(self, "requested", repr(asked))  # once: it is looked at by every get of a downscoped token
+        object.__setattr__(
+            self, "requested", intern(repr(asked))
+        )  # once: it is looked at by every get of a downscoped token
         of_grants = any(source.grant is not None for source in self.credentials.values())
         object.__setattr__(self, "has_tokens_of_grants", of_grants)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli
 
+from brokerd.config import toml_pieces
 from brokerd.config.errors import Errors
 from brokerd.core.access.policy import LONGEST_NAME
 from brokerd.core.file_remedies import change
@@ -119,7 +120,7 @@ def _closed(error: OSError) -> str:
 def read_toml(file: Path, missing: str = "there is no such file; name one that exists") -> dict[str, Any]:
     """The tables of a file; `missing`: the message if it does not exist. Raises ConfigError."""
     try:
-        return tomli.loads(file.read_text(encoding="utf-8"))
+        return toml_pieces.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(missing, file=str(file)) from None
     except OSError as error:

@@ -64,7 +64,7 @@ def trial(
     at = read_provider(TRIAL, Recipes(recipe.parent), None, {"dialect": recipe.stem, **provider})
     raw, exposed = (read_toml(credentials), exposure(credentials)) if credentials else ({}, None)
     with within(credentials or Path(), ""):
-        return read_grant(TRIAL, {TRIAL: at}, exposed, (TRIAL,), {"provider": TRIAL, **grant, "credentials": raw})
+        return read_grant(TRIAL, {TRIAL: at}, exposed, (TRIAL,), {}, {"provider": TRIAL, **grant, "credentials": raw})
 
 
 class Trial:

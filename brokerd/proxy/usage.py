@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from brokerd.config.token_files import Source
 from brokerd.core.access.policy import Caller
 
 AGAIN = 60.0  # seconds between two reports of the same kind of requests
-MOST = 1_000  # kinds of requests between two reports; further ones are counted without method and path
+EACH = 200  # kinds of requests of one user within a minute; further ones are counted without method and path
+MOST, OTHERS = 10_000, 2_000  # kinds of all users between two reports, and further ones that say only whose they are
 LONGEST = 200  # characters of a path that are reported, and of everything else that a client chose
 CUT = "…"
 
@@ -19,10 +21,10 @@ CUT = "…"
 class Who(NamedTuple):
     """A client, as the proxy saw it."""
 
-    uid: int
-    user: str | None
-    unit: str | None
-    exe: str | None
+    uid: int | None = None  # None: clients that are not told apart
+    user: str | None = None
+    unit: str | None = None
+    exe: str | None = None
 
     @classmethod
     def of(cls, caller: Caller) -> Who:
@@ -31,7 +33,8 @@ class Who(NamedTuple):
 
 
 class Used(NamedTuple):
-    """One kind of request. `path` has no query. `status`: 0 if no answer was begun."""
+    """One kind of request. `path` has no query. `status`: 0 if no answer was begun; without a path, its class: 200 for
+    2xx."""
 
     proxy: str
     source: Source
@@ -71,6 +74,7 @@ class Usage:
     def __init__(self) -> None:
         self._counts: dict[Used, Count] = {}
         self._reported: dict[Used, float] = {}  # when, by the event loop's clock
+        self._kinds: Counter[int | None] = Counter()  # of each user within a minute, new and reported
 
     def note(self, use: Used, up: int, down: int) -> None:
         """One request has ended."""
@@ -79,16 +83,26 @@ class Usage:
     def count_of(self, use: Used) -> Count:
         """What counts requests of this kind, until it is taken."""
         if (count := self._counts.get(use)) is None:
-            if len(self._counts) >= MOST:
-                use = use._replace(method=CUT, path=CUT, who=use.who._replace(exe=None))
-            count = self._counts.setdefault(use, Count())
+            count = self._counts.setdefault(self._told_apart(use), Count())
         return count
+
+    def _told_apart(self, use: Used) -> Used:
+        """As which kind it is counted. What one user does hides nothing of another user."""
+        uid = use.who.uid
+        if use in self._reported or (self._kinds[uid] < EACH and len(self._counts) < MOST):
+            self._kinds[uid] += 1
+            return use
+        cut = use._replace(who=Who(uid, use.who.user), method=CUT, path=CUT, status=use.status // 100 * 100)
+        if cut in self._counts or len(self._counts) < MOST + OTHERS:
+            return cut
+        return cut._replace(who=Who())
 
     def due(self, now: float) -> list[tuple[Used, Count]]:
         """What is to be reported now: new kinds of requests, and those whose last report was a minute ago."""
         self._reported = {use: at for use, at in self._reported.items() if at > now - AGAIN}
         due = [use for use in self._counts if use not in self._reported]
         self._reported |= dict.fromkeys(due, now)
+        self._kinds = Counter(use.who.uid for use in self._reported)
         taken = [(use, self._counts.pop(use)) for use in due]
         for _, count in taken:
             count.is_taken = True

@@ -16,7 +16,7 @@ import structlog
 
 from brokerd.core.access.policy import Caller
 from brokerd.core.audit.chain import LONGEST
-from brokerd.core.audit.deduplication import Counted
+from brokerd.core.audit.deduplication import Clients, Counted
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event, exchange_event
 from brokerd.core.grant.target import Target
@@ -50,6 +50,7 @@ class AuditSink(Protocol):
         more: Callable[[], Mapping[str, object]] | None = None,
         *,
         at_once: bool = False,
+        shown: Mapping[str, object] | None = None,
     ) -> Counted: ...
 
     def mark(self, token: object, value: str) -> str | None: ...
@@ -86,7 +87,7 @@ class EventLog:
         self._audit = audit
         self._required = required
         self._failures, self._outages = RepeatedFailures(), RepeatedFailures()
-        self._lines = LineBudget()
+        self._lines, self._clients = LineBudget(), Clients()
         self.traces = Traces()
         self.recent = RecentEvents()
         self._fetches: dict[
@@ -183,10 +184,14 @@ class EventLog:
             self._audit.note("audit", {**entry, "who": evidence(caller)}, caller.uid)
 
     def proxied(self, grant: str, caller: Caller, client: Mapping[str, object], use: Mapping[str, object]) -> None:
-        """A proxy, which is the caller, forwarded requests of a client with the grant's token."""
+        """A proxy, which is the caller, forwarded requests of a client with the grant's token. Too many entries are
+        those of one client: they hide neither another client's nor what the proxy asks for itself."""
         if self._audit is not None:
             entry = {"event": "proxied", "outcome": "served", "grant": grant, **use, "client": dict(client)}
-            self._audit.note("audit", {**entry, "who": evidence(caller)}, caller.uid)
+            account = self._clients.account(caller.uid, client.get("uid"), time.monotonic())
+            shown = {"who": {"uid": caller.uid}, "client": {} if account is None else {"uid": account}}
+            who = ("proxied", caller.uid, account)
+            self._audit.note("audit", {**entry, "who": evidence(caller)}, who, shown=shown)
 
     @contextlib.contextmanager
     def failures_of(self, method: str, grant: str | None, caller: Caller) -> Iterator[None]:

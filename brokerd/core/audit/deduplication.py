@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 WINDOW = 60.0  # seconds
+CLIENTS = 16  # of one caller
 MOST = 16_384  # different entries within a minute; if there are more, the oldest minute ends early
 
 Entry = Mapping[str, object]
@@ -75,3 +76,22 @@ class Deduplication:
             if not self._different[counted.who]:
                 del self._different[counted.who]
             yield counted
+
+
+class Clients:
+    """Whose entries are counted apart, of what a caller says of its own clients: CLIENTS of them within a minute. A
+    caller could invent more, and so fill the log."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, dict[Hashable, float]] = {}  # by caller: its clients, and when they were seen last
+
+    def account(self, caller: Hashable, client: Hashable, now: float) -> Hashable:
+        """The client; None: it shares an account with others."""
+        seen = self._seen.setdefault(caller, {})
+        if client not in seen and len(seen) >= CLIENTS:
+            for each in [each for each, at in seen.items() if at <= now - WINDOW]:
+                del seen[each]
+            if len(seen) >= CLIENTS:
+                return None
+        seen[client] = now
+        return client

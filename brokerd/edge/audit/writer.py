@@ -92,10 +92,11 @@ class AuditWriter:
         more: Callable[[], Entry] | None = None,
         *,
         at_once: bool = False,
+        shown: Entry | None = None,
     ) -> Counted:
         """Write a line with the next group, or count the entry if an equal one was noted within the last minute. `who`:
-        the user who caused it. `more`: computes fields that only a new line needs. `at_once`: write it now, as a line
-        of its own."""
+        the user who caused it. `shown`: how a line that entries share names the user. `more`: computes fields that only
+        a new line needs. `at_once`: write it now, as a line of its own."""
         now, key = time.time(), repr(entry)
         if at_once:
             key = f"{key} {time.monotonic_ns()}"
@@ -105,7 +106,7 @@ class AuditWriter:
         times = self._deduplication.different((series, who)) // LINES[series] if who is not None else 0
         for said in (SHARED[series], BARE)[:times]:
             entry = {name: value for name, value in entry.items() if name in said}
-            entry |= {"who": {"uid": who}, "various": True}
+            entry |= {**(shown or {"who": {"uid": who}}), "various": True}
             key, more = repr(entry), None
             if (counted := self._deduplication.again(key, now)) is not None:
                 return counted

@@ -2,7 +2,7 @@
 from math import inf
 
 from brokerd.config.token_files import Source
-from brokerd.proxy.usage import CUT, MOST, Count, Usage, Used, Who
+from brokerd.proxy.usage import CUT, EACH, MOST, OTHERS, Count, Usage, Used, Who
 
 WHO = Who(1000, "portal", "portal.service", "/usr/bin/app")
 USE = Used("ix", Source("ix-prod"), WHO, "GET", "/v2/x", 200)
@@ -41,21 +41,46 @@ def test_what_could_not_be_reported_is_added_to_what_came_since() -> None:
     assert (count.requests, count.up, count.first) == (2, 3, taken[0][1].first)
 
 
-def test_too_many_kinds_become_one_without_a_path() -> None:
+def cut(use: Used = USE) -> Used:
+    return use._replace(method=CUT, path=CUT, who=Who(use.who.uid, use.who.user))
+
+
+def test_too_many_kinds_of_a_user_become_one_without_a_path_and_hide_nobody_else() -> None:
     usage = Usage()
-    for number in range(MOST + 500):
-        usage.note(USE._replace(path=f"/{number}"), 1, 1)
+    other = USE._replace(who=Who(1001, "other"), path="/quiet")
+    for number in range(EACH + 500):
+        usage.note(USE._replace(path=f"/{number}", status=200 + number % 2), 1, 1)
+    usage.note(other, 1, 1)
     taken = dict(usage.due(inf))
-    assert len(taken) == MOST + 1
-    cut = taken[USE._replace(method=CUT, path=CUT, who=WHO._replace(exe=None))]
-    assert cut.requests == 500
+    assert len(taken) == EACH + 2
+    assert taken[cut()].requests == 500
+    assert taken[other].requests == 1
 
 
-def test_nothing_is_lost_when_brokerd_is_away_for_long() -> None:
+def test_the_kinds_of_a_user_are_counted_within_a_minute_and_not_from_report_to_report() -> None:
     usage = Usage()
+    for at in range(0, 58, 2):
+        for number in range(EACH):
+            usage.note(USE._replace(path=f"/{at}/{number}"), 1, 1)
+        taken = usage.due(1_000.0 + at)
+        assert len(taken) == (EACH if at == 0 else at == 2)
+    usage.note(USE._replace(path="/0/1"), 1, 1)
+    assert [use.path for use, _ in usage.due(1_060.0)] == ["/0/1"]
+    usage.note(USE._replace(path="/new"), 1, 1)
+    assert [use.path for use, _ in usage.due(1_062.0)] == [CUT, "/new"]
+
+
+def test_nothing_is_lost_when_brokerd_is_away_for_long_and_memory_is_bounded() -> None:
+    usage, users = Usage(), (MOST + OTHERS) // EACH * 2
     for _ in range(3):
-        usage.give_back([(USE._replace(path=f"/{number}"), Count(1, 1, 1, 5.0, 5.0)) for number in range(MOST)])
-    usage.give_back([(USE._replace(path="/new"), Count(1, 1, 1, 5.0, 5.0))])
+        usage.give_back(
+            (USE._replace(who=Who(uid), path=f"/{number}"), Count(1, 1, 1, 5.0, 5.0))
+            for number in range(EACH)
+            for uid in range(users)
+        )
+    for uid in range(2 * OTHERS):
+        usage.give_back([(USE._replace(who=Who(100_000 + uid)), Count(1, 1, 1, 5.0, 5.0))])
     taken = usage.due(inf)
-    assert sum(count.requests for _, count in taken) == 3 * MOST + 1
-    assert len(taken) == MOST + 1
+    assert sum(count.requests for _, count in taken) == 3 * EACH * users + 2 * OTHERS
+    assert len(taken) <= MOST + OTHERS + 2
+    assert taken[-1][0].who == Who()

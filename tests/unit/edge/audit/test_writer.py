@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from brokerd.core.access.policy import Caller
 from brokerd.core.audit.chain import Head, Memory
+from brokerd.core.audit.deduplication import CLIENTS
 from brokerd.core.errors import Code, Failure
 from brokerd.core.events import Event
 from brokerd.core.grant.tokens import AccessToken
@@ -188,6 +189,41 @@ async def test_what_no_disk_takes_waits_and_what_is_too_much_is_counted(tmp_path
     assert (writer.trouble, writer.since, len(changes)) == (None, None, 2)
     assert [each["event"] for each in lines(tmp_path)][:10] == [f"event {number}" for number in range(10)]
     assert sum(each.get("count", 0) for each in lines(tmp_path)) == 5
+
+
+async def test_a_client_of_a_proxy_hides_neither_other_clients_nor_what_the_proxy_asks_for(
+    tmp_path: Path,
+) -> None:
+    writer = made(tmp_path)
+    audit, proxy = EventLog(audit=writer), Caller(pid=9, uid=990, gids=frozenset({990}), user="brokerd-proxy")
+
+    def forwarded(uid: int, path: str) -> None:
+        audit.proxied("app", proxy, {"uid": uid}, {"method": "GET", "path": path, "requests": 1})
+
+    for number in range(4 * LINES["audit"]):
+        forwarded(1001, f"/{number}")
+    forwarded(1002, "/quiet")
+    audit.fetched("app", proxy, token("test-only-1"), {}, lambda *_: "rule 1")
+    await writer.write()
+    found = lines(tmp_path)
+    (quiet,) = (each for each in found if each.get("client") == {"uid": 1002})
+    assert quiet["path"] == "/quiet"
+    (got,) = (each for each in found if each["event"] == "get")
+    assert got["allowed_by"] == "rule 1"
+    loud = [each for each in found if each.get("client") == {"uid": 1001}]
+    assert len(loud) <= LINES["audit"] + 2
+    assert loud[-1]["various"]
+    assert loud[-1]["who"] == {"uid": 990}
+
+
+async def test_a_caller_that_invents_clients_fills_no_log(tmp_path: Path) -> None:
+    writer = made(tmp_path)
+    audit = EventLog(audit=writer)
+    for number in range(20_000):
+        use = {"method": "GET", "path": f"/{number}", "requests": 1}
+        audit.proxied("app", PORTAL, {"uid": number % 1_000}, use)
+    await writer.write()
+    assert len(lines(tmp_path)) <= (CLIENTS + 1) * (LINES["audit"] + 2)
 
 
 async def test_whatever_a_caller_makes_up_he_has_so_many_lines_a_minute(tmp_path: Path) -> None:

@@ -61,13 +61,13 @@ def lines(folder: Path, series: str = "audit") -> list[dict[str, Any]]:
 async def test_fetches_are_counted_by_caller_grant_and_token(tmp_path: Path) -> None:
     writer = made(tmp_path)
     audit = EventLog(audit=writer)
-    one, other, told, elsewhere = token("test-only-1"), token("test-only-2"), {}, {}
+    one, other = token("test-only-1"), token("test-only-2")
     twin = Caller(pid=7, uid=1000, gids=frozenset({1000}), user="portal")  # another connection of the same process
     for _ in range(3):
-        audit.fetched("app", PORTAL, one, told, lambda *_: "allow[0]")
-        audit.fetched("app", twin, one, elsewhere, lambda *_: "allow[0]")
-    audit.fetched("app", PORTAL, other, told, lambda *_: "allow[0]")
-    audit.fetched("app", PORTAL, other, told, lambda *_: "allow[0]", "watch")
+        audit.fetched("app", PORTAL, one, lambda *_: "allow[0]")
+        audit.fetched("app", twin, one, lambda *_: "allow[0]")
+    audit.fetched("app", PORTAL, other, lambda *_: "allow[0]")
+    audit.fetched("app", PORTAL, other, lambda *_: "allow[0]", "watch")
     await writer.write(everything=True)
     found = [(each["event"], each.get("count", 1), each["allowed_by"]) for each in lines(tmp_path)]
     assert found == [("get", 1, "allow[0]"), ("get", 1, "allow[0]"), ("watch", 1, "allow[0]"), ("get", 5, "allow[0]")]
@@ -203,7 +203,7 @@ async def test_a_client_of_a_proxy_hides_neither_other_clients_nor_what_the_prox
     for number in range(4 * LINES["audit"]):
         forwarded(1001, f"/{number}")
     forwarded(1002, "/quiet")
-    audit.fetched("app", proxy, token("test-only-1"), {}, lambda *_: "rule 1")
+    audit.fetched("app", proxy, token("test-only-1"), lambda *_: "rule 1")
     await writer.write()
     found = lines(tmp_path)
     (quiet,) = (each for each in found if each.get("client") == {"uid": 1002})
@@ -232,7 +232,7 @@ async def test_whatever_a_caller_makes_up_he_has_so_many_lines_a_minute(tmp_path
     for number in range(4 * LINES["audit"]):  # as min_ttl and the names of downscoped tokens can be anything
         with suppress(Failure), audit.failures_of("get", "app", PORTAL):
             raise Failure(Code.BAD_REQUEST, f"min_ttl: expected at most 1800 s, found {number}")
-    audit.fetched("app", PORTAL, token("test-only-1"), {}, lambda *_: "rule 1")
+    audit.fetched("app", PORTAL, token("test-only-1"), lambda *_: "rule 1")
     for number in range(4 * LINES["audit"]):  # as the names of grants can be while it is locked
         with suppress(Failure), audit.failures_of("get", f"made-up-{number}", PORTAL):
             raise Failure(Code.UNAVAILABLE, "brokerd is locked")

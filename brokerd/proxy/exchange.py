@@ -12,7 +12,7 @@ from brokerd_client import BrokerError, Token
 
 from brokerd.config.proxies import ProxySettings
 from brokerd.core.http import bodies
-from brokerd.core.http.bodies import LAST_CHUNK, Body, EndlessBody, chunk
+from brokerd.core.http.bodies import LAST_CHUNK, Body, CountedBody, EndlessBody, chunk
 from brokerd.core.http.forwarding import NotForwarded, request_lines, response_lines, upgrades
 from brokerd.core.http.heads import BadHead, RequestHead, ResponseHead, read_response
 from brokerd.core.ports import TransportError
@@ -39,11 +39,12 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
-    """A request without a body that the upstream was sent already, over a kept connection. `since`: by the event loop's
-    clock. `data`: what came of the answer."""
+    """A request that the upstream was sent already, over a kept connection, with its whole body. `since`: by the event
+    loop's clock. `data`: what came of the answer."""
 
     wire: Wire
     token: Token
+    body: bytes
     since: float
     data: bytes
 
@@ -83,6 +84,7 @@ class Exchange:
 
     async def resume(self, sent: SentRequest, room: memoryview) -> None:
         """As `run`, for a request that was sent."""
+        self._body, self._held = CountedBody(0), sent.body
         await self._forward(sent.token, room, sent)
 
     async def _begin(self, status: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-# The short way of a request that comes whole and without a body, over a connection to the upstream that is kept: it is
+# The short way of a request that comes whole, with its body, over a connection to the upstream that is kept: it is
 # forwarded and answered without a task that waits. What is not so simple is handed over to the client's task, at any
 # point, and goes the long way (clients.py, exchange.py).
 from __future__ import annotations
@@ -23,8 +23,7 @@ from brokerd.proxy.short_requests import ShortRequest
 from brokerd.proxy.streams import SIZE, Incoming
 from brokerd.proxy.usage import Count, Used
 
-HEAD_PIECE = 4_096  # bytes of a request that are read at once
-LARGEST = 16 * 1024  # bytes of a request for the upstream: what the kernel takes without waiting
+LARGEST = 16 * 1024  # bytes of a request, as it came and as it is sent: what the kernel takes without waiting
 UNAUTHORIZED = 401
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 NO_COUNT = Count(is_taken=True)
@@ -37,7 +36,7 @@ class ShortWays:
         self.arrivals = Arrivals()
         self.room = bytearray(SIZE)
         self.view = memoryview(self.room)
-        self.small = self.view[:HEAD_PIECE]
+        self.small = self.view[:LARGEST]
         self._under_way = dict[ShortWay, float]()  # since when
         self._begun = trio.Event()
 
@@ -88,10 +87,11 @@ class ShortClient(Protocol):
 
 
 class UnderWay(NamedTuple):
-    """A request that was sent to the upstream."""
+    """A request that was sent to the upstream. `body`: of it."""
 
     proxy: RunningProxy
     request: ShortRequest
+    body: bytes
     token: Token
     wire: Wire
 
@@ -165,8 +165,8 @@ class ShortWay:
         """The request that is under way: it is the task's from now on."""
         if (found := self._under_way) is None:
             return None
-        proxy, request, token, wire = found
-        sent, self._data = SentRequest(wire, token, self._end(wire), self._data), b""
+        proxy, request, body, token, wire = found
+        sent, self._data = SentRequest(wire, token, body, self._end(wire), self._data), b""
         return Handed(proxy, request, sent)
 
     def close(self) -> None:
@@ -232,7 +232,8 @@ class ShortWay:
         token, name, line = header
         if (request := proxy.requests.find(data, name)) is None:
             return False
-        message = b"".join((request.before, line, request.after))
+        body = data[len(data) - request.length :]
+        message = b"".join((request.before, line, request.after, body))
         if len(message) > LARGEST or (wire := proxy.upstreams.take_kept()) is None:
             return False
         try:
@@ -243,7 +244,7 @@ class ShortWay:
             wire.close()
             return False
         self._ways.begin(self, wire, self._answered)
-        self._under_way = UnderWay(proxy, request, token, wire)
+        self._under_way = UnderWay(proxy, request, body, token, wire)
         return True
 
     # -- back to the client
@@ -272,7 +273,7 @@ class ShortWay:
         """Status, bytes for the client, and whether the connection can be used again. None: it is not the whole answer,
         or not a simple one."""
         assert self._under_way is not None
-        proxy, request, _, _ = self._under_way
+        proxy, request = self._under_way[:2]
         end = self._ways.room.find(END, 0, min(size, LONGEST)) + len(END)
         if end < len(END):
             return None
@@ -295,7 +296,7 @@ class ShortWay:
 
     def _answer(self, status: int, data: bytes, stays: bool) -> bool:
         assert self._under_way is not None
-        proxy, request, _, wire = self._under_way
+        proxy, request, _, _, wire = self._under_way
         self._end(wire)
         if stays:
             proxy.upstreams.keep(wire)

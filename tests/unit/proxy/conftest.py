@@ -41,11 +41,14 @@ Played = Callable[[trio.SocketStream, bytes], Awaitable[None]]  # a connection, 
 
 @dataclass
 class Upstream:
-    """`plays`: what it does with a request. `heads`: those that came. It sends `answer` otherwise."""
+    """`plays`: what it does with a request; otherwise it sends `answer`. `heads`, `bodies`: what came. `body`: how many
+    bytes the body of a POST has."""
 
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     plays: Played | None = None
     heads: list[bytes] = field(default_factory=list)
+    body: int = 0
+    bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -58,6 +61,11 @@ class Upstream:
                     while END in ahead:
                         head, _, ahead = ahead.partition(END)
                         self.heads.append(head + END)
+                        size = self.body if head.startswith(b"POST") else 0
+                        while len(ahead) < size:
+                            ahead += await stream.receive_some(65_536)
+                        self.bodies.append(ahead[:size])
+                        ahead = ahead[size:]
                         if self.plays:
                             await self.plays(stream, head + END)
                         else:
@@ -140,17 +148,17 @@ class Setup:
 
 
 @asynccontextmanager
-async def proxied(folder: Path, **keys: str) -> AsyncIterator[Setup]:
-    """`keys`: of the proxy, as TOML."""
+async def proxied(folder: Path, **keys: str | None) -> AsyncIterator[Setup]:
+    """`keys`: of the proxy, as TOML; None: without that key."""
     async with trio.open_nursery() as nursery:
         upstream = Upstream()
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, upstream.serve, [listener])
         port = listener.socket.getsockname()[1]
-        lines = {"grant": '"x"', "socket": '"/x"', "caller": f"{{ uid = {os.geteuid()} }}"}
+        lines: dict[str, str | None] = {"grant": '"x"', "socket": '"/x"', "caller": f"{{ uid = {os.geteuid()} }}"}
         lines |= {"upstream": f'"http://127.0.0.1:{port}/base"', **keys}
         path = folder / "proxy.toml"
-        path.write_text("[proxies.x]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items()))
+        path.write_text("[proxies.x]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items() if value))
         (settings,), errors = read(path)
         assert not errors
         assert isinstance(settings, ProxySettings)

@@ -1,6 +1,7 @@
 # The short way of a request gives the very answers of the long way, and hands over what is not so simple: whatever the
 # upstream does, and whenever. A head that comes in two pieces goes the long way.
 import socket
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +179,51 @@ async def test_an_upstream_without_patience_gets_no_request_the_short_way(tmp_pa
         assert ways == [LONG, LONG, LONG]
 
 
+POST = b"POST /things HTTP/1.1\r\nHost: proxy\r\nContent-Length: 5\r\n\r\nhello"
+
+
+async def test_a_short_body_goes_with_its_request(setup: Setup, ways: list[str]) -> None:
+    setup.upstream.body = 5
+    async with setup.client() as client:
+        await client.ask(GET, pieces=2)
+        for pieces in (2, 1, 1):
+            assert await client.ask(POST, pieces=pieces) == setup.upstream.answer
+        assert ways == [LONG, LONG]
+        assert setup.upstream.heads[1] == setup.upstream.heads[2] == setup.upstream.heads[3]
+        assert b"Content-Length: 5\r\n" in setup.upstream.heads[3]
+        assert setup.upstream.bodies[1:] == [b"hello"] * 3
+
+
+async def test_a_short_body_is_repeated_with_another_token(setup: Setup, ways: list[str]) -> None:
+    async def replaced(*_: object) -> Token:
+        return Token("n3w-token", "Bearer", None, "x")
+
+    async def plays(stream: trio.SocketStream, head: bytes) -> None:
+        await stream.send_all(EMPTY if b"n3w-token" in head else b"HTTP/1.1 401 U\r\nContent-Length: 0\r\n\r\n")
+
+    setup.tokens.replaced = replaced  # type: ignore[method-assign]
+    setup.upstream.body = 5
+    async with setup.client() as client:
+        await client.ask(GET, pieces=2)
+        setup.upstream.plays = plays
+        assert await client.ask(POST) == EMPTY
+        assert ways == [LONG, HANDED]
+        assert setup.upstream.bodies[1:] == [b"hello"] * 2
+
+
+async def test_a_request_that_must_not_be_repeated_is_not(setup: Setup, ways: list[str]) -> None:
+    async def plays(stream: trio.SocketStream, _: bytes) -> None:
+        await stream.aclose()
+
+    setup.upstream.body = 5
+    async with setup.client() as client:
+        await client.ask(GET, pieces=2)
+        setup.upstream.plays = plays
+        assert (await client.ask(POST)).startswith(b"HTTP/1.1 502 ")
+        assert ways == [LONG, HANDED]
+        assert len(setup.upstream.heads) == 2
+
+
 async def test_a_client_that_leaves_ends_its_request(setup: Setup, ways: list[str]) -> None:
     ended = trio.Event()
 
@@ -315,6 +361,30 @@ async def test_a_rule_that_was_taken_away_holds_for_the_next_request(setup: Setu
         assert (await client.ask(GET)).startswith(b"HTTP/1.1 403 ")
 
 
+async def test_a_process_that_inherits_the_connection_gets_nothing(setup: Setup, ways: list[str]) -> None:
+    async with setup.client() as client:
+        await client.ask(GET)
+        assert await client.ask(GET) == setup.upstream.answer
+        child = "import os, sys; os.write(int(sys.argv[1]), sys.argv[2].encode())"
+        inherited = client.stream.socket.fileno()
+        command = [sys.executable, "-c", child, str(inherited), GET.decode()]
+        await trio.run_process(command, pass_fds=[inherited])
+        with trio.fail_after(WITHIN):
+            assert await client.stream.receive_some(65_536) == b""
+        assert len(setup.upstream.heads) == 2
+
+
+@pytest.mark.parametrize("line", ["Host: evil.example", "Host: 127.0.0.1:8081\r\nOrigin: null", "Host: localhost"])
+async def test_a_page_of_another_site_is_refused_each_time(line: str, tmp_path: Path) -> None:
+    async with proxied(tmp_path, socket=None, listen='"127.0.0.1:8081"') as setup:
+        requests = setup.running.requests
+        assert requests is not None
+        good = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n\r\n"
+        for _ in range(2):
+            assert requests.find(good, "Authorization") is not None
+            assert requests.find(f"GET / HTTP/1.1\r\n{line}\r\n\r\n".encode(), "Authorization") is None
+
+
 async def test_a_revoked_grant_ends_requests_at_once(setup: Setup) -> None:
     async with setup.client() as client:
         await client.ask(GET)
@@ -349,14 +419,15 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=7), st.sampled_from([("Authorization", "Bearer t"), ("X-Token", "t")]))
 def test_a_short_request_is_the_one_that_the_long_way_sends(pieces: list[bytes], token: tuple[str, str]) -> None:
     data = b"GET /b HTTP/1.1\r\n" * (not pieces or not pieces[0].endswith(b"1.1\r\n")) + b"".join(pieces) + b"\r\n"
-    check = Allowed(methods=frozenset((b"GET", b"HEAD"))).check
+    check = Allowed(methods=frozenset((b"GET", b"POST"))).check
     found = ShortRequests(check, API).find(data, token[0])
     if found is None:
         return
-    head = read_request(data)  # which raises BadHead for a head that is none, or has something behind it
+    body = data[len(data) - found.length :]
+    head = read_request(data.removesuffix(body))  # which raises BadHead for a head that is none, or more than one
     assert found.path == check(head)
-    assert not head.has_body
-    length = b"" if head.framing.length is None else b"Content-Length: 0\r\n"
+    assert len(body) == (head.framing.length or 0)
+    length = b"" if head.framing.length is None else b"Content-Length: %d\r\n" % len(body)
     line = f"{token[0]}: {token[1]}\r\n".encode()
     assert found.before + line + found.after == request_lines(head, API, token) + length + b"\r\n"
 
@@ -369,8 +440,10 @@ def test_a_short_request_is_the_one_that_the_long_way_sends(pieces: list[bytes],
         b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n",
-        b"POST /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na",
+        b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nabG",
+        b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n",

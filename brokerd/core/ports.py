@@ -38,6 +38,10 @@ class Process(Protocol):
     def glance(self, needs: frozenset[str]) -> Caller | None:
         """The caller with that evidence as it is now; None: reading it could block."""
 
+    def still_shows(self, needs: frozenset[str], seen: Caller, batch: object) -> bool:
+        """Whether `glance` would give the very same `seen` now, provided that the process lives: who asks must look at
+        that afterwards. All requests of a batch came before the first look for it, so one look serves all of them."""
+
     async def look(self, needs: frozenset[str]) -> Caller: ...
 
     def lives(self) -> bool: ...

@@ -166,7 +166,7 @@ class ClientConnection(Connection):
         self._reader = self._new_reader()
         self._scopes: dict[int, trio.CancelScope] = {}
         self._deadline = math.inf  # of an unfinished request; bytes that trickle in do not move it
-        self._arrived: bytes | None = None  # what was read and not looked at yet
+        self._arrived: bytes | None = None  # what was read, and charged, and not looked at yet
         self._last = False  # nothing follows the answer that is in the outbox
 
     @staticmethod
@@ -211,16 +211,19 @@ class ClientConnection(Connection):
         NotAttested."""
         waiting, descriptor = self._server.waiting, self._sock.fileno()
         if self._deadline == math.inf:
-            await waiting.wait(descriptor, self._answer_at_once)
+            await waiting.wait(descriptor, self)
         else:
             with trio.move_on_at(self._deadline) as scope:
-                await waiting.wait(descriptor, self._answer_at_once)
+                await waiting.wait(descriptor, self)
             if scope.cancelled_caught:
                 raise ProtocolError(f"expected the rest of a message within {UNFINISHED:g} s")
         return await self._receive(session)
 
-    def _answer_at_once(self) -> bool:
-        """The client has sent something. False: that is for `_receive`. Raises NotAttested and OSError."""
+    def read_at_once(self) -> bool:
+        """See waiting_clients.py. Raises NotAttested and OSError."""
+        return True
+
+    def answer_at_once(self, _batch: object) -> bool:
         return False
 
     async def _receive(self, session: CallerSession) -> bool:
@@ -233,14 +236,19 @@ class ClientConnection(Connection):
         data, self._arrived = self._arrived, None
         if data is None:
             try:
-                data = self._peer.receive(READ)
+                data = self._read(now)
             except BlockingIOError:
                 return not self._outbox or await self._flush()
         if not data:
             return await self._finish()
-        account.charge(max(1.0, len(data) / SIZE), now)
         self._feed(data)
         return await self._answer_all(session, counted=1)
+
+    def _read(self, now: float) -> bytes:
+        """What the client has sent; its user is charged for that. Raises BlockingIOError, NotAttested and OSError."""
+        if data := self._peer.receive(READ):
+            self._account.charge(max(1.0, len(data) / SIZE), now)
+        return data
 
     async def _answer_all(self, session: CallerSession, counted: int) -> bool:
         """Answer the requests that are whole; `counted` of them are charged already. False: the connection has ended.

@@ -11,9 +11,9 @@ import trio
 from brokerd_client.errors import ProtocolError
 from brokerd_client.wire import Reader, pack_error, pack_notification, pack_result, read_request
 
-from brokerd.core.access.admission import RETRY_AFTER, SIZE
+from brokerd.core.access.admission import RETRY_AFTER
 from brokerd.core.errors import Code, Failure
-from brokerd.server.connection import OWN_FAULT, READ, ClientConnection
+from brokerd.server.connection import OWN_FAULT, ClientConnection
 from brokerd.server.http.messages import final_answer
 from brokerd.server.methods.method import MAX_IN_FLIGHT, AnswerLater, AnswerWithDescriptor
 from brokerd.server.session import CallerSession
@@ -49,19 +49,22 @@ class RpcConnection(ClientConnection):
             self._alone = None if self._reader.partial else data
         self._reader.feed(data)
 
-    def _answer_at_once(self) -> bool:
+    def read_at_once(self) -> bool:
+        if not self._outbox and not self._account.delay(now := trio.current_time()):
+            try:
+                self._arrived = self._read(now)
+            except BlockingIOError:
+                return False
+        return True
+
+    def answer_at_once(self, batch: object) -> bool:
         """A get that was answered before goes the short way (short_way.py)."""
-        session, way, account = self._session, self._server.short_way, self._account
-        if self._outbox or session is None or account.delay(now := trio.current_time()):
+        data, way, session = self._arrived, self._server.short_way, self._session
+        if not data or way is None or session is None or self._outbox or self._reader.partial:
             return False
-        try:
-            data = self._peer.receive(READ)
-        except BlockingIOError:
-            return True
-        if way is None or self._reader.partial or (answer := way.answer(session, data)) is None:
-            self._arrived = data
+        if (answer := way.answer(session, data, batch)) is None:
             return False
-        account.charge(max(1.0, len(data) / SIZE), now)
+        self._arrived = None
         return self._send_alone(answer)
 
     def _rejection(self, failure: Failure) -> bytes:

@@ -104,28 +104,21 @@ class RepeatedGets:
         self._events = events
         self._metrics = metrics
 
-    def answer(self, session: CallerSession, data: bytes) -> bytes | None:
+    def answer(self, session: CallerSession, data: bytes, batch: object) -> bytes | None:
         """The whole answer, if `data` is one request that was answered before and the same answer holds now. It counts
-        as served. None: take the long way, which also finds out why."""
+        as served. None: take the long way, which also finds out why. `batch`: of requests that were read together."""
         behind = _behind_id(data)
         if not behind or (known := session.short.get(data[behind:])) is None:
             return None
         if self._rights.policy is not known.rules or session.caller is not known.caller:
             return None
-        if known.needs and not self._shows(session, known):
+        if known.needs and (known.seen is None or not session.process.still_shows(known.needs, known.seen, batch)):
             return None
         result = self.made.find(known.grant, known.token, known.min_ttl)
         if result is None or not self._events.fetched_again(known.fetch):
             return None
         self._metrics.gets_cached.inc()
         return b"".join((ANSWER, data[2:behind], NO_ERROR, result))
-
-    def _shows(self, session: CallerSession, known: KnownRequest) -> bool:
-        """Whether the caller shows now what it showed when the rules were asked."""
-        try:
-            return session.process.glance(known.needs) is known.seen
-        except OSError:
-            return False
 
     def remember(self, session: CallerSession, data: bytes, number: int, params: dict[str, Any], answer: bytes) -> None:
         """The long way has just answered the get at once; `data` is all that had come."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
-AT_ONCE = 64  # clients that are looked at before other tasks have their turn
+AT_ONCE = 64  # clients that are answered before other tasks have their turn
 
-Answer = Callable[[], bool]
+
+class Client(Protocol):
+    """A connection. Neither method blocks; what they raise is raised by `wait`."""
+
+    def read_at_once(self) -> bool:
+        """The client has sent something, or has gone. False: there is nothing after all."""
+
+    def answer_at_once(self, batch: object) -> bool:
+        """False: that is for the task."""
 
 
 @dataclass(slots=True, eq=False)
 class WaitingTask:
-    """A task that waits, what is called before it is woken, and what that raised."""
+    """A task that waits for its client, and why it cannot go on."""
 
     task: trio.lowlevel.Task
-    answer: Answer
+    client: Client
     error: Exception | None = None
 
 
@@ -37,27 +45,38 @@ class WaitingClients:
                 self._look()
 
     def _look(self) -> None:
-        waiting = self._waiting
+        """All that has come is read before the first is answered, so one look at a process can serve all its requests
+        of a batch."""
+        batch = object()
+        have_sent: list[tuple[int, WaitingTask]] = []
         for descriptor, _ in self._epoll.poll(0, AT_ONCE):
-            if (found := waiting.get(descriptor)) is None:
+            if (found := self._waiting.get(descriptor)) is None:
                 self.forget(descriptor)  # its task is busy, and says when it waits again
                 continue
             try:
-                if found.answer():
-                    continue
+                if found.client.read_at_once():
+                    have_sent.append((descriptor, found))
             except Exception as error:
-                found.error = error
-            del waiting[descriptor]
-            trio.lowlevel.reschedule(found.task)
+                self._wake(descriptor, error)
+        for descriptor, found in have_sent:
+            try:
+                if not found.client.answer_at_once(batch):
+                    self._wake(descriptor)
+            except Exception as error:
+                self._wake(descriptor, error)
 
-    async def wait(self, descriptor: int, answer: Answer) -> None:
-        """Until the client has sent something, or has gone, and `answer` has said that it is for the task. `answer`
-        must not block. Raises what it raises."""
+    def _wake(self, descriptor: int, error: Exception | None = None) -> None:
+        found = self._waiting.pop(descriptor)
+        found.error = error
+        trio.lowlevel.reschedule(found.task)
+
+    async def wait(self, descriptor: int, client: Client) -> None:
+        """Until the client has sent something, or has gone, and that is for the task."""
         if descriptor not in self._watched:
             await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have ended
             self._epoll.register(descriptor, select.EPOLLIN)
             self._watched.add(descriptor)
-        self._waiting[descriptor] = waiting = WaitingTask(trio.lowlevel.current_task(), answer)
+        self._waiting[descriptor] = waiting = WaitingTask(trio.lowlevel.current_task(), client)
 
         def stop(_: object) -> trio.lowlevel.Abort:
             del self._waiting[descriptor]

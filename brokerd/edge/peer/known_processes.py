@@ -21,11 +21,13 @@ Glance = tuple[str, Program, Caller, Caller]  # cgroup and program as seen last,
 @dataclass(slots=True, eq=False)
 class KnownProcess:
     """`foreign`: it is in another pid namespace, which never changes. `caller`: as it connected last; equal ones are
-    the same object. `glanced`: the evidence that it showed last, which is read again for each request."""
+    the same object. `glanced`: the evidence that it showed last, which is read again for each request, or
+    once for all its requests that were read together; `looked`: for which of these, and what was looked for."""
 
     foreign: bool
     caller: Caller | None = None
     glanced: Glance | None = None
+    looked: tuple[object, frozenset[str]] | None = None
 
     def as_before(self, caller: Caller) -> Caller:
         if self.caller is None or caller != self.caller:

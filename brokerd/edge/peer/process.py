@@ -45,6 +45,30 @@ class PeerProcess:
     def glance(self, needs: frozenset[str]) -> Caller | None:
         """The caller with the evidence `needs` as it is now; None if reading could block. Raises OSError if the process
         has ended."""
+        if (now := self._now(needs)) is None:
+            return None
+        self._must_live()
+        path, program = now
+        last, known = self.known.glanced, self.caller
+        if last is None or last[2] is not known or last[0] != path or last[1] != program:
+            seen = replace(known, evidence=self._evidence(path, program, {}))
+            self.known.glanced = last = path, program, known, seen
+            self.known.looked = None
+        return last[3]
+
+    def still_shows(self, needs: frozenset[str], seen: Caller, batch: object) -> bool:
+        """See core/ports.py."""
+        known = self.known
+        if (last := known.glanced) is None or last[3] is not seen:
+            return False
+        if known.looked != (batch, needs):
+            if self._now(needs) != last[:2]:
+                return False
+            known.looked = batch, needs
+        return True
+
+    def _now(self, needs: frozenset[str]) -> tuple[str, Program] | None:
+        """Cgroup and program, as far as they are needed; None: reading them could block."""
         if self.caller.pid <= 0:
             return None
         path, program = "", NOTHING
@@ -55,12 +79,7 @@ class PeerProcess:
             if found is None:
                 return None
             program = found
-        self._must_live()
-        last, known = self.known.glanced, self.caller
-        if last is None or last[2] is not known or last[0] != path or last[1] != program:
-            seen = replace(known, evidence=self._evidence(path, program, {}))
-            self.known.glanced = last = path, program, known, seen
-        return last[3]
+        return path, program
 
     async def look(self, needs: frozenset[str]) -> Caller:
         """The caller with the evidence `needs` as it is now. Raises OSError if the process has ended."""

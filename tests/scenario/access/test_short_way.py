@@ -62,6 +62,9 @@ class ProgramThatLives(Program):
             raise ProcessLookupError
         return self._shown
 
+    def still_shows(self, needs: frozenset[str], seen: Caller, _batch: object) -> bool:
+        return not self.ended and self.glance(needs) is seen
+
     def lives(self) -> bool:
         return not self.ended
 
@@ -76,9 +79,9 @@ class Compared(RepeatedGets):
     audit: AuditWriter
     given = 0
 
-    def answer(self, session: CallerSession, data: bytes) -> bytes | None:
+    def answer(self, session: CallerSession, data: bytes, batch: object) -> bytes | None:
         before = self.fetches()
-        answer = super().answer(session, data)
+        answer = super().answer(session, data, batch)
         if answer is not None:
             self.given += 1
             assert self.fetches() == before + 1, "a fetch counts once"

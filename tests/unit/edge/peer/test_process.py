@@ -67,3 +67,23 @@ async def test_before_linux_6_5_the_process_is_pinned_by_its_number(monkeypatch:
         assert found.process.caller.pid == os.getpid()
         assert found.lives()
         found.close()
+
+
+async def test_one_look_serves_the_requests_of_a_batch_and_no_later_ones(
+    myself: PeerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await myself.look(EVERYTHING)
+    seen = myself.glance(EVERYTHING)
+    assert seen is not None
+    looks = []
+    monkeypatch.setattr(executables, "glance", lambda *_, **__: looks.append(1))  # it finds nothing that is known
+    first, second = object(), object()
+    assert not myself.still_shows(EVERYTHING, seen, first)
+    monkeypatch.undo()
+    assert myself.still_shows(EVERYTHING, seen, first)
+    monkeypatch.setattr(executables, "glance", lambda *_, **__: looks.append(1))
+    assert myself.still_shows(EVERYTHING, seen, first)
+    assert len(looks) == 1
+    assert not myself.still_shows(frozenset({"exe"}), seen, first), "other evidence is looked for"
+    assert not myself.still_shows(EVERYTHING, seen, second), "it may have executed another program since"
+    assert len(looks) == 3

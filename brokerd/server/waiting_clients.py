@@ -11,7 +11,7 @@ import trio
 AT_ONCE = 64  # clients that are answered before other tasks have their turn
 
 
-class Client(Protocol):
+class WaitingClient(Protocol):
     """A connection. Neither method blocks; what they raise is raised by `wait`."""
 
     def read_at_once(self) -> bool:
@@ -26,7 +26,7 @@ class WaitingTask:
     """A task that waits for its client, and why it cannot go on."""
 
     task: trio.lowlevel.Task
-    client: Client
+    client: WaitingClient
     error: Exception | None = None
 
 
@@ -70,7 +70,7 @@ class WaitingClients:
         found.error = error
         trio.lowlevel.reschedule(found.task)
 
-    async def wait(self, descriptor: int, client: Client) -> None:
+    async def wait(self, descriptor: int, client: WaitingClient) -> None:
         """Until the client has sent something, or has gone, and that is for the task."""
         if descriptor not in self._watched:
             await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have ended

@@ -231,7 +231,7 @@ class TokenBroker:
             raise self.failure(grant)
         grant.stopped = True
         self.tell_watchers(name)  # before the disk is waited for
-        self.logins.cancel(name, "the grant was revoked meanwhile")
+        self.logins.grant_revoked(name)
         try:
             await grant.change(self.store, lambda record: revoked(record, self._clock.now(), local=local))
         finally:

@@ -67,7 +67,7 @@ class Login:
         self.grant = grant
         self.uid = uid
         self.names_account = names_account
-        self.was_revoked = grant.record.state is State.REVOKED
+        self.ends_revocation = grant.record.state is State.REVOKED  # one that was there before it, and no later one
         self.step = 0
         self.prompt: Prompt | None = None
         self.result: dict[str, object] | None = None
@@ -182,6 +182,14 @@ class Logins:
             if login.grant.name == name and not login.has_ended:
                 login.cancel(reason)
 
+    def grant_revoked(self, name: str) -> None:
+        """The grant is being revoked: no login that was begun before ends that (law 10), also if it goes on until its
+        tokens are there."""
+        for login in self._under_way:
+            if login.grant.name == name:
+                login.ends_revocation = False
+        self.cancel(name, "the grant was revoked meanwhile")
+
     def alarm(self, login: Login) -> None:
         """A second browser used the secret of this login, perhaps another person's with another account. End it."""
         if not login.has_ended:
@@ -264,7 +272,7 @@ class Logins:
 
         def step(record: Record) -> Record:
             nonlocal revoked
-            revoked = record.state is State.REVOKED and not login.was_revoked
+            revoked = record.state is State.REVOKED and not login.ends_revocation
             if revoked:
                 return revocations.came_late(record, tokens, at)
             return issuance.granted(record, tokens, at, jitter, grant.settings.requested)

@@ -130,6 +130,25 @@ async def test_a_login_ends_a_revocation_that_was_there_before(autojump_clock: M
         assert made.broker.status("app")["state"] == "ready"
 
 
+async def test_a_login_ends_no_revocation_that_came_while_its_tokens_were_on_their_way_whatever_was_there_before(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with asked(tmp_path) as made:
+        await made.broker.revoke("app")
+        login = await begun(made)
+        made.provider.takes = 5.0
+        give(made, login)
+        await trio.sleep(1)
+        await made.broker.revoke("app")
+        failure = await ended(login)
+        assert failure is not None
+        assert made.broker.status("app")["state"] == "revoked"
+        with trio.fail_after(60):
+            while made.broker.status("app")["pending_revocations"]:
+                await trio.sleep(1)
+        assert len(made.provider.revoked) == 2, "what the login brought is given back"
+
+
 async def test_nobody_takes_longer_than_a_quarter_of_an_hour(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with asked(tmp_path) as made:
         start = trio.current_time()

@@ -370,7 +370,7 @@ class Laws:
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
         if not seen.revoking or record.state is State.REVOKED:  # else what the one before will end is not settled yet
             seen.dooming |= seen.holding
-        seen.revoking = True
+        seen.revoking, seen.login_ends = True, False
         seen.known.clear()
         seen.holding = _tokens(record)
 

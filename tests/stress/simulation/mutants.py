@@ -325,7 +325,7 @@ def _no_copy(old: Any) -> Any:
 def _login_ends_all(old: Any) -> Any:
     def init(self: Login, *values: Any, **named: Any) -> None:
         old(self, *values, **named)
-        self.was_revoked = True
+        self.ends_revocation = True
 
     return init
 
@@ -467,7 +467,7 @@ def _mutants() -> dict[str, Mutant]:
         "login-ends-a-revocation": mutant(
             "a login ends a revocation that came while the person was busy",
             (Login, "__init__", _login_ends_all),
-            (Logins, "cancel", _constant(lambda *_: None)),
+            (Logins, "grant_revoked", _constant(lambda *_: None)),
         ),
         "strict-json": mutant(
             "tokens are read in RFC 6749's own form only",

@@ -476,3 +476,10 @@ def test_a_token_that_an_import_replaces_before_two_revocations_are_written_is_n
 
 def test_who_leaves_while_an_import_ends_a_revocation_has_not_revoked_what_it_brings() -> None:
     assert broken_by(drawn(61000433).only([67, 77, 79, 83])) is None
+
+
+def test_a_login_that_ends_a_revocation_does_not_end_a_second_one() -> None:
+    late = at(12, "fault", provider="one", kind="late", requests=1, seconds=10.0)
+    events = (at(8, "revoke", grant="dev"), at(9.5, "login", grant="dev", approves=2.0), late)
+    made = schedule(*events, at(17, "revoke", grant="dev"), grants=("app", "dev"), lifetime=60.0, horizon=100.0)
+    assert broken_by(made) is None

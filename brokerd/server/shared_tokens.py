@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import trio
 from msgpack import packb
@@ -186,10 +187,14 @@ class SharedTokens:
         opened = [each.session.caller.uid for each in self._callers.values() for _ in each.shared]
         return [*opened, *self._released.values()]
 
-    def _forget_released(self) -> None:
-        for memory in [each for each in self._released if not each.is_held()]:
-            del self._released[memory]
-            memory.close()
+    def _forget_released(self, most: int = MOST) -> None:
+        """Look at so many closed ones, those first that were looked at longest ago."""
+        for memory in [*islice(self._released, most)]:
+            uid = self._released.pop(memory)
+            if memory.is_held():
+                self._released[memory] = uid
+            else:
+                memory.close()
 
     # -- what they say
 
@@ -263,7 +268,11 @@ class SharedTokens:
     async def _follow(self, caller: SharingCaller) -> None:
         """Until the caller's process has ended. Its connection may live on with a child."""
         with caller.following:
-            await caller.session.process.until_ended()
+            await trio.lowlevel.checkpoint_if_cancelled()  # if the connection has ended already, its pidfd is closed
+            try:
+                await caller.session.process.until_ended()
+            except Exception:
+                self._events.bug("end of a sharing caller")
             self.end(caller.session, ENDED)
 
     async def _look(self, caller: SharingCaller, scope: trio.CancelScope) -> None:
@@ -301,6 +310,7 @@ class SharedTokens:
             now = trio.current_time()
             if now >= beat_at:
                 beat_at = now + BEAT_EVERY
+                self._forget_released(TURN)
                 for caller in self._callers.values():
                     self._changed.update(dict.fromkeys(caller.shared.values()))
             look_at = self._look_at_callers(now)

@@ -1,9 +1,12 @@
 # Callers that the rules of world.py allow do get a token. Without these tests, a table of refusals proves nothing.
 from __future__ import annotations
 
-import pytest
+import time
 
-from tests.scenario.access.world import APP, DYNAMIC, ID, OTHER, SPECIAL, World
+import pytest
+from brokerd_client.shared_token import CLOSED, TOKEN
+
+from tests.scenario.access.world import APP, DYNAMIC, ID, OTHER, PATIENCE, SPECIAL, World
 
 
 def test_a_user(here: World) -> None:
@@ -45,3 +48,25 @@ def test_a_push_reaches_who_watches(here: World) -> None:
     process.watches("watched-3")
     here.refresh("watched-3")
     assert process.reply() == "token"
+
+
+def test_who_has_a_shared_token_reads_renewals_in_it(here: World) -> None:
+    """So does a process to which the caller gives it, as this one: it could give away the token itself."""
+    process = here.process(APP).connect()
+    reader = process.shares("shared")
+    assert reader.read() is not None
+    assert reader._look().state == TOKEN
+
+
+@pytest.mark.parametrize("grant", ["exe", "sha256"])
+def test_a_program_keeps_its_shared_token(here: World, grant: str) -> None:
+    """Also when its path is not believed any more and is read again, which takes 5 s."""
+    process = here.process(APP).connect().execute(here.portal, "portal")
+    assert process.shell_asks(grant) == "token"
+    reader = process.shell_shares(grant)
+    first = reader._look().sequence
+    deadline = time.monotonic() + 4 * PATIENCE
+    while reader._look().sequence <= first + 2 or reader.read() is None:
+        assert time.monotonic() < deadline, "it was not looked at again"
+        assert reader._look().state != CLOSED
+        time.sleep(0.01)

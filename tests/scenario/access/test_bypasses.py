@@ -408,6 +408,73 @@ def part_of_the_containers_id(here: World) -> str:
     return here.process(APP, within=f"docker-{ID[:12]}.scope").connect().asks("container")
 
 
+# -- reading in memory what the caller may not have any more, or what is another's
+
+
+def memory_of_a_caller_that_ended(here: World) -> str:
+    process = here.process(APP).connect()
+    reader = process.shares("shared")
+    assert reader.read() is not None
+    process.leave_to_a_child()
+    return here.read_in_the_end(reader)
+
+
+def memory_of_a_caller_whose_number_another_has(here: World) -> str:
+    process = here.process().connect()
+    reader = process.shares("watched-2")
+    process.leave_to_a_child_with_our_number()
+    return here.read_in_the_end(reader)
+
+
+def memory_of_a_caller_that_left_its_unit(here: World) -> str:
+    process = here.process(within="portal.service").become(APP, APP).connect()
+    assert process.asks("unit") == "token"
+    reader = process.shares("unit")
+    here.move(process, "evil.service")
+    return here.read_in_the_end(reader)
+
+
+def memory_of_a_caller_that_is_another_program_now(here: World) -> str:
+    process = here.process(APP).connect().execute(here.portal, "portal")
+    assert process.shell_asks("exe") == "token"
+    reader = process.shell_shares("exe")
+    process.shell_becomes(here.evil)
+    return here.read_in_the_end(reader)
+
+
+def memory_of_a_program_that_was_replaced(here: World) -> str:
+    path = Path(here.portal)
+    process = here.process(APP).connect().execute(here.portal, "portal")
+    assert process.shell_asks("sha256") == "token"
+    assert process.shell_asks("exe") == "token"
+    reader = process.shell_shares("exe")
+    kept = path.with_name("kept")
+    path.rename(kept)
+    shutil.copy2(kept, path)
+    try:
+        return here.read_in_the_end(reader)
+    finally:
+        kept.rename(path)
+
+
+def memory_asked_for_by_a_child(here: World) -> str:
+    return here.process(APP).connect().fork().asks("shared", "share")
+
+
+def memory_of_a_grant_without_a_right(here: World) -> str:
+    return here.process(OTHER).connect().asks("shared", "share")
+
+
+def memory_by_who_took_the_socket(here: World) -> str:
+    """The descriptor of the first answer must not come with the refusal of the second."""
+    process = here.process(APP).connect()
+    process.send((request("shared", "share")[:5]).hex())
+    process.fork().send((request("shared", "share")[5:]).hex())
+    data, descriptors, _, _ = socket.recv_fds(process.sock, 65_536, 1)
+    assert b"denied" in data or not data
+    return "token" if descriptors else "closed"
+
+
 ATTEMPTS: tuple[Attempt, ...] = tuple(
     each for each in list(globals().values()) if callable(each) and getattr(each, "__module__", "") == __name__
 )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from brokerd_client.shared_token import CLOSED, SharedTokenReader, _mapped
 from brokerd_client.wire import pack_request
 
 from bench.processes import Daemon, brokerd, providers
@@ -87,6 +88,33 @@ class Process:
     def shell_watches(self, grant: str) -> None:
         self.shell_sends(request([grant], "watch"))
         assert self.reply(until=b"token_type") == "token"
+
+    def shares(self, grant: str) -> SharedTokenReader:
+        """The memory of a shared token that it asks for. The test has the descriptor, as somebody to whom the process
+        gave it."""
+        self.send(request(grant, "share").hex())
+        made = self._shared()
+        assert made is not None
+        return made
+
+    def shell_shares(self, grant: str) -> SharedTokenReader:
+        """The same after `execute`. The hash of a program that changed in the last 3 s is not believed without a look,
+        and so long the program gets no shared token."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.shell_sends(request(grant, "share"))
+            if (made := self._shared(required=time.monotonic() > deadline)) is not None:
+                return made
+            time.sleep(0.1)
+
+    def _shared(self, *, required: bool = True) -> SharedTokenReader | None:
+        data, descriptors, _, _ = socket.recv_fds(self.sock, 65_536, 1)
+        assert descriptors or not required, data
+        if not descriptors:
+            return None
+        made = SharedTokenReader(_mapped(descriptors[0]), "")
+        os.close(descriptors[0])
+        return made
 
     def shell_becomes(self, program: str) -> None:
         """The shell executes another one; it has when this returns."""
@@ -169,6 +197,15 @@ class World:
         """A new token, for those who watch."""
         self.daemon.call("refresh", grant=grant)
 
+    def read_in_the_end(self, reader: SharedTokenReader) -> str:
+        """What is in the memory of a shared token once its caller may not read it any more."""
+        deadline = time.monotonic() + PATIENCE
+        while reader._look().state != CLOSED:
+            if time.monotonic() > deadline:
+                return "token"
+            time.sleep(0.001)
+        return "token" if reader.read() is not None or any(reader._memory[76:]) else "closed"
+
     def end_processes(self) -> None:
         while self._processes:
             self._processes.pop().close()
@@ -177,7 +214,7 @@ class World:
         """Who may get the grant of that name."""
         digest = hashlib.sha256(Path(self.portal).read_bytes()).hexdigest()
         return {
-            **{key: {"uid": APP} for key in ("uid", "watched-1", "watched-2", "watched-3")},
+            **{key: {"uid": APP} for key in ("uid", "watched-1", "watched-2", "watched-3", "shared")},
             "group": {"gid": SPECIAL},
             "nobody": {"user": "nobody"},
             "exe": {"uid": APP, "exe": self.portal},

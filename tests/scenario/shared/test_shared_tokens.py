@@ -220,6 +220,17 @@ async def test_who_does_not_take_the_descriptor_leaves_none_behind(brokerd: Brok
     assert sum("brokerd-shared-token" in link.name for link in links) <= 2 * 3, "the mapping has gone, its number waits"
 
 
+async def test_who_asks_and_goes_at_once_harms_nobody(brokerd: Brokerd, serving: Serving) -> None:
+    await begin(brokerd, serving)
+    for number in range(200):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(brokerd.socket))
+            sock.sendall(pack_request(1, "share", {"grant": ("app", "other")[number % 2]}))
+    await until(partial(is_shared_by, brokerd, 0))
+    with shared(brokerd) as reader:
+        assert value_of(reader) is not None
+
+
 async def test_a_token_that_is_too_long_is_not_shared(brokerd: Brokerd, serving: Serving) -> None:
     await begin(brokerd, serving, access_padding=70_000)
     assert len(await brokerd.get("app")) > 65_536

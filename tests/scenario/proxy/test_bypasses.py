@@ -2,15 +2,10 @@
 # ways, by pages in a browser, by an upstream that sends the client elsewhere.
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import re
 import socket
 import subprocess
 import sys
-import termios
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -384,56 +379,3 @@ async def test_no_other_user_can_read_the_proxys_memory_and_it_leaves_no_core(wo
     limits = world.proxy.proc("limits").read_text()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
-
-
-def unread(sock: trio.socket.SocketType) -> int:
-    """How many bytes the other end has not read yet (unix(7), SIOCOUTQ)."""
-    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-
-
-SIZES = (140_000, 200_000, 260_000)  # bytes: with one of them the proxy may have read all, and not all has left it
-
-
-async def test_a_body_that_was_not_sent_whole_swallows_no_later_request(world: World, nursery: trio.Nursery) -> None:
-    """The server answers before it has read the body. Whatever comes next over that connection would be body to it."""
-    bodies, taken, answered = list[bytearray](), trio.Event(), trio.Event()
-
-    async def serve(stream: trio.SocketStream) -> None:
-        data = bytearray()
-        with contextlib.suppress(trio.BrokenResourceError):
-            while True:
-                while b"\r\n\r\n" not in data:
-                    if not (more := await stream.receive_some(4_096)):
-                        return
-                    data += more
-                head, _, data = data.partition(b"\r\n\r\n")
-                length = int(re.search(rb"(?i)content-length: (\d+)|$", head)[1] or 0)  # type: ignore[index]
-                if length:
-                    await taken.wait()
-                await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
-                if length:
-                    await answered.wait()
-                while len(data) < length and (more := await stream.receive_some(65_536)):
-                    data += more
-                bodies.append(data[:length])
-                del data[:length]
-
-    (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-    port = listener.socket.getsockname()[1]
-    table = {"grant": "app", "upstream": f"http://127.0.0.1:{port}", "caller": {"uid": 0}}
-    world.proxy.tables(unix={**table, "socket": world.proxy.path})
-    await world.proxy.reload()
-    for size in SIZES:
-        taken, answered = trio.Event(), trio.Event()
-        async with world.proxy.link() as link:
-            head = b"POST /first HTTP/1.1\r\nHost: p\r\nContent-Length: %d\r\n\r\n" % size
-            await link.send(head + bytes(size))
-            looks = [size]
-            while looks[-1] and looks[-10:] != looks[-1:] * 10:  # until the proxy takes no more
-                looks.append(unread(link.stream.socket))
-                await trio.sleep(0.01)
-            taken.set()
-            assert (await link.answer("POST")).body == b"early"
-        answered.set()
-        assert (await world.proxy.get("/second")).body == b"early"
-    assert [b"/second" in each for each in bodies].count(True) == 0

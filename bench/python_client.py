@@ -47,7 +47,7 @@ def measure(load: Load, get: Callable[[], object]) -> Measured:
 
     def run(seconds: float) -> None:
         until = clock() + seconds
-        while (began := clock()) < until:
+        while (began := clock()) < until or not latencies:
             get()
             latencies.append(clock() - began)
 

@@ -17,10 +17,11 @@ from bench import peer, processes, proxied
 from bench.crowd import ALLOWED, KINDS
 from bench.evidence import evidence
 from bench.fetches import by_library, fetches, starts, table
-from bench.grants import GRANT, cost, one
+from bench.grants import GRANT, cost, named, one
 from bench.http_costs import over_http
 from bench.pressure import pressure
 from bench.processes import Daemon, Failed
+from bench.shared_token import reads, revocations, torn
 from brokerd import __version__
 
 KEPT_LEAST, FRESH_LEAST = 1.0, 0.85  # of the bare server's gets per second
@@ -28,6 +29,9 @@ LIBRARY_LEAST = 0.8  # of the gets per second of a bare Python client at the bar
 EVIDENCE_LEAST = 0.7  # of the gets per second without attestation and audit log
 HTTP_MOST = 2.0  # times the server's time for a get over MessagePack
 LIBRARY_KEPT, LIBRARY_FRESH = 4.0, 1.2  # times the tokens per second of oidc-agent's C library
+READS_LEAST = 1_000_000  # gets a second from a shared token
+SEEN_WITHIN = 0.010  # seconds until a revocation is seen there
+TORN_OF = 1_000_000_000  # reads, none of which may be mixed of two tokens; a quick run takes a 100th
 PYTHON_MOST = 2.0  # times `python -c pass`
 PRESSURE_MOST = 5.0  # times the p99 while nothing else happens
 MEMORY_MOST = 150.0  # MB
@@ -36,7 +40,7 @@ SCRAPE_MOST = 0.3  # seconds
 PROXY_LEAST = 0.3  # of nginx's requests per second
 BULK_LEAST = 0.5  # of nginx's bytes per second
 BULK = 1 << 30  # bytes of a large body; a quick run takes a 64th
-PARTS = ("fetches", "library", "http", "proxy", "starts", "peer", "pressure", "evidence", "many")
+PARTS = ("fetches", "library", "http", "proxy", "starts", "peer", "pressure", "shared", "evidence", "many")
 WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 10_000}
 QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
 
@@ -90,7 +94,7 @@ def run(
 ) -> Iterator[tuple[bool, str]]:
     """Says what it finds; yields the aims, and whether they are met. `only`: these parts."""
     folder.chmod(0o711)  # the crowd passes through
-    for name in ("one", "many", "proxy", "peer"):
+    for name in ("one", "many", "proxy", "peer", "shared"):
         (folder / name).mkdir(mode=0o711)
     with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
         parts = {
@@ -105,6 +109,8 @@ def run(
         for name in PARTS:
             if name in only and name in parts:
                 yield from parts[name]()
+    if "shared" in only:
+        yield from about_shared(folder, urls, rounds, seconds)
     if "evidence" in only:
         yield from about_evidence(folder, one(urls), rounds, seconds)
     if "many" in only:
@@ -131,6 +137,34 @@ def about_library(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> 
     ratio = row.ratio("per_second")
     words = f"get, {row.name}: {ratio:.2f} of a bare Python client's at the bare server; {LIBRARY_LEAST:g} or better"
     yield ratio >= LIBRARY_LEAST, words
+
+
+def about_shared(folder: Path, urls: Mapping[str, str], rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    number, where = TORN_OF if rounds >= WHOLE["rounds"] else TORN_OF // 100, folder / "shared"
+    revoked = [f"revoked-{each}" for each in range(3 * rounds)]
+    with processes.brokerd(where, named(urls, [GRANT, *revoked])) as daemon:
+        shared, asked = reads(daemon, GRANT, rounds, seconds)
+        say(
+            f"gets by the Python library: {shared:,.0f} from a shared token in a second of processor time, "
+            f"{asked:,.0f} over the socket in a second"
+        )
+        yield shared >= READS_LEAST, f"get from a shared token: {shared:,.0f}/s; {READS_LEAST:,} or better"
+        seen = [1e3 * each for each in revocations(daemon, revoked)]
+    middle, worst = statistics.median(seen), max(seen)
+    say(f"a revocation is seen after {middle:.2f} ms, {worst:.2f} ms at most, of {len(seen)}; asking for it included")
+    words = f"a revocation is seen in a shared token after {middle:.2f} ms; under {1e3 * SEEN_WITHIN:g} ms"
+    yield middle < 1e3 * SEEN_WITHIN, words
+    try:
+        found, unchecked = torn(where, number)
+    except Failed as error:
+        say(f"torn reads: NOT MEASURED: {error}", "")
+        return
+    say(
+        f"of {found.reads:,} reads in C in {found.seconds:.1f} s, {found.copies:,} of something new, {found.torn} were "
+        f"torn; of {unchecked.copies:,} without the checks, {unchecked.torn:,}",
+        "",
+    )
+    yield found.torn == 0 < unchecked.torn, f"torn reads of a shared token: {found.torn} of {found.reads:,}; none"
 
 
 def about_http(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,12 @@ class Cost:
 def one(urls: Mapping[str, str]) -> str:
     """One grant, of a JWT, and a rule."""
     return "\n".join((*_providers(urls), *_grant(GRANT, "ix-api"), *_rule(GRANT)))
+
+
+def named(urls: Mapping[str, str], names: Iterable[str]) -> str:
+    """A grant of each of these names, and a rule for all."""
+    grants = [line for name in names for line in _grant(name, "ix-api")]
+    return "\n".join((*_providers(urls), *grants, *_rule("*")))
 
 
 def many(urls: Mapping[str, str], number: int) -> str:

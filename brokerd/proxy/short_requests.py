@@ -12,7 +12,7 @@ REMEMBERED = 128  # heads
 LONGEST = 2_048  # bytes of a head that is remembered
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen would cost as much as all the rest
 class ShortRequest:
     """`before` and `after`: the head for the upstream, without the line of the token between them. `path`: without the
     query. `length`: of the body."""

@@ -45,7 +45,7 @@ class ShortWays:
             nursery.start_soon(self.arrivals.run)
             nursery.start_soon(self._watch)
 
-    def begin(self, way: ShortWay, wire: Wire, answered: Callable[[], None]) -> None:
+    def begin(self, way: ShortWay, wire: Wire, answered: Callable[[bool], None]) -> None:
         """The upstream at `wire` has been sent a request of that client."""
         self.arrivals.calls[wire.sock.fileno()] = answered
         if not wire.is_watched:
@@ -115,12 +115,12 @@ class ShortWay:
         self._task: trio.lowlevel.Task | None = None  # it waits
         self._fault: Exception | None = None  # for it
         self._more = True  # the client may have sent something that nobody has looked at
+        self._ends = False  # it has ended its sending; that is seen behind the last bytes
         self._awaits_turn = False
         self._under_way: UnderWay | None = None
         self._data = b""  # what came of its answer
         self._rest = b""  # of an answer that the client must be sent
-        self._count = NO_COUNT
-        self._counted: tuple[ShortRequest, int] | None = None
+        self._counting: tuple[ShortRequest | None, int, Count] = (None, 0, NO_COUNT)  # what was counted last, and where
         ways.arrivals.calls[incoming.wire.sock.fileno()] = self._arrived
         ways.arrivals.add(incoming.wire.sock)
 
@@ -137,7 +137,7 @@ class ShortWay:
         `incoming`. Or until a request needs one that is under way, or an answer: see `take_over` and `send_rest`.
         Raises ClientGone."""
         if self._more:
-            self._more = False
+            self._more = self._ends
             if self._take_in_turn():
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
@@ -177,10 +177,11 @@ class ShortWay:
 
     # -- to the upstream. Each step says whether the task must go on; nothing here waits.
 
-    def _arrived(self) -> None:
-        if self._task is None or self._under_way is not None:
-            self._more = True
-        else:
+    def _arrived(self, ends: bool) -> None:
+        is_free = self._task is not None and self._under_way is None
+        self._ends = self._ends or ends
+        self._more = self._more or ends or not is_free
+        if is_free:
             self._attempt(self._take_in_turn)
 
     def _take_in_turn(self) -> bool:
@@ -215,6 +216,7 @@ class ShortWay:
         if size <= 0:
             return size == 0
         data = bytes(self._ways.small[:size])
+        self._more = self._more or size == LARGEST
         self._client.is_idle = False
         incoming.received += size
         if self._send(data):
@@ -249,7 +251,7 @@ class ShortWay:
 
     # -- back to the client
 
-    def _answered(self) -> None:
+    def _answered(self, _ends: bool) -> None:
         if self._task is not None:
             self._attempt(self._give)
 
@@ -302,16 +304,17 @@ class ShortWay:
             proxy.upstreams.keep(wire)
         else:
             wire.close()
-        if self._count.is_taken or self._counted != (request, status):
-            self._count = proxy.usage.count_of(self._client.use(request.head, request.path, status))
-            self._counted = request, status
-        self._count.note(self._incoming.taken(), len(data))
+        counted, as_status, count = self._counting
+        if counted is not request or as_status != status or count.is_taken:
+            count = proxy.usage.count_of(self._client.use(request.head, request.path, status))
+            self._counting = request, status, count
+        count.note(self._incoming.taken(), len(data))
         if (sent := self._incoming.wire.send_at_once(data)) < len(data):
             self._rest = data[sent:]
             return True
         self._client.is_idle = True
         if self._more:
-            self._more = False
+            self._more = self._ends
             return self._take_in_turn()
         return False
 

@@ -11,14 +11,16 @@ import trio
 AT_ONCE = 32  # sockets that are looked at together
 LOOKS = 4  # before other tasks have their turn
 EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Arrivals:
-    """`calls`: by descriptor, what is called when something has come since the last time. It may be called once too
-    often, must not raise, and must not wait. Whoever closes a socket removes its call first. `run` must run."""
+    """`calls`: by descriptor, what is called when something has come since the last time, and is told whether the other
+    side has ended its sending. It may be called once too often, must not raise, and must not wait. Whoever closes a
+    socket removes its call first. `run` must run."""
 
     def __init__(self) -> None:
-        self.calls: dict[int, Callable[[], None]] = {}
+        self.calls: dict[int, Callable[[bool], None]] = {}
         self._epoll = select.epoll()
 
     def add(self, sock: socket.socket) -> None:
@@ -32,9 +34,9 @@ class Arrivals:
             for _ in range(LOOKS):
                 if not (found := look(0, AT_ONCE)):
                     break
-                for descriptor, _ in found:
+                for descriptor, events in found:
                     if (call := calls.get(descriptor)) is not None:
-                        call()
+                        call(events & ENDS != 0)
 
     def close(self) -> None:
         self._epoll.close()

@@ -94,7 +94,7 @@ class Client:
                 await trio.lowlevel.checkpoint()
         return await self.answer(before)
 
-    async def answer(self, before: int = 0) -> bytes:
+    async def answer(self, before: float = 0) -> bytes:
         """Of a request that was sent when `before` had been answered."""
         found = b""
         with trio.fail_after(WITHIN):

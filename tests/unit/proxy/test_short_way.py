@@ -1,5 +1,6 @@
 # The short way of a request gives the very answers of the long way, and hands over what is not so simple: whatever the
 # upstream does, and whenever. A head that comes in two pieces goes the long way.
+import math
 import socket
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from brokerd.core.http.heads import RequestHead, read_request
 from brokerd.proxy.clients import ProxyClient
 from brokerd.proxy.running import RunningProxy
 from brokerd.proxy.short_requests import REMEMBERED, ShortRequests
+from brokerd.proxy.short_way import LARGEST
 from brokerd.proxy.streams import SIZE
 from tests.unit.proxy.conftest import WITHIN, Setup, proxied
 
@@ -296,6 +298,29 @@ async def test_requests_that_come_together_are_answered_one_after_the_other(setu
             while found.count(b"\r\n\r\nok") < 3:
                 found += await client.stream.receive_some(65_536)
     assert found == setup.upstream.answer * 3
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_client_that_ends_its_sending_gets_its_answer_and_the_end(setup: Setup, pieces: int) -> None:
+    async with setup.client() as client:
+        await client.ask(GET)
+        await client.stream.send_all(GET[:5] if pieces == 2 else GET)
+        if pieces == 2:
+            await trio.testing.wait_all_tasks_blocked()
+            await client.stream.send_all(GET[5:])
+        await client.stream.send_eof()
+        assert await client.answer(math.inf) == setup.upstream.answer
+
+
+async def test_two_requests_and_the_end_that_come_at_once_are_all_seen(setup: Setup) -> None:
+    long = b"GET /?" + b"x" * (LARGEST - len(GET)) + b" HTTP/1.1\r\nHost: proxy\r\n\r\n"
+    fits = long.replace(b"/?", b"/?" + b"y" * (LARGEST - len(long)))
+    assert len(fits) == LARGEST
+    async with setup.client() as client:
+        await client.ask(GET)
+        await client.stream.send_all(fits + GET)
+        await client.stream.send_eof()
+        assert await client.answer(math.inf) == setup.upstream.answer * 2
 
 
 async def test_an_answer_that_the_client_does_not_read_waits_for_it(setup: Setup, ways: list[str]) -> None:

@@ -62,6 +62,10 @@ class Connection(ABC):
     def refusal(failure: Failure) -> bytes:
         """The answer to a client that is turned away; the connection ends with it."""
 
+    def begin_at_once(self) -> bool:
+        """Serve without a task, as far as nothing has to be waited for. False: it needs one, which calls `serve`."""
+        return False
+
     @abstractmethod
     async def serve(self) -> None:
         """Until the client has gone or must go."""
@@ -167,6 +171,8 @@ class ClientConnection(Connection):
         self._scopes: dict[int, trio.CancelScope] = {}
         self._deadline = math.inf  # of an unfinished request; bytes that trickle in do not move it
         self._arrived: bytes | None = None  # what was read, and charged, and not looked at yet
+        self._unfinished = False  # requests are in `_reader` that were not looked at
+        self._error: Exception | None = None  # why the connection cannot go on; the task that is begun says so
         self._last = False  # nothing follows the answer that is in the outbox
 
     @staticmethod
@@ -195,8 +201,10 @@ class ClientConnection(Connection):
         """Until the client closes, sends something that is no message, or leaves something undone for too long. No
         other task reads from the client, cuts its bytes into requests, or rejects it."""
         caller = self._peer.process.caller
-        self._session = session = CallerSession(self._peer.process, self._account, self._notify)
+        session = self._open()
         try:
+            if self._error is not None:
+                raise self._error
             goes_on = await self._receive(session)  # most clients have sent something already
             while goes_on and await self._next(session):
                 pass
@@ -205,6 +213,11 @@ class ClientConnection(Connection):
             await self._reject(caller, error, Code.DENIED)
         except ProtocolError as error:
             await self._reject(caller, error)
+
+    def _open(self) -> CallerSession:
+        if self._session is None:
+            self._session = CallerSession(self._peer.process, self._account, self._notify)
+        return self._session
 
     async def _next(self, session: CallerSession) -> bool:
         """Wait until the client sends something, and answer. False: the connection has ended. Raises ProtocolError and
@@ -226,6 +239,10 @@ class ClientConnection(Connection):
     def answer_at_once(self, _batch: object) -> bool:
         return False
 
+    def go_on(self, error: Exception | None) -> None:
+        self._error = error
+        self._server.begin(self, self._peer, self._account)
+
     async def _receive(self, session: CallerSession) -> bool:
         """What `_next` does with what has come."""
         account = self._account
@@ -233,6 +250,9 @@ class ClientConnection(Connection):
             await self._server.turn(account)
             self._deadline += trio.current_time() - now  # the client did not cause this wait
             now = trio.current_time()
+        if self._unfinished:
+            self._unfinished = False
+            return await self._answer_all(session, counted=0)
         data, self._arrived = self._arrived, None
         if data is None:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Awaitable
@@ -13,7 +14,7 @@ from brokerd_client.wire import Reader, pack_error, pack_notification, pack_resu
 
 from brokerd.core.access.admission import RETRY_AFTER
 from brokerd.core.errors import Code, Failure
-from brokerd.server.connection import OWN_FAULT, ClientConnection
+from brokerd.server.connection import LARGE, OWN_FAULT, TURN, ClientConnection
 from brokerd.server.http.messages import final_answer
 from brokerd.server.methods.method import MAX_IN_FLIGHT, AnswerLater, AnswerWithDescriptor
 from brokerd.server.session import CallerSession
@@ -59,13 +60,44 @@ class RpcConnection(ClientConnection):
 
     def answer_at_once(self, batch: object) -> bool:
         """A get that was answered before goes the short way (short_way.py)."""
-        data, way, session = self._arrived, self._server.short_way, self._session
-        if not data or way is None or session is None or self._outbox or self._reader.partial:
-            return False
-        if (answer := way.answer(session, data, batch)) is None:
+        data, way, session, begun = self._arrived, self._server.short_way, self._session, self._reader.partial
+        if not data or session is None or self._outbox or begun:
             return False
         self._arrived = None
-        return self._send_alone(answer)
+        if way is not None and (answer := way.answer(session, data, batch)) is not None:
+            return self._send_alone(answer)
+        self._feed(data)
+        for number, request in enumerate(self._reader, 1):
+            self._deadline = math.inf
+            if number > 1:
+                self._account.charge(1.0, trio.current_time())
+            self._take(session, request)
+            if number == TURN or len(self._outbox) > LARGE:
+                self._unfinished = True
+                return False
+        if self._reader.partial:
+            self._unfinished = True
+            return False
+        return self._send()
+
+    def begin_at_once(self) -> bool:
+        if not self._peer.has_names or self._account.delay(trio.current_time()):
+            return False
+        self._open()
+        try:
+            if self.read_at_once() and not self.answer_at_once(object()):
+                return False
+            self._server.waiting.rest(self._sock.fileno(), self)
+        except Exception as error:
+            self._error = error
+            return False
+        return True
+
+    def go_on(self, error: Exception | None) -> None:
+        if error is None and self._arrived == b"":
+            self._server.end(self, self._account)  # the client has gone
+        else:
+            super().go_on(error)
 
     def _rejection(self, failure: Failure) -> bytes:
         """A client that speaks HTTP learns it in HTTP."""

@@ -95,8 +95,10 @@ class Server:
         else:
             try:
                 peer = await self._pin_peer(sock)
-                connection = kind(sock, peer, account, self)
-                self._nursery.start_soon(self._serve, connection, sock, peer, account, name="connection")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
+                connection = kind(sock, peer, account, self)  # which owns both from now on
+                if not connection.begin_at_once():
+                    self.begin(connection, peer, account)
             except BaseException:
                 sock.close()
                 self._admission.leave(account)
@@ -113,9 +115,12 @@ class Server:
                     raise
                 await self._wait_for_descriptor(error)
 
-    async def _serve(self, connection: Connection, sock: socket.socket, peer: Peer, account: Account) -> None:
+    def begin(self, connection: Connection, peer: Peer, account: Account) -> None:
+        """The connection needs a task from now on."""
+        self._nursery.start_soon(self._serve, connection, peer, account, name="connection")
+
+    async def _serve(self, connection: Connection, peer: Peer, account: Account) -> None:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
             if account.delay(trio.current_time()):
                 await self.turn(account)
             await peer.learn_names()
@@ -125,9 +130,12 @@ class Server:
         except Exception:
             self._events.bug("connection")
         finally:
-            connection.close()
-            self._admission.leave(account)
-            self._ended.unpark_all()
+            self.end(connection, account)
+
+    def end(self, connection: Connection, account: Account) -> None:
+        connection.close()
+        self._admission.leave(account)
+        self._ended.unpark_all()
 
     async def turn(self, account: Account) -> None:
         """Wait until the user's rate allows the next request. The user's connections queue here, so that one of them is

@@ -18,14 +18,19 @@ class WaitingClient(Protocol):
         """The client has sent something, or has gone. False: there is nothing after all."""
 
     def answer_at_once(self, batch: object) -> bool:
-        """False: that is for the task."""
+        """False: that is for a task."""
+
+    def go_on(self, error: Exception | None) -> None:
+        """The connection rests, and now it needs a task, or has ended. `error`: what was raised."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class WaitingTask:
-    """A task that waits for its client, and why it cannot go on."""
+    """A task that waits for its client, and why it cannot go on; None: the connection rests, without a task."""
 
-    task: trio.lowlevel.Task
+    task: trio.lowlevel.Task | None
     client: WaitingClient
     error: Exception | None = None
 
@@ -39,10 +44,15 @@ class WaitingClients:
         self._waiting: dict[int, WaitingTask] = {}
 
     async def run(self) -> None:
-        with self._epoll:
+        try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll)
                 self._look()
+        finally:
+            for found in list(self._waiting.values()):
+                if found.task is None:
+                    found.client.close()
+            self._epoll.close()
 
     def _look(self) -> None:
         """All that has come is read before the first is answered, so one look at a process can serve all its requests
@@ -67,15 +77,27 @@ class WaitingClients:
 
     def _wake(self, descriptor: int, error: Exception | None = None) -> None:
         found = self._waiting.pop(descriptor)
-        found.error = error
-        trio.lowlevel.reschedule(found.task)
+        if found.task is None:
+            found.client.go_on(error)
+        else:
+            found.error = error
+            trio.lowlevel.reschedule(found.task)
+
+    def rest(self, descriptor: int, client: WaitingClient) -> None:
+        """The connection needs no task until `client.go_on` is called."""
+        self._watch(descriptor)
+        self._waiting[descriptor] = WaitingTask(None, client)
+
+    def _watch(self, descriptor: int) -> None:
+        if descriptor not in self._watched:
+            self._epoll.register(descriptor, select.EPOLLIN)
+            self._watched.add(descriptor)
 
     async def wait(self, descriptor: int, client: WaitingClient) -> None:
         """Until the client has sent something, or has gone, and that is for the task."""
         if descriptor not in self._watched:
             await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have ended
-            self._epoll.register(descriptor, select.EPOLLIN)
-            self._watched.add(descriptor)
+            self._watch(descriptor)
         self._waiting[descriptor] = waiting = WaitingTask(trio.lowlevel.current_task(), client)
 
         def stop(_: object) -> trio.lowlevel.Abort:

@@ -43,7 +43,9 @@ class Peer:
         try:
             known = known_processes.known(pidfd)
             gids = frozenset((gid, *_groups(sock)))
-            user, groups = known_names(uid, gids) or (None, frozenset())
+            names = known_names(uid, gids)
+            self.has_names = names is not None
+            user, groups = names or (None, frozenset())
             caller = known.as_before(Caller(pid, uid, gids, user, groups, foreign=known.foreign))
             self.process = PeerProcess(caller, pidfd, known)
         except OSError:
@@ -56,6 +58,7 @@ class Peer:
         """Look up the names of the process's user and groups, if they were not looked up a moment ago."""
         process, caller = self.process, self.process.caller
         user, groups = await names_of(caller.uid, caller.gids)
+        self.has_names = True
         if (user, groups) != (caller.user, caller.groups):
             process.caller = process.known.as_before(replace(caller, user=user, groups=groups))
 

@@ -242,7 +242,7 @@ async def test_without_descriptors_accepting_rests_and_goes_on_as_soon_as_a_conn
         listener = Exhausted(pending)
         peer, account = Peer(served), Account(connections=1)
         alive = RpcConnection(served, peer, account, world.server)
-        world.nursery.start_soon(world.server._serve, alive, served, peer, account)
+        world.server.begin(alive, peer, account)
         living.send(gets("before", 1))
         doorbell.send(b"!")
         async with trio.open_nursery() as nursery:

@@ -94,8 +94,8 @@ class Server:
                 sock.send(kind.refusal(failure))
         else:
             try:
-                peer = await self._pin_peer(sock)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
+                peer = await self._pin_peer(sock)
                 connection = kind(sock, peer, account, self)  # which owns both from now on
                 if not connection.begin_at_once():
                     self.begin(connection, peer, account)

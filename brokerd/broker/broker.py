@@ -229,26 +229,21 @@ class TokenBroker:
         grant = self.grant(name)
         if grant.blocked:  # it serves nothing, and which record is its own is unknown
             raise self.failure(grant)
-        grant.stopped = True
+        grant.stopped += 1
         self.tell_watchers(name)  # before the disk is waited for
         self.logins.grant_revoked(name)
         try:
-            await grant.change(self.store, lambda record: revoked(record, self._clock.now(), local=local))
-        finally:
-            grant.stopped = False
-        stored, pending = not grant.unstored, grant.record.pending_revocations
-        self.events.say_now(Event.REVOKED, **grant.about, stored=stored, **({"local": True} if local else {}))
-        await settle_unrevocable(self._runner, grant)
-        self.single_flight.grant_changed(grant)
+            try:
+                await grant.change(self.store, lambda record: revoked(record, self._clock.now(), local=local))
+            finally:
+                grant.stopped -= 1
+            stored, pending = not grant.unstored, grant.record.pending_revocations
+            self.events.say_now(Event.REVOKED, **grant.about, stored=stored, **({"local": True} if local else {}))
+            await settle_unrevocable(self._runner, grant)
+        finally:  # if who asked went away before it was written, the grant goes on; else the provider is to be told
+            self.single_flight.grant_changed(grant)
         with trio.move_on_after(wait):
-            while grant.record.pending_revocations:
-                if grant.running is None:
-                    self.single_flight.begin_due(grant)
-                if grant.running is None:
-                    break
-                await grant.running.done.wait()
-                if grant.record.revocation_failures:
-                    break
+            await self.single_flight.until_told(grant)
         return revocation(pending, grant.record, self._clock.now(), stored=stored)
 
     async def import_token(self, name: str, refresh_token: Secret) -> int:

@@ -47,8 +47,8 @@ class RunningExchange:
 
 @dataclass(eq=False, repr=False, slots=True)
 class LiveGrant:
-    """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer
-    tokens are in memory only (law 2); `stopped`: it is being revoked, and serves nothing from that moment on (law 10);
+    """One grant. `stored` is the generation that the store holds, None where it holds nothing; `unstored`: newer tokens
+    are in memory only (law 2); `stopped`: so many revocations of it are being written, and it serves nothing (law 10);
     `blocked`: nothing can be done until an operator changes what it says; `damaged`: its stored record cannot be
     opened; `lacks_secret`: a file with one of its secrets could not be read; `insisted`: an operator says that a
     refused password is right now (law 7); `attempted`: when its last exchange began; `history`: how its last exchanges
@@ -66,7 +66,7 @@ class LiveGrant:
     stored: int | None = field(init=False)
     credentials: dict[str, Secret] | None = None  # read when first needed
     unstored: bool = False
-    stopped: bool = False
+    stopped: int = 0
     blocked: str | None = None
     damaged: bool = False
     running: RunningExchange | None = None

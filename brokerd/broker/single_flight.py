@@ -203,6 +203,17 @@ class SingleFlight:
             self._registry.release(grant)
         self._repair.start_if_needed(grant)
 
+    async def until_told(self, grant: LiveGrant) -> None:
+        """Until the provider was told of every pending revocation, or cannot be told now."""
+        while grant.record.pending_revocations:
+            if grant.running is None:
+                self.begin_due(grant)
+            if grant.running is None:
+                return
+            await grant.running.done.wait()
+            if grant.record.revocation_failures:
+                return
+
     async def until_all_idle(self) -> None:
         while running := next((grant.running for grant in self._registry.all() if grant.running), None):
             await running.done.wait()

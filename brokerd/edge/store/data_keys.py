@@ -37,6 +37,7 @@ class DataKeys:
         self._ring = Keyring(entropy)
         self._seals_left = 0
         self._added: list[int] = []  # not committed yet
+        self._perhaps_added = False  # a transaction that added keys failed, but may have reached the disk
 
     @property
     def is_open(self) -> bool:
@@ -45,7 +46,7 @@ class DataKeys:
     def attach(self, database: Database) -> None:
         """A database was opened, at the start or again. Raises StoreError."""
         self.store, self.passphrase = database.meta("store") or "", database.meta(PASSPHRASE) or ""
-        self._seals_left, self._added, self._next_kek = 0, [], None
+        self._seals_left, self._added, self._next_kek, self._perhaps_added = 0, [], None, False
         if self._kek is None:
             return
         try:
@@ -95,11 +96,25 @@ class DataKeys:
         """The transaction failed: nothing may be sealed under the keys that it added."""
         for key_id in self._added:
             self._ring.remove(key_id)
+            self._perhaps_added = True
         self._added, self._seals_left = [], 0
         self._perhaps_kek, self._next_kek = self._next_kek or self._perhaps_kek, None
         if not self._ring.current:
             self.passphrase = ""
             self.close()
+
+    def begin(self, database: Database) -> None:
+        """Begin a transaction. If the one before seemed to fail but reached the disk, the keys that it added count:
+        something may be sealed under them."""
+        database.begin()
+        if not self._perhaps_added or self._kek is None:
+            return
+        self._settle(database)
+        known = set(self._ring.ids)
+        for key_id, wrapped, _ in database.data_keys():
+            if key_id not in known:
+                self._ring.add(key_id, unwrap(wrapped, self._kek, self.store, key_id))
+        self._perhaps_added = False
 
     # -- sealing
 

@@ -319,7 +319,7 @@ class SqliteStore:
         try:
             self._open_again_if_needed()
             database = self._database
-            database.begin()
+            self._keys.begin(database)
             for work, result in group:
                 try:
                     result.value = work(database)

@@ -109,9 +109,9 @@ async def _refreshing(world: World, life: Life, grant: str) -> None:
 
 async def _revoking(world: World, life: Life, grant: str) -> None:
     seen, held = world.laws.seen[grant], life.broker.grants[grant]
-    before, generation = seen.revoked, held.record.generation
+    generation = held.record.generation
     world.laws.revoking(grant, held.record)
-    epoch = seen.epoch
+    epoch, asked = seen.epoch, seen.asked
     try:
         done = await life.broker.revoke(grant)
         if life.audit_writer is not None:
@@ -119,9 +119,8 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
             world.laws.answered_revocations[grant] += not life.dead
     except trio.Cancelled:  # who leaves while another change is written has revoked nothing
         is_done = held.record.state is State.REVOKED and held.record.generation != generation
-        if epoch == seen.epoch and not life.dead and not is_done:
-            seen.revoked = before if before == "stored" else ""
-            seen.holding, seen.revoking = set(), False
+        if not life.dead and not is_done:
+            world.laws.left(grant, asked, epoch)
         raise
     if done.stored and epoch == seen.epoch:
         seen.revoked = "stored"
@@ -130,14 +129,14 @@ async def _revoking(world: World, life: Life, grant: str) -> None:
 async def _importing(world: World, life: Life, grant: str) -> None:
     token = world.provider_of(grant).login(grant)
     seen, held = world.laws.seen[grant], life.broker.grants[grant]
-    before = seen.epoch, seen.revoked
+    before = seen.epoch, seen.revoked, seen.asked
     world.laws.importing(grant, token)
     epoch = seen.epoch
     try:
         await life.broker.import_token(grant, Secret(token))
     except trio.Cancelled:  # who leaves while another change is written has imported nothing
         if epoch == seen.epoch and not life.dead:
-            seen.epoch, seen.revoked = before
+            seen.epoch, seen.revoked, seen.asked = before
         raise
     if epoch == seen.epoch:
         world.laws.imported(grant, token, held)

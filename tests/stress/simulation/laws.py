@@ -70,6 +70,7 @@ class Seen:
     # and as part of what; what a person has changed since is tried at once
     refused_early: set[str] = field(default_factory=set)  # those of them that were tried ahead of need
     revoked: str = ""  # "asked", "stored"
+    asked: set[int] = field(default_factory=set)  # epochs of the revocations since the last import that were not left
     login_ends: bool = False  # the login under way was begun to end a revocation
     revoking: bool = False  # what is held may still change before the revocation is written: writes have their turns
     epoch: int = 0  # rises with each import and revocation
@@ -368,16 +369,25 @@ class Laws:
         seen = self.seen[grant]
         self.by_hand(grant)
         seen.revoked, seen.epoch = seen.revoked or "asked", seen.epoch + 1
+        seen.asked.add(seen.epoch)
         if not seen.revoking or record.state is State.REVOKED:  # else what the one before will end is not settled yet
             seen.dooming |= seen.holding
         seen.revoking, seen.login_ends = True, False
         seen.known.clear()
         seen.holding = _tokens(record)
 
+    def left(self, grant: str, asked: set[int], epoch: int) -> None:
+        """Who asked for the revocation `epoch` went away before it was made. `asked`: the others of then."""
+        seen = self.seen[grant]
+        asked.discard(epoch)
+        if not asked and asked is seen.asked:
+            seen.revoked = seen.revoked if seen.revoked == "stored" else ""
+            seen.holding, seen.revoking = set(), False
+
     def importing(self, grant: str, token: str) -> None:
         seen = self.seen[grant]
         self.by_hand(grant)
-        seen.revoked, seen.epoch = "", seen.epoch + 1
+        seen.revoked, seen.epoch, seen.asked = "", seen.epoch + 1, set()
         seen.unheard = False
         seen.imports.add(token)
 
@@ -449,6 +459,7 @@ class Laws:
             seen.known = {held} if held is not None else set()
             seen.unheard, seen.not_before, seen.epoch = False, -inf, seen.epoch + 1
             seen.revoked = "stored" if record is not None and record.state is State.REVOKED else ""
+            seen.asked = set()
             seen.doomed = _doomed(record)
             seen.refused.clear()
             seen.doubted.clear()
@@ -546,6 +557,7 @@ class Laws:
                 seen.revoked = "stored"
             elif seen.revoked == "asked":
                 seen.revoked = ""
+            seen.asked = set()
             seen.holding, seen.dooming, seen.revoking = set(), set(), False
             if seen.family and held is not None:
                 seen.family = min(seen.family, self.world.provider_of(grant).refresh[held].family)

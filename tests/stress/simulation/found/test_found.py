@@ -483,3 +483,14 @@ def test_a_login_that_ends_a_revocation_does_not_end_a_second_one() -> None:
     events = (at(8, "revoke", grant="dev"), at(9.5, "login", grant="dev", approves=2.0), late)
     made = schedule(*events, at(17, "revoke", grant="dev"), grants=("app", "dev"), lifetime=60.0, horizon=100.0)
     assert broken_by(made) is None
+
+
+def test_a_new_data_key_whose_commit_failed_and_landed_is_known() -> None:
+    assert broken_by(drawn(62000276).only([9, 10, 14, 15])) is None
+
+
+def test_a_revocation_stands_although_who_asked_for_it_and_who_asked_once_more_went_away() -> None:
+    slow = at(99, "disk", kind="slow", lasts=30.0)
+    for gap in (0.1, 0.3):
+        leaves = at(100, "revoke", grant="app", leaves=0.02), at(100, "revoke", grant="app", leaves=gap)
+        assert broken_by(schedule(IMPORT, slow, *leaves)) is None

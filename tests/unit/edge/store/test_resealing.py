@@ -63,3 +63,27 @@ async def test_a_rewrapping_that_failed_and_landed_is_known_before_the_next_use_
         assert await store.reencrypt() == (1, 0), "the new data key is wrapped under the key that the others have"
         await store.rewrap(newest)
     assert [row.record for row in stored(tmp_path, newest).values()] == [FULL]
+
+
+async def test_a_new_data_key_whose_commit_failed_and_landed_opens_what_was_sealed_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await written(tmp_path, FULL)
+    commit, beside = Database.commit, replace(FULL, name="beside")
+
+    def lands(self: Database) -> None:
+        commit(self)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with running(tmp_path) as store:
+
+        def both(database: Database) -> None:  # in one transaction
+            resealing.begin(database, store._keys, 1.0)
+            store._writing(beside, "print", None, True, b"")(database)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "commit", lands)
+            with pytest.raises(StoreUnavailable):
+                await store._do(both)
+        assert [row.record for row in await store.read("beside")] == [beside]
+        assert await store.reencrypt() == (2, 0), "the next data key has another number"

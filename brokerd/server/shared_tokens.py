@@ -219,9 +219,15 @@ class SharedTokens:
 
     def _notice_of(self, session: CallerSession) -> Callable[[str], None]:
         def notice(grant: str) -> None:
-            if (caller := self._callers.get(session)) is not None and grant in caller.shared:
-                self._changed[caller.shared[grant]] = None
-                self._wake.set()
+            """Something may have changed. What is not certain any more goes at once, and all the rest in turns."""
+            caller = self._callers.get(session)
+            if caller is None or (shared := caller.shared.get(grant)) is None:
+                return
+            rules_changed = session.rules is not self._rights.policy
+            if rules_changed or self._broker.locked or self._broker.cached(grant) is None:
+                self._say_nothing(shared)
+            self._changed[shared] = None
+            self._wake.set()
 
         return notice
 

@@ -123,6 +123,25 @@ async def test_a_reload_that_takes_the_right_away_closes_it(autojump_clock: Mock
         assert state(reader) == CLOSED
 
 
+async def test_what_is_not_certain_any_more_goes_before_anything_else_happens(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """However many callers read it, and whatever brokerd has to do for each."""
+    async with ready(tmp_path, ANYBODY) as here:
+        readers = [await asked(here, here.session(Program())) for _ in range(20)]
+        here.dispatcher.rights.policy = allows(ANYBODY)
+        here.broker.tell_watchers("app")
+        assert {state(reader) for reader in readers} == {NONE}, "the rules may say something else now"
+        await trio.testing.wait_all_tasks_blocked()
+        assert {state(reader) for reader in readers} == {TOKEN}, "they do not"
+        here.broker.grants["app"].stopped = True  # the first thing that a revocation does
+        here.broker.tell_watchers("app")
+        assert {state(reader) for reader in readers} == {NONE}
+        assert not any(any(reader._memory[76:]) for reader in readers)
+        await trio.testing.wait_all_tasks_blocked()
+        assert {state(reader) for reader in readers} == {CLOSED}
+
+
 async def test_without_a_word_the_next_beat_notices(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with ready(tmp_path, ANYBODY) as here:
         process = Program()

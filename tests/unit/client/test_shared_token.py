@@ -6,6 +6,8 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator
+from random import Random
+from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from brokerd.core.shared_token import Content, SharedState, SharedTokenWriter
 from tests.unit.client.vectors import vectors
 
 READS = 20_000
+PARENT = os.getpid()
+TYPE = b"\x81\xaatoken_type\xa6Bearer"
 LITTLE = pytest.mark.skipif(sys.byteorder != "little", reason="the vectors are little-endian")
 
 
@@ -73,6 +77,37 @@ def test_min_ttl_is_what_must_be_left_and_at_most_half_of_the_life(monkeypatch: 
     assert reader.read(1599.5) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "rest"),
+    [
+        (b"v", b"\xc1"),  # no MessagePack
+        (b"v", b"\x01"),  # no map
+        (b"v", b""),
+        (b"v", b"\x80"),  # a map without token_type
+        (b"v", TYPE + b"\x80"),
+        (b"v", b"\x91" * 2_000),
+        (b"v", b"\x81\xaatoken_type\x01"),
+        (b"v", b"\x82\xaatoken_type\xa1x\xa7present\xa1x"),  # no header line
+        (b"\xff", TYPE),  # no UTF-8
+        (b"a\nb", TYPE),  # two lines
+        (b"", TYPE),
+    ],
+)
+def test_what_this_version_cannot_read_is_asked_for_by_get(value: bytes, rest: bytes) -> None:
+    memory = bytearray(SIZE)
+    writer = SharedTokenWriter(memoryview(memory))
+    writer.write(Content(SharedState.TOKEN, 1, 1e12, 1e12, value, rest))
+    writer.beat(clock_gettime(CLOCK_BOOTTIME))
+    assert said(reader_of(bytes(memory))) == "ask by get"
+
+
+def test_bytes_of_chance_are_no_token() -> None:
+    chance = Random(20_261_129)
+    for _ in range(200):
+        reader = reader_of(shared_token.MAGIC + chance.randbytes(SIZE - 8))
+        assert said(reader) == "ask by get"
+
+
 # -- while it is written
 
 
@@ -96,10 +131,6 @@ def written() -> Iterator[SharedTokenReader]:
     yield SharedTokenReader(memory, "app")
     os.kill(child, 9)
     os.waitpid(child, 0)
-
-
-PARENT = os.getpid()
-TYPE = b"\x81\xaatoken_type\xa6Bearer"
 
 
 def torn_of(reader: SharedTokenReader) -> tuple[int, int]:

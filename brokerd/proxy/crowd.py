@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 
-MOST = 8_192  # connections of all clients
+MOST = 10_240  # connections of all clients
 SHARE = 4  # one user may have a fourth of them
 SPARE = 128  # descriptors for everything else
 REFUSED_FOR = 1.0  # seconds for which a user that was refused is refused again without a look
@@ -25,12 +25,16 @@ class Crowd:
     def number(self) -> int:
         return self._of_user.total()
 
+    @property
+    def most_of_user(self) -> int:
+        return self._most // SHARE
+
     def enter(self, uid: int, place: Hashable, now: float) -> str | None:
         """One more connection of that user at that place. Why it cannot be: in words."""
         if self._strangers.get((place, uid), now) > now:
             return "this user may not use this proxy, and has just been told so"
-        if self._of_user[uid] >= self._most // SHARE:
-            return f"expected at most {self._most // SHARE} connections of one user; close some"
+        if self._of_user[uid] >= self.most_of_user:
+            return f"expected at most {self.most_of_user} connections of one user; close some"
         if self.number >= self._most:
             return f"all {self._most} connections are taken; try again later"
         self._of_user[uid] += 1

@@ -12,18 +12,24 @@ from brokerd.edge.http.wire import Broken, Wire
 from brokerd.proxy.turns import Turn
 
 SIZE = 128 * 1024  # bytes of a buffer
+SMALL, MANY = 16 * 1024, 512  # bytes of a buffer when so many are in use: thousands of clients may read nothing
 SPARE = 64  # buffers that are kept for the next use
 _spare: list[bytearray] = []
+_lent: set[int] = set()  # by id
 
 
 @contextmanager
 def buffer() -> Iterator[memoryview]:
-    """A buffer of SIZE bytes. What it held before is not erased: it is never sent unread."""
-    room = _spare.pop() if _spare else bytearray(SIZE)
-    with memoryview(room) as view:
-        yield view
-    if len(_spare) < SPARE:
-        _spare.append(room)
+    """A buffer of SIZE bytes, or SMALL. What it held before is not erased: it is never sent unread."""
+    room = bytearray(SMALL) if len(_lent) >= MANY else _spare.pop() if _spare else bytearray(SIZE)
+    _lent.add(id(room))
+    try:
+        with memoryview(room) as view:
+            yield view
+    finally:
+        _lent.discard(id(room))
+        if len(room) == SIZE and len(_spare) < SPARE:
+            _spare.append(room)
 
 
 class ClientGone(Exception):

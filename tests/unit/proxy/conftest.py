@@ -50,6 +50,7 @@ class Upstream:
     body: int = 0
     bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
+    ended: int = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
@@ -72,6 +73,8 @@ class Upstream:
                             await stream.send_all(self.answer)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
+            finally:
+                self.ended += 1
 
 
 @dataclass

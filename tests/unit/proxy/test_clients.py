@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -12,13 +13,17 @@ import trio
 from brokerd_client.on_trio import Broker
 
 from brokerd.config.proxies import read
-from brokerd.proxy.clients import IDLE, ProxyClient
+from brokerd.proxy.clients import IDLE, STALLED, ProxyClient
 from brokerd.proxy.running import RunningProxy
 from brokerd.proxy.short_way import ShortWays
+from brokerd.proxy.streams import MANY, SIZE, SMALL, buffer
 from brokerd.proxy.tokens import LiveTokens
 from brokerd.proxy.turns import Turn, Turns
 from brokerd.proxy.upstreams import UpstreamConnections
 from brokerd.proxy.usage import Usage
+from tests.unit.proxy.conftest import Setup
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
@@ -68,3 +73,40 @@ async def test_a_head_that_never_ends_is_given_up_after_its_time(running: Runnin
 async def test_a_connection_that_is_left_idle_is_closed(running: RunningProxy, autojump_clock: None) -> None:
     _, took = await served(running, b"", reads=False)
     assert took >= IDLE
+
+
+async def test_a_client_that_leaves_its_answer_unread_is_ended(setup: Setup, autojump_clock: trio.abc.Clock) -> None:
+    async def endless(stream: trio.SocketStream, _head: bytes) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            await stream.send_all(bytes(100_000))
+
+    setup.upstream.plays = endless
+    async with setup.client() as client:
+        began = trio.current_time()
+        await client.stream.send_all(GET)
+        with trio.fail_after(10 * STALLED):
+            while client.proxied.sock.fileno() >= 0:
+                await trio.sleep(1.0)
+        assert STALLED <= trio.current_time() - began < STALLED + 10
+    assert setup.upstream.ended == 1
+
+
+async def test_a_client_that_reads_slowly_is_served_to_the_end(setup: Setup, autojump_clock: trio.abc.Clock) -> None:
+    size = 2_000_000
+    setup.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    async with setup.client() as client:
+        began, found = trio.current_time(), 0
+        await client.stream.send_all(GET)
+        while found < size:
+            await trio.sleep(STALLED / 2)
+            found += len(await client.stream.receive_some(200_000))
+        assert trio.current_time() - began > 2 * STALLED
+
+
+def test_buffers_are_small_where_very_many_are_in_use() -> None:
+    with ExitStack() as stack:
+        sizes = [len(stack.enter_context(buffer())) for _ in range(MANY + 10)]
+    assert sizes == [SIZE] * MANY + [SMALL] * 10
+    with buffer() as room:
+        assert len(room) == SIZE

@@ -93,7 +93,7 @@ async def crowded(world: World, nursery: trio.Nursery, uids: list[int], each: in
     await world.proxy.start()
     await world.proxy.get()
     before, memories = descriptors(world), list[int]()
-    for _ in range(2):
+    for _ in range(3):
         with ExitStack() as stack:
             crowd = [stack.enter_context(begin(world, uid, each, number % 2)) for number, uid in enumerate(uids)]
             await all_say(crowd, b"%d\n" % held)
@@ -109,7 +109,7 @@ async def crowded(world: World, nursery: trio.Nursery, uids: list[int], each: in
         await until(lambda: descriptors(world) <= before + KEPT, within=60)
         assert (await world.proxy.get()).status == 200
         memories.append(memory(world.proxy.pid))
-    assert memories[-1] < memories[0] * 1.1
+    assert memories[2] < memories[1] * 1.05  # the first crowds make room for the next
 
 
 def begin(world: World, uid: int, number: int, by_tcp: int) -> subprocess.Popen[bytes]:

@@ -9,10 +9,11 @@ from brokerd.config import proxies as files
 from brokerd.config.metadata import EndpointSettings
 from brokerd.config.proxies import ProxySettings
 from brokerd.config.toml_files import DEFAULT_CONFIG
-from brokerd.core.access.policy import Action, Caller, Evidence, Policy
+from brokerd.core.access.policy import Action, Caller, Evidence, Policy, Selector
 from brokerd.core.grant.target import Target
 from brokerd.doctor.context import Facts
-from brokerd.doctor.finding import Finding, ok, problem, problem_from
+from brokerd.doctor.finding import Finding, ok, problem, problem_from, warning
+from brokerd.edge.peer.accounts import account, group_name
 from brokerd.edge.systemd import units
 
 NAME = "proxies"
@@ -28,9 +29,11 @@ def forwarded(facts: Facts) -> Iterator[Finding]:
         for error in errors:
             yield problem_from(NAME, str(error), CORRECT)
         unit = f"brokerd-proxy@{path.stem}.service"
-        faults = [fault for each in found for fault in _of_proxy(path, unit, each, facts)]
-        yield from faults
         state = None if facts.unit is None else units.find(unit, own=False)
+        user = (state["User"] if state else "") or USER
+        faults = [fault for each in found for fault in _of_proxy(path, unit, each, facts)]
+        faults += [fault for each in found for fault in _of_clients(path, unit, user, each, facts)]
+        yield from faults
         if state is not None and state["UnitFileState"] == "enabled" and state["ActiveState"] != "active":
             yield problem(NAME, f"{unit} is enabled and {state['ActiveState']}", f"journalctl -u {unit} -n 20")
         elif not errors and not faults:
@@ -56,3 +59,27 @@ def _of_proxy(path: Path, unit: str, proxy: ProxySettings | EndpointSettings, fa
     if not allowed:
         words = f"{path}: no rule gives {unit} the token of {source.grant}, so the proxy {proxy.name} has none"
         yield problem(NAME, words, f'add: [[allow]] grants = ["{source.grant}"] caller = {{ unit = "{unit}" }}')
+
+
+def _of_clients(
+    path: Path, unit: str, user: str, proxy: ProxySettings | EndpointSettings, facts: Facts
+) -> Iterator[Finding]:
+    """Whether the clients could take the token themselves: the proxy hides it from them."""
+    named = dict.fromkeys(each for each in map(_user, proxy.callers) if each is not None)
+    for client in filter(None, map(account, named)):
+        words = f"{path}: {client.name} may use the proxy {proxy.name} and "
+        if client == account(user):
+            remedy = f"let the proxy run as a user of its own: remove User= from the drop-ins of {unit}"
+            yield warning(NAME, f"{words}is the user of {unit}: its programs can get the token as {unit} does", remedy)
+        elif isinstance(proxy, ProxySettings) and facts.configuration is not None:
+            groups = frozenset(filter(None, map(group_name, client.gids)))
+            caller = Caller(0, client.uid, client.gids, client.name, groups)
+            if Policy(facts.configuration.rules).allows(caller, Action.GET, proxy.source.grant):
+                remedy = "remove that rule, unless the programs need the token too: brokerctl explain "
+                remedy += f"{proxy.source.grant} --as {client.name}"
+                yield warning(NAME, f"{words}a rule gives it the token of {proxy.source.grant} itself", remedy)
+
+
+def _user(selector: Selector) -> str | int | None:
+    """Whom it names, if it asks for nothing else: more evidence may not be had outside of a program."""
+    return selector.uid if selector.user is None else selector.user

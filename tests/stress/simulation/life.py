@@ -9,6 +9,7 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -269,6 +270,8 @@ class Life:
 
     def told(self, grant: str) -> None:
         """A watcher, who fetches at once."""
+        if trio.current_effective_deadline() == -inf:  # somebody goes away; the laws learn later what it left undone
+            return
         if not self.dead and not self.broker.locked and (token := self.broker.cached(grant)) is not None:
             self.laws.served(self, grant, token)
 

@@ -494,3 +494,10 @@ def test_a_revocation_stands_although_who_asked_for_it_and_who_asked_once_more_w
     for gap in (0.1, 0.3):
         leaves = at(100, "revoke", grant="app", leaves=0.02), at(100, "revoke", grant="app", leaves=gap)
         assert broken_by(schedule(IMPORT, slow, *leaves)) is None
+
+
+def test_a_stop_while_a_revocation_waits_for_the_disk_lets_the_grant_go_on() -> None:
+    slow = at(99, "disk", kind="slow", lasts=30.0)
+    stop = at(101, "stop", down=1.0, copied=False)
+    refresh, revoke = at(100, "refresh", grant="app"), at(100.1, "revoke", grant="app")
+    assert broken_by(schedule(IMPORT, slow, refresh, revoke, stop, horizon=300.0)) is None

@@ -93,6 +93,8 @@ class AsyncBroker:
         if own and self._shared is not None and (token := self._shared.get(grant, min_ttl)) is not None:
             await self._checkpoint()
             return token
+        if refused is not None and self._shared is not None:
+            self._shared.refuse(grant, refused)
         params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
         token = read_token(await self.call("get", **params), grant)
         if own and self._share:

@@ -88,6 +88,8 @@ class Broker:
         own = refused is None and scope is None and audience is None and resource is None
         if own and self._shared is not None and (token := self._shared.get(grant, min_ttl)) is not None:
             return token
+        if refused is not None and self._shared is not None:
+            self._shared.refuse(grant, refused)
         params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
         token = read_token(self.call("get", **params), grant)
         if own and self._share:

@@ -60,6 +60,11 @@ class SharedTokenReaders:
             return None
         return shared.read(min_ttl) if min_ttl else shared.read()
 
+    def refuse(self, grant: str, value: str) -> None:
+        """An API refused that token. The next get must not find it here, even if brokerd is about to write another."""
+        if (shared := self._tokens.get(grant)) is not None:
+            shared.refuse(value)
+
     def claim(self, grant: str) -> bool:
         """A get went over the socket. Returns whether the caller must `ask` now."""
         if own_process() != self._process:  # after a fork: what the parent has, is the parent's
@@ -129,6 +134,12 @@ class SharedTokenReader:
         if min_ttl and (found.expires - now <= min_ttl or min_ttl > found.lifetime / 2):
             return None
         return _copy(found)
+
+    def refuse(self, value: str) -> None:
+        """Until the daemon writes something, do not bring that token."""
+        found = self._found
+        if found.token is not None and found.token.value == value:
+            self._found = _Found(found.sequence, NONE, None, 0.0, 0.0)
 
     @property
     def is_over(self) -> bool:

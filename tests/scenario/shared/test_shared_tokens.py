@@ -262,6 +262,8 @@ async def test_the_library_reads_memory_after_three_gets(brokerd: Brokerd, servi
         with contextlib.suppress(Unavailable):
             broker.get("app", refused=value, wait=0)
         assert await gets(brokerd) == before + 1
+        broker.get("app")
+        assert await gets(brokerd) == before + 2, "what was refused is not read in memory"
         await brokerd.call("revoke", grant="app")
         with pytest.raises(Revoked):
             broker.get("app")

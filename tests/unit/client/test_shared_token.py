@@ -77,6 +77,19 @@ def test_min_ttl_is_what_must_be_left_and_at_most_half_of_the_life(monkeypatch: 
     assert reader.read(1599.5) is None
 
 
+def test_a_refused_token_is_not_read_again() -> None:
+    memory = mmap.mmap(-1, SIZE)
+    writer = SharedTokenWriter(memoryview(memory))
+    reader = SharedTokenReader(memory, "app")
+    for value, after in ((b"old", None), (b"new", "new")):
+        writer.write(Content(SharedState.TOKEN, 1, 1e12, 1e12, value, TYPE))
+        writer.beat(clock_gettime(CLOCK_BOOTTIME))
+        assert said(reader) == value.decode()
+        reader.refuse("old")
+        token = reader.read()
+        assert (None if token is None else token.value) == after
+
+
 @pytest.mark.parametrize(
     ("value", "rest"),
     [

@@ -1,6 +1,7 @@
-# One client's connection: what its user is charged for the bytes that leave.
+# One client's connection: what its user is charged for the bytes that leave, and descriptors that go with answers.
 from __future__ import annotations
 
+import os
 import socket
 from unittest.mock import Mock
 
@@ -8,6 +9,7 @@ import pytest
 import trio
 
 from brokerd.core.access.admission import ANSWERED, BURST, Account
+from brokerd.server.methods.method import AnswerWithDescriptor
 from brokerd.server.rpc import RpcConnection
 
 
@@ -49,3 +51,68 @@ async def test_what_a_user_leaves_unread_counts_over_all_connections_until_they_
     assert account.unread == 0
     for _, theirs in pairs:
         theirs.close()
+
+
+def opened() -> int:
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("room", [2_304, 200_000], ids=["in pieces", "at once"])
+async def test_a_descriptor_goes_with_the_first_byte_of_its_answer(autojump_clock: object, room: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        connection = RpcConnection(ours, Mock(), Account(), Mock())
+        descriptors, begins = [opened(), opened(), opened()], list[int]()
+        for number, descriptor in enumerate(descriptors):
+            connection._outbox += b"x" * (5_000 if number < 2 else 0)
+            begins.append(len(connection._outbox))
+            connection._outbox += connection._packed_result(number, AnswerWithDescriptor("y" * 3_000, descriptor))
+        whole, received, came = bytes(connection._outbox), b"", list[range]()
+        while len(received) < len(whole):
+            connection._send()
+            data, found, _, _ = socket.recv_fds(theirs, 700, 4)
+            assert len(found) <= 1
+            if found:
+                came.append(range(len(received), len(received) + len(data)))
+                os.close(found[0])
+            received += data
+        assert received == whole
+        assert [begin in piece for begin, piece in zip(begins, came, strict=True)] == [True] * 3
+        assert not any(map(is_open, descriptors))
+        assert connection._descriptors == ()
+
+
+async def test_an_answer_that_is_dropped_takes_its_descriptor_along(autojump_clock: object) -> None:
+    """Otherwise it would go with the next bytes, such as the refusal of another process."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = RpcConnection(ours, Mock(), Account(), Mock())
+        descriptor = opened()
+        connection._outbox += connection._packed_result(1, AnswerWithDescriptor("y", descriptor))
+        connection._drop()
+        assert not is_open(descriptor)
+        connection._outbox += b"refused"
+        assert connection._send()
+        data, found, _, _ = socket.recv_fds(theirs, 700, 4)
+        assert (data, found) == (b"refused", [])
+
+
+async def test_a_connection_that_ends_closes_what_it_did_not_send(autojump_clock: object) -> None:
+    ours, theirs = socket.socketpair()
+    connection = RpcConnection(ours, Mock(), Account(), Mock())
+    descriptor = opened()
+    connection._outbox += connection._packed_result(1, AnswerWithDescriptor("y", descriptor))
+    theirs.close()
+    connection.close()
+    assert not is_open(descriptor)

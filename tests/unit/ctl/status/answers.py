@@ -40,6 +40,7 @@ WELL = {
     "remedy": None,
     "pending_revocations": 0,
     "variants": 0,
+    "shared": 0,
 }
 NOTHING = {"issued_at": None, "expires_at": None, "next_renewal_at": None}
 
@@ -144,6 +145,6 @@ FAILING_GRANT = answer(
     {**REPORTS, "scope": ["read", "write"], "history": [REFUSED, *PAST], "next": TRIES}, providers=(DOWN,)
 )
 WELL_GRANT = answer(
-    {**READY[0], "fields": ["instance_url"], "variants": 2, "history": PAST[:1], "next": RENEWS},
+    {**READY[0], "fields": ["instance_url"], "variants": 2, "shared": 3, "history": PAST[:1], "next": RENEWS},
     providers=(provider("click2mail"),),
 )

@@ -162,7 +162,7 @@ def _behind_id(data: bytes) -> int:
         return 0
     kind = data[2]
     if kind < 0x80:
-        return 3
+        return 3  # up to 127
     if kind == 0xCC:
         return 4 if data[3] >= 0x80 else 0
     if kind == 0xCD:

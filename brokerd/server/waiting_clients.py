@@ -44,9 +44,10 @@ class WaitingClients:
         self._waiting: dict[int, WaitingTask] = {}
 
     async def run(self) -> None:
+        descriptor = self._epoll.fileno()
         try:
             while True:
-                await trio.lowlevel.wait_readable(self._epoll)
+                await trio.lowlevel.wait_readable(descriptor)
                 self._look()
         finally:
             for found in list(self._waiting.values()):

@@ -29,24 +29,28 @@ from brokerd.telemetry.metrics import Metrics
 
 LOOK_EVERY = 0.008  # seconds between looks at callers of whom rules ask for evidence,
 LOOKING_MOST = 0.1  # and the part of brokerd's time that these looks may take
+LOOKED_AT_FOR = 600.0  # seconds, after which who still reads asks again: looks at idle programs would never end
 TURN = 8  # shared tokens that are written before other callers have their turn
 MOST_ON_CONNECTION = 64
 MOST_OF_USER = 256  # also those that are closed and not released yet
 MOST = 1_024
 LOST, REVOKED, ENDED = "the caller may not have it any more", "the grant was revoked", "the caller has ended"
 ASKED_AGAIN, DISCONNECTED = "the caller asked for it again", "the connection has ended"
+OVER = "its caller was looked at for ten minutes; who still reads it asks again"
 UNSEEN = "the rules ask for evidence about this caller that brokerd cannot read without waiting"
 
 
 @dataclass(eq=False, slots=True)
 class SharedToken:
-    """What one caller reads of one grant. `token`: what it says now. `since`: when it was opened, in Unix seconds."""
+    """What one caller reads of one grant. `token`: what it says now. `since`: when it was opened, in Unix seconds, and
+    `opened`: on trio's clock."""
 
     grant: str
     session: CallerSession
     memory: TokenMemory
     writer: SharedTokenWriter
     since: float
+    opened: float
     notice: Callable[[str], None]
     token: AccessToken | None = None
 
@@ -103,9 +107,8 @@ class SharedTokens:
             raise Failure(Code.BAD_REQUEST, f"{grant}: its token is too long to be shared; ask by get", grant)
         self._check_room(session)
         memory, descriptor = self._made(grant)
-        shared = SharedToken(
-            grant, session, memory, SharedTokenWriter(memory.view), time.time(), self._notice_of(session)
-        )
+        writer, at = SharedTokenWriter(memory.view), trio.current_time()
+        shared = SharedToken(grant, session, memory, writer, time.time(), at, self._notice_of(session))
         self._begin(shared)
         self._update(shared)
         return descriptor
@@ -338,9 +341,12 @@ class SharedTokens:
     def _look_at_callers(self, now: float) -> float:
         """Glance at those whose program or unit a rule names. Returns when to do so again."""
         glanced = False
-        for session, caller in self._callers.items():
-            grants = [*caller.shared]
-            if caller.looking is not None or not self._rights.needs(session, grants):
+        for session, caller in [*self._callers.items()]:
+            if caller.looking is not None or not self._rights.needs(session, [*caller.shared]):
+                continue
+            for shared in [each for each in caller.shared.values() if now >= each.opened + LOOKED_AT_FOR]:
+                self._close(shared, OVER)
+            if not (grants := [*caller.shared]):
                 continue
             glanced = True
             session.account.charge(GLANCE, now)

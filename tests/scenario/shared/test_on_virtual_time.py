@@ -64,13 +64,35 @@ async def test_another_program_is_noticed_though_nobody_tells(autojump_clock: Mo
         assert shared_of(here).count("app") == 0
 
 
-async def test_evidence_that_is_not_asked_for_is_not_looked_at(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_evidence_that_is_not_asked_for_is_not_looked_at(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_tokens, "LOOKED_AT_FOR", 10.0)
     async with ready(tmp_path, ANYBODY) as here:
         process = Program()
-        await asked(here, here.session(process))
+        reader = await asked(here, here.session(process))
+        before = len(process.steps)
+        await trio.sleep(2 * shared_tokens.LOOKED_AT_FOR)
+        assert len(process.steps) == before
+        assert state(reader) == TOKEN
+
+
+async def test_a_program_that_reads_no_more_is_not_looked_at_for_ever(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_tokens, "LOOKED_AT_FOR", 10.0)
+    async with ready(tmp_path, BY_PROGRAM) as here:
+        process = Program()
+        session = here.session(process)
+        reader = await asked(here, session)
+        await trio.sleep(shared_tokens.LOOKED_AT_FOR - 1)
+        assert state(reader) == TOKEN
+        await trio.sleep(2)
+        assert state(reader) == CLOSED
         before = len(process.steps)
         await trio.sleep(10)
         assert len(process.steps) == before
+        assert state(await asked(here, session)) == TOKEN
 
 
 async def test_while_evidence_is_read_it_says_nothing(autojump_clock: MockClock, tmp_path: Path) -> None:

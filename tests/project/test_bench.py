@@ -30,3 +30,22 @@ def test_the_benchmark_measures_everything_and_judges_it_by_the_aims():
     assert sorted(line.partition(": ")[0] for line in missing) == sorted(expected), missing
     judged = [line for line in done.stdout.splitlines() if line.startswith(("  met ", "  MISSED "))]
     assert len(judged) == JUDGED - sum(AIMS[name] for name in expected)
+
+
+def test_the_profile_shows_where_a_gets_time_goes():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.profile", "--seconds", "0.3", "--rows", "500"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout.split("\n\n")[:-1]
+    assert [table.partition(":")[0] for table in tables] == [
+        "kept connection, 1 client",
+        "kept, 64 clients",
+        "fresh, 8 clients",
+    ]
+    assert all(" of computing for a get" in table and "brokerd/" in table for table in tables)

@@ -237,8 +237,9 @@ class ExchangeRunner:
         if isinstance(outcome, Rejected) and not await grant.confirm(self.store, ending.generation):
             self._events.say(Event.RENEWED_ELSEWHERE, **grant.about)
             return False
-        terms = Terms(settings.requested, grant.own(), grant.can_issue(), settings.pace, grant.in_credentials)
         jitter = self.entropy.fraction()
+        due = grant.provider.jitter(outcome, settings.pace, jitter) if plan.target is None else None
+        terms = Terms(settings.requested, grant.own(), grant.can_issue(), settings.pace, grant.in_credentials, due)
         _learn(grant, ending, now, jitter)
         step = functools.partial(concluded, ending=ending, terms=terms, now=now, jitter=jitter)
         row = history.ended(plan.operation, outcome, now.wall, ending.seconds, plan.target, tracing.request_id())

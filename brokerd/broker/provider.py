@@ -13,7 +13,7 @@ import trio
 from brokerd.config.settings import ProviderSettings
 from brokerd.core.exchange import health
 from brokerd.core.exchange.health import Health
-from brokerd.core.exchange.outcomes import Cause, Misconfigured, Outcome, RetryLater
+from brokerd.core.exchange.outcomes import Cause, Issued, Misconfigured, Outcome, RetryLater
 from brokerd.core.exchange.server_metadata import Metadata, to_agree
 from brokerd.core.exchange.signing import Signer
 from brokerd.core.exchange.steps import (
@@ -30,6 +30,8 @@ from brokerd.core.exchange.steps import (
     Wait,
 )
 from brokerd.core.grant.passwords import Passwords
+from brokerd.core.grant.renewal import Pace
+from brokerd.core.grant.renewal_load import RenewalLoad
 from brokerd.core.ports import AddressRefused, Clock, Entropy, Http, StoreUnavailable, TransportError
 from brokerd.core.timing.breaker import Breaker, failed, probing, succeeded
 from brokerd.core.timing.moment import Moment, seconds_until
@@ -108,6 +110,7 @@ class Provider:
     busy: int = 0
     queue: OrderedDict[str, None] = field(default_factory=OrderedDict)
     passwords: Passwords = field(default_factory=Passwords)
+    load: RenewalLoad = field(default_factory=RenewalLoad)
     _discovering: trio.Lock = field(default_factory=trio.Lock)
     _asked: Moment | None = None  # when the issuer was last asked for its metadata
     _reopened: bool = False
@@ -134,6 +137,15 @@ class Provider:
         """An exchange begins. While the provider seems to be down, one exchange is a probe, and no other begins."""
         self.busy += 1
         self.breaker = probing(self.breaker, self._clock.now())
+
+    def jitter(self, outcome: Outcome, pace: Pace, drawn: float) -> float | None:
+        """The jitter of the access token that the outcome brings, so that its renewal does not meet too many others.
+        None: it brings none that brokerd renews by itself."""
+        token = outcome.tokens.access_token if isinstance(outcome, Issued) and not pace.on_demand else None
+        if token is None:
+            return None
+        lifetime = pace.lifetime if token.lifetime is None else token.lifetime
+        return self.load.jitter(lifetime, self._clock.now().boot, drawn)
 
     async def converse(self, exchange: Exchange, context: ExchangeContext = NO_CONTEXT) -> Conversation:
         """Run an exchange to its end: requests go out within the provider's limit, and a failure of the transport ends

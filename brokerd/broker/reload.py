@@ -101,6 +101,8 @@ def apply(
         grant = _new_grant(settings, providers[settings.provider.name], identity, rows.get(name, []), changes)
         grants[name] = grant
         (changes.changed if name in before else changes.added).append(name)
+        if grant.record.access_token is not None and not settings.pace.on_demand:
+            grant.provider.load.note(grant.record.access_token, settings.pace.lifetime, clock.now())
         if starting:
             _report_last_run(broker, grant, clock)
         spread = SPREAD_AT_START * entropy.fraction() if starting and grant.stored is not None else 0.0

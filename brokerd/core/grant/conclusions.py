@@ -25,7 +25,15 @@ from brokerd.core.grant.record import Doubt, Record
 from brokerd.core.grant.renewal import Operation, Pace, Plan, confirmed_in
 from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
-from brokerd.core.grant.tokens import AccessToken, RefreshToken, alive, new_access_token, new_refresh_token, usable
+from brokerd.core.grant.tokens import (
+    AccessToken,
+    RefreshToken,
+    alive,
+    new_access_token,
+    new_refresh_token,
+    usable,
+    with_jitter,
+)
 from brokerd.core.timing.backoff import FIRST, HOUR, LONGEST_AHEAD, RECHECK, SPREAD, doubted_delay, retry_delay
 from brokerd.core.timing.moment import Moment, seconds_until
 
@@ -70,13 +78,15 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class Terms:
     """The part of the grant's configuration that a conclusion depends on. `own`: what its own tokens are for.
-    `in_credentials`: its token is itself a credential."""
+    `in_credentials`: its token is itself a credential. `jitter`: of the access token that came, where it is not the
+    one that was drawn (core/grant/renewal_load.py)."""
 
     requested: str
     own: Target
     can_issue: bool
     pace: Pace
     in_credentials: bool = False
+    jitter: float | None = None
 
 
 class Verdict(Enum):
@@ -163,6 +173,8 @@ def _issued(record: Record, tokens: Tokens, ending: Ending, terms: Terms, now: M
     requested = record.requested if renewed and terms.can_issue else terms.requested
     password = ending.sent.password if ending.sent else None
     changed = issuance.issued(record, tokens, at, jitter, requested, renewed=renewed, password=password)
+    if tokens.access_token and changed.access_token and terms.jitter is not None:
+        changed = replace(changed, access_token=with_jitter(changed.access_token, terms.jitter))
     changed = _unless_dead(changed, record, changed.access_token if tokens.access_token else None, now, jitter)
     if plan.early and tokens.refresh_token is None and record.refresh_token:  # issuing brings no new one
         return replace(changed, rotation_retry=now.after(HOUR * (1 + SPREAD * jitter)))

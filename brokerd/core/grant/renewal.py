@@ -107,7 +107,7 @@ def downscoped_due(record: Record, requested: str, pace: Pace, now: Moment) -> I
         token = each.access_token
         lifetime = pace.lifetime if token.lifetime is None else token.lifetime
         if each.requested == requested and -seconds_until(each.used, now) < lifetime:
-            yield each.target, _due(token, pace.lifetime, now)
+            yield each.target, due_in(token, pace.lifetime, now)
 
 
 def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, attempted: Moment | None) -> Plan | None:
@@ -115,11 +115,11 @@ def _next_renewal(record: Record, ability: Ability, pace: Pace, now: Moment, att
     if token is None:
         return None
     access, refresh = record.access_token, record.refresh_token
-    due = NEVER if pace.on_demand else _due(access, pace.lifetime, now)
+    due = NEVER if pace.on_demand else due_in(access, pace.lifetime, now)
     if ability.unread is not None and access is not None:
         due = 0.0 if ability.unread else NEVER
     if token.operation is Operation.RENEW and refresh is not None and refresh.lifetime is not None:
-        rotation = _due(refresh, refresh.lifetime, now)
+        rotation = due_in(refresh, refresh.lifetime, now)
         if ability.renew_sends_stored and not refresh.kept:
             due = min(due, rotation)
         elif ability.issue and alive(access, now):
@@ -169,7 +169,7 @@ def sent_again_after(record: Record, pace: Pace, now: Moment) -> float:
     return near_end(record.access_token, now)
 
 
-def _due(token: AccessToken | RefreshToken | None, unnamed: float, now: Moment) -> float:
+def due_in(token: AccessToken | RefreshToken | None, unnamed: float, now: Moment) -> float:
     """Seconds until the token must be replaced, after about two thirds of its life. `unnamed`: the lifetime of a token
     for which the provider named none."""
     if token is None:

@@ -87,6 +87,11 @@ def without_fields(token: AccessToken) -> AccessToken:
     return structs.replace(token, fields={}) if token.fields else token
 
 
+def with_jitter(token: AccessToken, jitter: float) -> AccessToken:
+    """The token, renewed at another moment of its life."""
+    return token if token.jitter == jitter else structs.replace(token, jitter=jitter)
+
+
 def new_refresh_token(token: IssuedToken | None, at: Moment, jitter: float) -> RefreshToken | None:
     return None if token is None else RefreshToken(token.value, at, token.lifetime, jitter, token.id)
 

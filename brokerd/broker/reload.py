@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from brokerd.broker.broker import TokenBroker
@@ -61,7 +61,7 @@ def apply(
     broker: TokenBroker,
     configuration: Configuration,
     fingerprints: Mapping[str, str | SecretUnreadable],
-    stored: Iterable[StoredRecord],
+    stored: list[StoredRecord],
     breakers: Mapping[str, Breaker],
     providers: dict[str, Provider],
     new_client: Callable[[ProviderSettings], Http],
@@ -71,10 +71,10 @@ def apply(
     starting: bool,
     metadata: Mapping[str, Metadata] = NOTHING_KNOWN,
 ) -> tuple[Changes, list[Http]]:
-    """Make the configuration the broker's own. `stored` has at least the records of grants that are new; `providers` is
-    changed in place. The registry's `reading` must have begun before the records were read. Returns what changed, and
-    the HTTP clients that are no longer used. Raises Failure if brokerd was locked while files were read: a reload must
-    not unlock it."""
+    """Make the configuration the broker's own. `stored` has at least the records of grants that are new, and is used
+    up, because there may be a hundred thousand; `providers` is changed in place. The registry's `reading` must have
+    begun before the records were read. Returns what changed, and the HTTP clients that are no longer used. Raises
+    Failure if brokerd was locked while files were read: a reload must not unlock it."""
     if broker.locked and not starting:
         raise broker.locked_failure()
 
@@ -84,8 +84,9 @@ def apply(
 
     changes, unused = Changes(), _apply_providers(configuration, providers, made, new_client)
     rows: dict[str, list[StoredRecord]] = {}
-    for row in stored:
-        rows.setdefault(row.grant, []).append(row)
+    stored.reverse()
+    while stored:
+        rows.setdefault((row := stored.pop()).grant, []).append(row)
     before, grants = broker.grants, dict[str, LiveGrant]()
     for name, settings in configuration.grants.items():
         identity = fingerprints[name]
@@ -98,7 +99,7 @@ def apply(
             grants[name] = grant
             _update(broker, grant, settings, providers[settings.provider.name], changes)
             continue
-        grant = _new_grant(settings, providers[settings.provider.name], identity, rows.get(name, []), changes)
+        grant = _new_grant(settings, providers[settings.provider.name], identity, rows.pop(name, []), changes)
         grants[name] = grant
         (changes.changed if name in before else changes.added).append(name)
         if grant.record.access_token is not None and not settings.pace.on_demand:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -222,6 +222,10 @@ class Database:
 
     def rows(self, grant: str | None = None) -> list[Row]:
         """All records, or those of one grant, newest first."""
+        return list(self.each_row(grant))
+
+    def each_row(self, grant: str | None = None) -> Iterator[Row]:
+        """The same, one by one: a hundred thousand at once would need much memory."""
         found = self._connection.execute(
             "SELECT r.name, r.fingerprint, r.generation, r.sealed, r.dormant_since, j.wall, j.boot, j.boot_id,"
             " CAST(coalesce(h.packed, '') AS BLOB) FROM record r LEFT JOIN journal j"
@@ -230,12 +234,9 @@ class Database:
             " WHERE ?1 IS NULL OR r.name = ?1 ORDER BY r.name, r.dormant_since IS NOT NULL, r.dormant_since DESC",
             (grant,),
         )
-        return [
-            Row(
-                name, print_, generation, sealed, since, None if wall is None else _attempt(wall, boot, boot_id), packed
-            )
-            for name, print_, generation, sealed, since, wall, boot, boot_id, packed in found
-        ]
+        for name, print_, generation, sealed, since, wall, boot, boot_id, packed in found:
+            attempt = None if wall is None else _attempt(wall, boot, boot_id)
+            yield Row(name, print_, generation, sealed, since, attempt, packed)
 
     def put_attempt(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
         """Journal that an exchange is about to send the token of that generation. An untrusted wall time is written as

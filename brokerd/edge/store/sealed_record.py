@@ -2,8 +2,9 @@
 # Missing fields get their default; unknown fields are ignored.
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
+from sys import intern
 from typing import Any, get_type_hints
 
 import msgspec
@@ -13,6 +14,7 @@ from brokerd.core.grant.record import Record
 from brokerd.core.ports import StoredRecord
 from brokerd.core.sealing import Bound, EnvelopeError
 from brokerd.core.secret import Secret
+from brokerd.core.timing.moment import Moment
 from brokerd.edge.store.data_keys import DataKeys
 from brokerd.edge.store.database import Database, Row
 
@@ -40,7 +42,24 @@ def encoded(record: Record) -> bytes:
 
 def decoded(plain: bytes) -> Record:
     """Raises msgspec.DecodeError."""
-    return Record(*msgspec.structs.astuple(msgspec.msgpack.decode(plain, type=_StoredForm, dec_hook=_decode)))
+    found = msgspec.msgpack.decode(plain, type=_StoredForm, dec_hook=_decode)
+    return _shared(Record(*msgspec.structs.astuple(found)))
+
+
+def _shared(record: Record) -> Record:
+    """The record, whose texts that many records have are one object each: there may be a hundred thousand."""
+    token = record.access_token
+    if token is None:
+        return record
+    issued = _dated(token.issued)
+    scope = token.scope and tuple(map(intern, token.scope))
+    token = msgspec.structs.replace(token, token_type=intern(token.token_type), issued=issued, scope=scope)
+    changed = record.changed and _dated(record.changed)
+    return replace(record, access_token=token, changed=issued if changed == issued else changed)
+
+
+def _dated(moment: Moment) -> Moment:
+    return moment._replace(boot_id=intern(moment.boot_id))
 
 
 def _encode(value: object) -> object:

@@ -106,9 +106,11 @@ class SqliteStore:
 
     def all(self) -> list[StoredRecord]:
         """Every record. What the process before could not store is stored now, if possible. Blocking."""
-        rows = self._database.rows()
-        found = {(row.grant, row.fingerprint): open_row(self._keys, row) for row in rows}
-        for piece, record in self._unstored.taken({(row.grant, row.fingerprint): row.generation for row in rows}):
+        found, generations = dict[tuple[str, str], StoredRecord](), dict[tuple[str, str], int]()
+        for row in self._database.each_row():
+            place = (row.grant, row.fingerprint)
+            found[place], generations[place] = open_row(self._keys, row), row.generation
+        for piece, record in self._unstored.taken(generations):
             place, result = (piece.grant, piece.fingerprint), _Result()
             self._group([(self._writing(record, piece.fingerprint, piece.replaces, False, b""), result)])
             if stored := result.error is None:
@@ -182,7 +184,7 @@ class SqliteStore:
         return list(found.values())
 
     async def dormant(self) -> list[StoredRecord]:
-        rows = await self._do(lambda database: [row for row in database.rows() if row.dormant_since is not None])
+        rows = await self._do(lambda database: [row for row in database.each_row() if row.dormant_since is not None])
         return [open_row(self._keys, row) for row in rows]
 
     async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from brokerd.config import toml_pieces
 from brokerd.config.daemon import read_daemon
 from brokerd.config.errors import Errors
 from brokerd.config.grants import GrantFile, check_keys, check_tokens_of_grants, read_grant
@@ -59,7 +60,7 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
     alike = dict[str, Mapping[str, object]]()
     for name, (file, raw) in tables.named["grants"].items():
         tables.named["grants"][name] = (file, None)  # so that a hundred thousand tables go as their settings come
-        exposed = tables.exposed.get(file)
+        exposed, raw = tables.exposed.get(file), toml_pieces.unpacked(raw)
         if isinstance(raw, dict) and _is_broken(raw.get("provider"), tables, providers):
             errors.tried(file, f"grants.{name}", raw, lambda raw: convert(raw, GrantFile))
         else:

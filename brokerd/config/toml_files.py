@@ -42,7 +42,7 @@ class Tables:
 
     def take(self, file: Path, errors: Errors) -> Path:
         """The file's tables; mistakes in one of them are kept in `errors`. Raises ConfigError for the whole file."""
-        raw = read_toml(file, MISSING)
+        raw = read_toml(file, MISSING, pack=True)
         refuse_open(file)
         if exposed := exposure(file):
             self.exposed[file] = exposed
@@ -117,10 +117,13 @@ def _closed(error: OSError) -> str:
     return "; run this as root, or as the user that brokerd runs as" if isinstance(error, PermissionError) else ""
 
 
-def read_toml(file: Path, missing: str = "there is no such file; name one that exists") -> dict[str, Any]:
-    """The tables of a file; `missing`: the message if it does not exist. Raises ConfigError."""
+def read_toml(
+    file: Path, missing: str = "there is no such file; name one that exists", *, pack: bool = False
+) -> dict[str, Any]:
+    """The tables of a file; `missing`: the message if it does not exist. `pack`: tables of grants may be packed
+    (toml_pieces.py). Raises ConfigError."""
     try:
-        return toml_pieces.loads(file.read_text(encoding="utf-8"))
+        return toml_pieces.loads(file.read_text(encoding="utf-8"), pack=pack)
     except FileNotFoundError:
         raise ConfigError(missing, file=str(file)) from None
     except OSError as error:

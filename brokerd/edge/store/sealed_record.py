@@ -53,7 +53,9 @@ def _shared(record: Record) -> Record:
         return record
     issued = _dated(token.issued)
     scope = token.scope and tuple(map(intern, token.scope))
-    token = msgspec.structs.replace(token, token_type=intern(token.token_type), issued=issued, scope=scope)
+    token = msgspec.structs.replace(
+        token, token_type=intern(token.token_type), issued=issued, scope=scope, fields=token.fields or _NO_FIELDS
+    )
     changed = record.changed and _dated(record.changed)
     return replace(record, access_token=token, changed=issued if changed == issued else changed)
 
@@ -91,6 +93,7 @@ STORED_NAMES = {
     "unrevoked": "survivors",
 }
 _TYPES = get_type_hints(Record)
+_NO_FIELDS: dict[str, Secret] = {}
 _FIELDS = [(field.name, _TYPES[field.name], field.default) for field in fields(Record)[1:]]
 _StoredForm: Any = msgspec.defstruct("_StoredForm", [("name", str), *_FIELDS], rename=STORED_NAMES)
 _VALUES = attrgetter(*_StoredForm.__struct_fields__)

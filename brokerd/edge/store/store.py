@@ -28,7 +28,7 @@ from brokerd.edge.store.migration import Progress, discard_copies, migrated
 from brokerd.edge.store.provider_metadata import opened_metadata, put_metadata
 from brokerd.edge.store.sealed_meta import AUDIT_HEADS, audit_memory_of, put_sealed
 from brokerd.edge.store.sealed_record import open_row, seal
-from brokerd.edge.store.unwritten_records import Pieces, Unstored
+from brokerd.edge.store.unwritten_records import Pieces, Place, Unstored
 
 T = TypeVar("T")
 Work = Callable[[Database], Any]
@@ -106,19 +106,17 @@ class SqliteStore:
 
     def all(self) -> list[StoredRecord]:
         """Every record. What the process before could not store is stored now, if possible. Blocking."""
-        found, generations = dict[tuple[str, str], StoredRecord](), dict[tuple[str, str], int]()
+        found, generations = dict[Place, StoredRecord](), dict[Place, int]()
         for row in self._database.each_row():
-            place = (row.grant, row.fingerprint)
-            found[place], generations[place] = open_row(self._keys, row), row.generation
+            generations[place := (row.grant, row.fingerprint)] = row.generation
+            found[place] = open_row(self._keys, row)
         for piece, record in self._unstored.taken(generations):
             place, result = (piece.grant, piece.fingerprint), _Result()
             self._group([(self._writing(record, piece.fingerprint, piece.replaces, False, b""), result)])
             if stored := result.error is None:
                 self._unstored.drop(*place)
-            before = found.get(place) or StoredRecord(*place, None, None)
-            found[place] = replace(
-                before, record=record, damage=None, recovered=True, unstored=not stored, replaces=piece.replaces
-            )
+            known: dict[str, Any] = {"record": record, "damage": None, "recovered": True, "replaces": piece.replaces}
+            found[place] = replace(found.get(place) or StoredRecord(*place, None, None), unstored=not stored, **known)
         return list(found.values())
 
     def breakers(self) -> dict[str, Breaker]:

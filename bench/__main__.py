@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from bench import peer, processes, proxied
+from bench import hundred_thousand, peer, processes, proxied
 from bench.crowd import ALLOWED, KINDS
 from bench.evidence import evidence
 from bench.fetches import by_library, fetches, starts, table
@@ -34,14 +34,15 @@ SEEN_WITHIN = 0.010  # seconds until a revocation is seen there
 TORN_OF = 1_000_000_000  # reads, none of which may be mixed of two tokens; a quick run takes a 100th
 PYTHON_MOST = 2.0  # times `python -c pass`
 PRESSURE_MOST = 5.0  # times the p99 while nothing else happens
-MEMORY_MOST = 150.0  # MB
-START_MOST = 3.0  # seconds
+MANY, MEMORY_MOST, START_MOST = 10_000, 150.0, 3.0  # grants, MB, seconds
+MOST_MEMORY, MOST_START = 400.0, 8.0  # MB and seconds, with a hundred thousand grants
+TOKENS_LEAST = 300.0  # in a second of one core's time, over TLS, each durable
 SCRAPE_MOST = 0.3  # seconds
 PROXY_LEAST = 0.3  # of nginx's requests per second
 BULK_LEAST = 0.5  # of nginx's bytes per second
 BULK = 1 << 30  # bytes of a large body; a quick run takes a 64th
-PARTS = ("fetches", "library", "http", "proxy", "starts", "peer", "pressure", "shared", "evidence", "many")
-WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 10_000}
+PARTS = ("fetches", "library", "http", "proxy", "starts", "peer", "pressure", "shared", "evidence", "many", "grants")
+WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 100_000}
 QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
 
 
@@ -94,7 +95,7 @@ def run(
 ) -> Iterator[tuple[bool, str]]:
     """Says what it finds; yields the aims, and whether they are met. `only`: these parts."""
     folder.chmod(0o711)  # the crowd passes through
-    for name in ("one", "many", "proxy", "peer", "shared"):
+    for name in ("one", "many", "grants", "proxy", "peer", "shared"):
         (folder / name).mkdir(mode=0o711)
     with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
         parts = {
@@ -114,7 +115,9 @@ def run(
     if "evidence" in only:
         yield from about_evidence(folder, one(urls), rounds, seconds)
     if "many" in only:
-        yield from about_many(folder / "many", urls, grants, seconds)
+        yield from about_many(folder / "many", urls, min(grants, MANY), seconds)
+    if "grants" in only:
+        yield from about_grants(folder / "grants", grants)
 
 
 def about_fetches(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
@@ -289,6 +292,23 @@ def about_many(folder: Path, urls: Mapping[str, str], number: int, seconds: floa
         yield found.ready_after < START_MOST, f"{name}: ready after {found.ready_after:.2f} s; under {START_MOST:g} s"
         yield found.peak < MEMORY_MOST, f"{name}: {found.peak:.0f} MB at most; under {MEMORY_MOST:g} MB"
     say("")
+
+
+def about_grants(folder: Path, number: int) -> Iterator[tuple[bool, str]]:
+    say(f"{number:,} grants, one core, TLS")
+    first, second = hundred_thousand.starts(folder, number)
+    for name, found in (("first start, nothing stored", first), ("second start, all stored", second)):
+        say(f"  {name:28} ready after {found.ready_after:.2f} s ({found.computed:.2f} s of CPU); {found.peak:.0f} MB")
+        words = f"{number:,} grants, {name}: ready after {found.ready_after:.2f} s; under {MOST_START:g} s"
+        yield found.ready_after < MOST_START, words
+        words = f"{number:,} grants, {name}: {found.peak:.0f} MB at most; under {MOST_MEMORY:g} MB"
+        yield found.peak < MOST_MEMORY, words
+    speed = first.per_computed or 0.0
+    say(f"  {first.per_second or 0:,.0f} new tokens a second, {speed:,.0f} in a second of computing; each is durable")
+    words = f"{speed:,.0f} new tokens in a second of one core over TLS, durable; {TOKENS_LEAST:g} or better"
+    yield speed >= TOKENS_LEAST, words
+    steps = ", ".join(f"{grants:,}: {microseconds:.2f} µs" for grants, microseconds in hundred_thousand.steps())
+    say(f"  a step of the schedule, by the number of grants: {steps}", "")
 
 
 def say(*lines: str) -> None:

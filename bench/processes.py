@@ -76,6 +76,11 @@ class Daemon:
         return msgpack.unpackb(ask(self.socket, request))[3]
 
     @property
+    def computes(self) -> float:
+        """Seconds that all its threads have computed so far."""
+        return _times(self.process.pid)
+
+    @property
     def rss(self) -> float:
         """MB in memory now."""
         return _status(self.process.pid, "VmRSS")

@@ -80,12 +80,8 @@ class LiveGrant:
 
     def __post_init__(self, loaded: Record | None) -> None:
         self.name = self.settings.name
-        if loaded is not None:
-            # The same texts as in the settings are the same objects: there may be a hundred thousand grants.
-            asked = self.settings.requested if loaded.requested == self.settings.requested else loaded.requested
-            # What was stored of a token that is a credential may have been deleted meanwhile.
-            token = None if self.in_credentials else loaded.access_token
-            loaded = replace(loaded, name=self.name, requested=asked, access_token=token)
+        if loaded is not None and self.in_credentials:  # what was stored may have been deleted meanwhile
+            loaded = replace(loaded, access_token=None)
         self.record = loaded or Record(self.name, requested=self.settings.requested)
         self.stored = loaded.generation if loaded else None
 

@@ -2,7 +2,7 @@
 # Missing fields get their default; unknown fields are ignored.
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from operator import attrgetter
 from sys import intern
 from typing import Any, get_type_hints
@@ -11,6 +11,7 @@ import msgspec
 
 from brokerd.core.grant.attempts import reopened
 from brokerd.core.grant.record import Record
+from brokerd.core.grant.tokens import AccessToken
 from brokerd.core.ports import StoredRecord
 from brokerd.core.sealing import Bound, EnvelopeError
 from brokerd.core.secret import Secret
@@ -43,25 +44,26 @@ def encoded(record: Record) -> bytes:
 def decoded(plain: bytes) -> Record:
     """Raises msgspec.DecodeError."""
     found = msgspec.msgpack.decode(plain, type=_StoredForm, dec_hook=_decode)
-    return _shared(Record(*msgspec.structs.astuple(found)))
+    _share(found)
+    return Record(*msgspec.structs.astuple(found))
 
 
-def _shared(record: Record) -> Record:
-    """The record, whose texts that many records have are one object each: there may be a hundred thousand."""
-    token = record.access_token
+def _share(found: Any) -> None:
+    """Texts that many records have become one object each: there may be a hundred thousand."""
+    token: AccessToken | None = found.access_token
+    found.requested = intern(found.requested)
     if token is None:
-        return record
+        return
     issued = _dated(token.issued)
     scope = token.scope and tuple(map(intern, token.scope))
-    token = msgspec.structs.replace(
+    found.access_token = msgspec.structs.replace(
         token, token_type=intern(token.token_type), issued=issued, scope=scope, fields=token.fields or _NO_FIELDS
     )
-    changed = record.changed and _dated(record.changed)
-    return replace(record, access_token=token, changed=issued if changed == issued else changed)
+    found.changed = issued if found.changed == token.issued else found.changed
 
 
 def _dated(moment: Moment) -> Moment:
-    return moment._replace(boot_id=intern(moment.boot_id))
+    return Moment(moment.wall, moment.boot, intern(moment.boot_id), moment.trusted)
 
 
 def _encode(value: object) -> object:

@@ -177,7 +177,10 @@ async def test_a_piece_opens_for_its_own_grant_time_and_place_alone_and_shows_no
     ((name, content),) = held.pieces.items()
     assert b"hunter2" not in content
     piece = msgspec.msgpack.decode(content, type=Piece)
-    for changed in (replace(piece, generation=9), replace(piece, sealed=piece.sealed[:-1] + b"x")):
+    for changed in (
+        replace(piece, generation=9),
+        replace(piece, sealed=piece.sealed[:-1] + bytes((piece.sealed[-1] ^ 1,))),
+    ):
         held.pieces[name] = msgspec.msgpack.encode(changed)
         with closing(opened(tmp_path, pieces=held.next_process())) as store:
             assert [row.recovered for row in store.all()] == [False]

@@ -39,18 +39,23 @@ class Listeners:
                 _close(place, listener)
             raise
         self._open |= new
-        if self._keeps:
-            kept_sockets.keep(kept_sockets.LISTENER, list(new.values()))
+        if new:
+            self._keep_open_ones()
 
     def close(self, place: ProxyPlace) -> None:
         """For good."""
         _close(place, self._open.pop(place))
+        self._keep_open_ones()
 
     def drop_others(self) -> None:
         """What the process before left, and nobody needs now."""
         for place, listener in self._found.items():
             _close(place, listener)
         self._found.clear()
+
+    def _keep_open_ones(self) -> None:
+        if self._keeps:
+            kept_sockets.keep_only(kept_sockets.LISTENER, list(self._open.values()))
 
     def begin_end(self) -> None:
         """From now on, connections that are left idle are for the next process."""

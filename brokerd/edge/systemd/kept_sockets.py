@@ -27,6 +27,12 @@ def keep(name: str, sockets: Sequence[socket.socket]) -> None:
         notify("FDSTORE=1", f"FDNAME={name}", descriptors=some)
 
 
+def keep_only(name: str, sockets: Sequence[socket.socket]) -> None:
+    """Of that name, systemd keeps these from now on: what it holds stays open, also when it is closed here."""
+    notify("FDSTOREREMOVE=1", f"FDNAME={name}")
+    keep(name, sockets)
+
+
 def until_taken() -> None:
     """Wait until systemd has read everything that it was sent (BARRIER=1), as long as it takes no more than seconds.
     Without this, the process might end before: systemd would not know whose message it was."""
@@ -42,8 +48,8 @@ def until_taken() -> None:
 
 
 def from_systemd(environ: MutableMapping[str, str]) -> tuple[list[socket.socket], list[socket.socket]]:
-    """The listeners and the connections that the process before left (sd_listen_fds(3)). What is no stream socket is
-    closed."""
+    """The listeners and the connections that the process before left (sd_listen_fds(3)). systemd goes on keeping the
+    listeners alone. What is no stream socket is closed."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return [], []
     count = int(environ.get("LISTEN_FDS", "0"))
@@ -59,4 +65,6 @@ def from_systemd(environ: MutableMapping[str, str]) -> tuple[list[socket.socket]
             (listeners if listens else connections).append(sock)
         except OSError:
             os.close(descriptor)
+    if connections:
+        keep_only(CONNECTION, ())
     return listeners, connections

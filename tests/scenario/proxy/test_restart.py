@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import operator
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import trio
 
 from tests.scenario.daemon.harness import ROOT, until
 from tests.scenario.proxy.conftest import World
-from tests.scenario.proxy.process import Link
+from tests.scenario.proxy.process import WITHIN, Link
 from tests.scenario.proxy.upstream import Link as Upstreams
 from tests.scenario.proxy.upstream import Seen
 
@@ -44,7 +45,13 @@ class Manager:
                 descriptors.frombytes(data)
             states = dict(each.split("=", 1) for each in text.decode().splitlines())
             self.said += states
+            if "FDSTOREREMOVE" in states:
+                for name, descriptor in self.kept:
+                    if name == states["FDNAME"]:
+                        os.close(descriptor)
+                self.kept = [each for each in self.kept if each[0] != states["FDNAME"]]
             for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
                 if "FDSTORE" in states and not any(same(descriptor, each) for _, each in self.kept):
                     self.kept.append((states["FDNAME"], descriptor))
                 else:
@@ -54,7 +61,7 @@ class Manager:
         return sum(each == name for each, _ in self.kept)
 
     def start(self, world: World) -> subprocess.Popen[bytes]:
-        """With the descriptors so far, from 3 on."""
+        """With the descriptors so far, from 3 on. It goes on keeping them, until it is told to forget them."""
         kept = [descriptor for _, descriptor in self.kept]
         command = [sys.executable, "-W", "error", "-m", "brokerd.proxy.main"]
         command += ["--socket", str(world.brokerd.socket), str(world.proxy.config)]
@@ -120,6 +127,7 @@ async def test_a_restart_under_load_loses_no_idle_connections_next_request(world
     assert manager.count("connection") == len(links) + 1  # the busy one too, when it was served
     second = manager.start(world)
     await manager.until_ready(2)
+    assert (manager.count("connection"), manager.count("listener")) == (0, 2)  # else nobody could end them
     for link in links[::2]:
         assert (await link.answer()).json["target"] == "/next"
     for link in (*links[1::2], busy, waiting):
@@ -128,6 +136,41 @@ async def test_a_restart_under_load_loses_no_idle_connections_next_request(world
     await trio.to_thread.run_sync(second.wait)
     for link in (*links, busy, waiting):
         await link.stream.aclose()
+
+
+async def test_clients_that_send_one_request_after_the_other_notice_no_restart(
+    world: World, manager: Manager, nursery: trio.Nursery
+) -> None:
+    """Each request is sent over a connection that was idle before, at whatever point the restart is."""
+
+    async def load(number: int) -> None:
+        kind = "unix" if number % 2 else "tcp"
+        body = b"a" * (0, 10, 100_000)[number % 3]
+        async with world.proxy.link(kind) as link:
+            while not enough.is_set():
+                answer = await link.get(f"/{number}", method="POST" if body else "GET", body=body)
+                assert (answer.status, answer.json["target"], answer.json["size"]) == (200, f"/{number}", len(body))
+                answered[number] += 1
+
+    enough, answered = trio.Event(), [0] * 24
+    await world.proxy.stop()
+    running = manager.start(world)
+    await manager.until_ready(1)
+    async with trio.open_nursery() as clients:
+        for number in range(len(answered)):
+            clients.start_soon(load, number)
+        for restarts in range(1, 4):
+            before = list(answered)
+            await until(lambda before=before: all(map(operator.gt, answered, before)), within=WITHIN)
+            running.send_signal(signal.SIGTERM)
+            assert await trio.to_thread.run_sync(running.wait) == 0
+            running = manager.start(world)
+            await manager.until_ready(1 + restarts)
+        before = list(answered)
+        await until(lambda: all(map(operator.gt, answered, before)), within=WITHIN)
+        enough.set()
+    running.terminate()
+    await trio.to_thread.run_sync(running.wait)
 
 
 async def test_a_reload_keeps_connections_and_what_is_under_way_and_closes_what_is_gone(world: World) -> None:
@@ -152,6 +195,36 @@ async def test_a_reload_keeps_connections_and_what_is_under_way_and_closes_what_
         assert (await unix.get("/v2/x")).status == 403
     with pytest.raises(OSError, match="all attempts to connect"):
         await trio.open_tcp_stream("127.0.0.1", world.proxy.port)
+
+
+async def test_a_place_that_a_reload_removes_is_closed_though_systemd_kept_it(world: World, manager: Manager) -> None:
+    async def is_closed() -> bool:
+        try:
+            await (await trio.open_tcp_stream("127.0.0.1", world.proxy.port)).aclose()
+        except OSError:
+            return True
+        return False
+
+    await world.proxy.stop()
+    both = world.proxy.config.read_text()
+    for restarts in (False, True):
+        world.proxy.config.write_text(both)
+        running = manager.start(world)
+        times = manager.said.count("READY")
+        await manager.until_ready(times + 1)
+        assert not await is_closed()
+        world.proxy.config.write_text(both.partition("[proxies.tcp]")[0])
+        if restarts:
+            running.send_signal(signal.SIGTERM)
+            await trio.to_thread.run_sync(running.wait)
+            running = manager.start(world)
+        else:
+            running.send_signal(signal.SIGHUP)
+        await manager.until_ready(times + 2)
+        await until(lambda: manager.count("listener") == 1)
+        assert await is_closed()
+        running.terminate()
+        await trio.to_thread.run_sync(running.wait)
 
 
 async def test_a_mistake_in_the_file_changes_nothing_and_is_named(world: World) -> None:

@@ -38,6 +38,7 @@ MANY, MEMORY_MOST, START_MOST = 10_000, 150.0, 3.0  # grants, MB, seconds
 MOST_MEMORY, MOST_START = 400.0, 8.0  # MB and seconds, with a hundred thousand grants
 TOKENS_LEAST = 300.0  # in a second of one core's time, over TLS, each durable
 SCRAPE_MOST = 0.3  # seconds
+STATUS_MOST = 1.0  # seconds, on an idle machine
 PROXY_LEAST = 0.3  # of nginx's requests per second
 BULK_LEAST = 0.5  # of nginx's bytes per second
 BULK = 1 << 30  # bytes of a large body; a quick run takes a 64th
@@ -289,6 +290,8 @@ def about_many(folder: Path, urls: Mapping[str, str], number: int, seconds: floa
             yield scrape.seconds < SCRAPE_MOST, words
             words = f"{name}: p99 of a get beside scrapes without end: {ratio:.2f} times; {PRESSURE_MOST:g} or better"
             yield ratio <= PRESSURE_MOST, words
+        words = f"{name}: brokerctl status takes {found.status:.2f} s; under {STATUS_MOST:g} s"
+        yield found.status < STATUS_MOST, words
         yield found.ready_after < START_MOST, f"{name}: ready after {found.ready_after:.2f} s; under {START_MOST:g} s"
         yield found.peak < MEMORY_MOST, f"{name}: {found.peak:.0f} MB at most; under {MEMORY_MOST:g} MB"
     say("")

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from bench.processes import Daemon, Failed, brokerd
 from bench.scrapes import Scrapes, scrapes
+from bench.statuses import status_seconds
 from tests import servers as known
 
 GRANT = "reports"
@@ -22,7 +23,8 @@ CONCURRENCY = 16  # requests in flight at one provider
 @dataclass(frozen=True)
 class Cost:
     """Of one start: seconds to the first answer, and of computing until then; seconds until each grant had its token;
-    then the MB in memory, and the most so far; then what scrapes of the metrics cost."""
+    then the MB in memory, and the most so far; then what scrapes of the metrics cost, and how many seconds
+    `brokerctl status` takes."""
 
     ready_after: float
     computed: float
@@ -30,6 +32,7 @@ class Cost:
     rss: float
     peak: float
     scrapes: Scrapes | None = None
+    status: float = 0.0
 
 
 def one(urls: Mapping[str, str]) -> str:
@@ -61,7 +64,9 @@ def cost(folder: Path, urls: Mapping[str, str], number: int, seconds: float) -> 
             if not (lacking := _lacking(daemon, grants=some)):
                 found = Cost(daemon.ready_after, daemon.computed, time.perf_counter() - began, daemon.rss, daemon.peak)
                 if not (lacking := _lacking(daemon)):
-                    return replace(found, scrapes=scrapes(daemon, some[0], seconds))
+                    return replace(
+                        found, scrapes=scrapes(daemon, some[0], seconds), status=status_seconds(daemon, number)
+                    )
             if time.perf_counter() - began > SETTLED_LONGEST:
                 raise Failed(f"{len(lacking)} grants still have no token: {lacking[:2]}")
             time.sleep(LOOK)

@@ -8,9 +8,10 @@ import trio
 
 from brokerd.broker.exchanges import ExchangeRunner
 from brokerd.broker.grant_registry import GrantRegistry
-from brokerd.broker.grant_status import UNKNOWN_WHILE_LOCKED, expires_at, grant_status
+from brokerd.broker.grant_status import expires_at, grant_status
 from brokerd.broker.grant_tokens import GrantTokens
 from brokerd.broker.live_grant import LiveGrant
+from brokerd.broker.locked_grants import LockedGrants
 from brokerd.broker.logins import Logins
 from brokerd.broker.planner import ExchangePlanner
 from brokerd.broker.renewal_schedule import RenewalSchedule
@@ -18,7 +19,7 @@ from brokerd.broker.revocations import settle_unrevocable
 from brokerd.broker.single_flight import SingleFlight
 from brokerd.broker.store_repair import StoreRepair
 from brokerd.broker.waiting import TokenWait
-from brokerd.broker.why_no_token import check_min_ttl, check_target, no_token, not_refreshed
+from brokerd.broker.why_no_token import check_import, check_min_ttl, check_target, no_token, not_refreshed
 from brokerd.core.errors import Code, Failure, unknown
 from brokerd.core.events import Event
 from brokerd.core.exchange.outcomes import Cause, IssuedToken, Outcome, RetryLater, Tokens
@@ -72,7 +73,7 @@ class TokenBroker:
         self._runner = runner
         self._watchers: dict[str, set[Callable[[str], None]]] = {}
         self.locked = False  # while it is, nothing is served
-        self._status_when_locked: dict[str, dict[str, object]] = {}
+        self.locked_grants = LockedGrants()
 
     @property
     def grants(self) -> Mapping[str, LiveGrant]:
@@ -249,11 +250,9 @@ class TokenBroker:
     async def import_token(self, name: str, refresh_token: Secret) -> int:
         """Store a refresh token that was obtained elsewhere, and try it at once. Returns the new generation."""
         grant = self.grant(name)
-        if not grant.ability(self._clock.now()).renew:
-            words = f"{name}: its provider has no refresh tokens, so there is nothing to import"
-            raise Failure(Code.BAD_REQUEST, f"{words}; use instead: {grant.login_command}", name)
         if grant.blocked:
             raise self.failure(grant)
+        check_import(grant)
         tokens, jitter = Tokens(refresh_token=IssuedToken(refresh_token)), self._entropy.fraction()
         await grant.change(
             self.store, lambda record: issuance.granted(record, tokens, self._clock.now(), jitter, record.requested)
@@ -323,10 +322,10 @@ class TokenBroker:
 
     async def lock(self) -> None:
         """Serve nothing from now on. When exchanges and logins under way have ended and are stored (laws 2 and 3), drop
-        every token; names and states are kept for `status`. Raises Failure if the disk cannot store a token."""
+        every token; names and errors are kept for `status`. Raises Failure if the disk cannot store a token."""
         grants = dict(self.grants)
         self.locked = True
-        self._keep_status(grants)
+        self.locked_grants.keep(grants, self._clock.now())
         for name in grants:
             self.logins.cancel(name, "brokerd was locked meanwhile")
             self.tell_watchers(name)
@@ -337,22 +336,18 @@ class TokenBroker:
                 self.tell_watchers(name)
             words = "the newest tokens of a grant could not be stored and would be lost; repair the store first"
             raise Failure(Code.UNAVAILABLE, f"not locked: {words}: {self.store.trouble}", retry_after=5.0)
-        self._keep_status(grants)
-
-    def _keep_status(self, grants: dict[str, LiveGrant]) -> None:
-        self._status_when_locked = {
-            name: self._status(each) | dict.fromkeys(UNKNOWN_WHILE_LOCKED) for name, each in grants.items()
-        }
+        self.locked_grants.keep(grants, self._clock.now())
 
     def unlocked(self) -> None:
         """The grants were loaded again."""
-        self.locked, self._status_when_locked = False, {}
+        self.locked = False
+        self.locked_grants.drop()
         for name in self.grants:
             self.tell_watchers(name)
 
     @property
     def names(self) -> Iterable[str]:
-        return self._status_when_locked if self.locked else self.grants
+        return self.locked_grants.statuses if self.locked else self.grants
 
     # -- looking
 
@@ -389,7 +384,7 @@ class TokenBroker:
 
     def status(self, name: str) -> dict[str, object]:
         """One grant as `status` shows it (docs/protocol.md). No secrets are in it."""
-        return self._status_when_locked[name] if self.locked else self._status(self.grant(name))
+        return self.locked_grants.statuses[name] if self.locked else self._status(self.grant(name))
 
     def _status(self, grant: LiveGrant) -> dict[str, object]:
         return grant_status(grant, self._clock.now(), self.schedule.at(grant.name))

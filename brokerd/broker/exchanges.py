@@ -46,7 +46,7 @@ from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
 from brokerd.core.grant.tokens import AccessToken, RefreshToken, usable
 from brokerd.core.ports import Clock, Entropy, Store, StoreUnavailable
-from brokerd.core.repeated_failures import Failing
+from brokerd.core.repeated_failures import Failing, known_to_fail
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.timing.backoff import doubted_delay
 from brokerd.core.timing.moment import Moment
@@ -223,7 +223,8 @@ class ExchangeRunner:
         health, now = provider.health, self.clock.now()
         if isinstance(outcome, RetryLater) and _is_down(provider, outcome):
             failing = Failing(health.failing_since or now, provider.breaker.failures, provider.grants)
-            self._events.provider_down(provider.name, outcome.reason, failing, now)
+            remedy = after(provider.name, outcome)
+            self._events.provider_down(provider.name, outcome.reason, failing, now, remedy)
         elif health.failing_since is None:
             self._events.provider_up(provider.name, provider.grants, now)
 
@@ -284,6 +285,7 @@ class ExchangeRunner:
             generation=record.generation,
             now=self.clock.now(),
             because_down=_is_down(grant.provider, outcome),
+            failing=None if target else known_to_fail(record.failing_since, record.failures),
             token=record.access_token if isinstance(outcome, Issued) and not target else None,
             **({"interrupted": True} if record.uncertain else {}),
             **({"unstored": True} if grant.unstored else {}),

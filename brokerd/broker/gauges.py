@@ -2,7 +2,7 @@
 # there is no line, so that an alert about it ends by itself. Times are Unix seconds by the wall clock of now.
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import trio
@@ -10,6 +10,7 @@ import trio
 from brokerd.broker.grant_status import expires_at, failing_since, state_of
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import Provider
+from brokerd.core.grant.condition import LOCKED
 from brokerd.core.grant.state import State
 from brokerd.core.grant.tokens import AccessToken
 from brokerd.core.timing.moment import Moment, wall_time
@@ -149,6 +150,14 @@ async def of_grants(
             if (value := value_of(seen, now)) is not None:
                 add(f"{name}{whole if is_whole else short} {value:.12g}\n")
     return "".join("".join(lines) for lines in texts if len(lines) > 1)
+
+
+def of_locked(statuses: Iterable[Mapping[str, object]]) -> str:
+    """The lines of grants while brokerd is locked: that none of them is ready."""
+    row = GRANTS[0]
+    about = ({"grant": str(each["name"]), PROVIDER: str(each["provider"]), "state": LOCKED} for each in statuses)
+    lines = "".join(f"{row.name}{labelled(each)} 0\n" for each in about)
+    return lines and head(row.name, GAUGE, row.help) + lines
 
 
 def of_providers(providers: Iterable[Provider], now: Moment) -> str:

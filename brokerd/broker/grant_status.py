@@ -3,15 +3,13 @@ from __future__ import annotations
 
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.core.exchange.implausible_values import notes
-from brokerd.core.exchange.outcomes import Cause
 from brokerd.core.exchange.scope import cut_scope, is_cut
-from brokerd.core.grant.advice import advice
+from brokerd.core.grant.advice import of_record
 from brokerd.core.grant.state import State
 from brokerd.core.grant.tokens import AccessToken
 from brokerd.core.timing.moment import Moment, wall_time
 
 SHOWN_SCOPE = 1_024  # characters of a scope that are shown
-UNKNOWN_WHILE_LOCKED = ("issued_at", "expires_at", "next_renewal_at")
 
 
 def grant_status(grant: LiveGrant, now: Moment, next_look: float | None) -> dict[str, object]:
@@ -39,7 +37,7 @@ def grant_status(grant: LiveGrant, now: Moment, next_look: float | None) -> dict
         "failing_since": failing_since(grant, now),
         "revoked_at": _revoked_at(grant, now),
         "notes": tuple(notes(token, presented=dialect.presents(token.token_type))) if token else (),
-        "remedy": grant.remedy,
+        "remedy": grant.login_command if state_of(grant) is State.REVOKED else grant.remedy,
         "advice": _advice(grant),
         "pending_revocations": len(record.pending_revocations),
         "variants": _living(grant, now) if record.downscoped else 0,
@@ -62,13 +60,8 @@ def failing_since(grant: LiveGrant, now: Moment) -> float | None:
 
 
 def _advice(grant: LiveGrant) -> str | None:
-    error, state = grant.record.error, state_of(grant)
-    if error is None or grant.remedy or grant.blocked or grant.unstored:
-        return None
-    if state is State.MISCONFIGURED:
-        return advice(grant.name, error, None)
-    is_tried = state in (State.RETRYING, State.RENEWING)
-    return advice(grant.name, error, grant.provider.health.cause or Cause.STRANGE) if is_tried else None
+    says_itself = grant.remedy or grant.blocked or grant.unstored
+    return None if says_itself else of_record(grant.record, state_of(grant))
 
 
 def _revoked_at(grant: LiveGrant, now: Moment) -> float | None:

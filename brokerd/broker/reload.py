@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from brokerd.broker.broker import TokenBroker
@@ -12,15 +12,17 @@ from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import Provider
 from brokerd.config.settings import Configuration, GrantSettings, ProviderSettings
 from brokerd.core.events import Event
+from brokerd.core.exchange import health
 from brokerd.core.exchange.server_metadata import Metadata
 from brokerd.core.grant import attempts
 from brokerd.core.grant import record as records
+from brokerd.core.grant.advice import cause_of
 from brokerd.core.grant.record import Record
 from brokerd.core.grant.state import State
 from brokerd.core.ports import Clock, Entropy, Http, Store, StoredRecord, StoreError
 from brokerd.core.sealing import fingerprint
 from brokerd.core.timing.breaker import Breaker
-from brokerd.core.timing.moment import wall_time
+from brokerd.core.timing.moment import Moment, wall_time
 from brokerd.dialects.dialect import GrantView
 from brokerd.dialects.recipe.dialect import IDENTIFYING
 from brokerd.edge.files.secret_sources import SecretUnreadable, read_secret
@@ -34,6 +36,7 @@ SPREAD_AT_START = 60.0  # seconds over which renewals that are due at start-up a
 @dataclass(slots=True)
 class Changes:
     """Grant names, sorted. `tables`: other tables that have changed; `later`: those that take effect at the next start.
+    `unreadable`: grants with a secret file that cannot be read, why, and what happens then.
     `dormant`: (grant, fingerprint) of records that belong to no configured grant any more; `active`: of those that
     belong to one again."""
 
@@ -42,6 +45,7 @@ class Changes:
     removed: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
     dormant: list[tuple[str, str]] = field(default_factory=list)
     active: list[tuple[str, str]] = field(default_factory=list)
 
@@ -109,9 +113,7 @@ def apply(
         spread = SPREAD_AT_START * entropy.fraction() if starting and grant.stored is not None else 0.0
         broker.single_flight.admit(grant, spread)
     broker.registry.replace(grants)
-    used = Counter(each.provider.name for each in grants.values())
-    for name, provider in providers.items():
-        provider.grants = used[name]
+    _tell_providers(providers, grants.values(), starting=starting)
     broker.repair.start_if_needed()
     _note_removed(broker, before, rows, changes)
     for names in (changes.added, changes.changed, changes.removed):
@@ -177,6 +179,15 @@ def _remedy(settings: GrantSettings) -> str:
     return "to fix: change that, then: brokerctl reload"
 
 
+def without_secret(grant: LiveGrant, now: Moment) -> str:
+    """What happens to a grant while one of its secret files cannot be read."""
+    token = None if grant.in_credentials else grant.serves(now)
+    if token is None:
+        return "it serves nothing until the file can be read, which brokerd notices by itself"
+    until = "" if token.expires is None else f" until it expires ({utc(wall_time(token.expires, now))})"
+    return f"its token is served{until}, and cannot be renewed before the file can be read"
+
+
 def fingerprint_of(settings: GrantSettings) -> str:
     """Blocking. Raises SecretUnreadable."""
     sources = settings.credentials
@@ -209,6 +220,28 @@ def _restore_passwords(grant: LiveGrant) -> None:
         passwords.refuse(record.refused)
     if record.doubt is not None and record.doubt.times > passwords.times(record.doubt.password):
         passwords.doubt(grant.name, record.doubt)
+
+
+def _tell_providers(providers: Mapping[str, Provider], grants: Iterable[LiveGrant], *, starting: bool) -> None:
+    """How many grants each has, and at a start, since when it fails."""
+    used = Counter(each.provider.name for each in grants)
+    for name, provider in providers.items():
+        provider.grants = used[name]
+    if starting:
+        _restore_health(grants)
+
+
+def _restore_health(grants: Iterable[LiveGrant]) -> None:
+    """Since when each provider fails is not stored, but since when its grants do: status and log go on with that."""
+    by_provider: dict[str, list[LiveGrant]] = {}
+    for grant in grants:
+        by_provider.setdefault(grant.provider.name, []).append(grant)
+    for found in by_provider.values():
+        records = [grant.record for grant in found]
+        last_ok = max((each.access_token.issued.wall for each in records if each.access_token), default=0.0)
+        failing = [(each.failing_since, cause_of(each)) for each in records]
+        known = [(since, cause) for since, cause in failing if since is not None and cause is not None]
+        found[0].provider.health = health.restored(known, last_ok)
 
 
 def _report_last_run(broker: TokenBroker, grant: LiveGrant, clock: Clock) -> None:

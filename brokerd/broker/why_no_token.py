@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.core.errors import Code, Failure
+from brokerd.core.grant.advice import OTHERWISE, of_record, split
 from brokerd.core.grant.history import failed_request_id
 from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
@@ -48,7 +49,9 @@ def _no_token(
             words = f"{name} needs a login{why}; to fix: {grant.remedy}"
             return Failure(Code.NEEDS_LOGIN, words, name)
         case State.MISCONFIGURED:
-            words = f"{name} is misconfigured{why}; fix it, then: brokerctl reload, or brokerctl refresh {name}"
+            error = record.error or "its last exchange failed"
+            to_fix = "" if split(error)[1] else f"; to fix: {of_record(record, record.state) or OTHERWISE}"
+            words = f"{name} is misconfigured: {error}{to_fix}"
             return Failure(Code.MISCONFIGURED, words, name)
         case State.READY if record.access_token and (final := grant.dialect.unrenewable(grant.view(now))):
             return Failure(Code.MISCONFIGURED, f"{name}: {final}", name)  # its API refused it
@@ -66,7 +69,8 @@ def not_refreshed(grant: LiveGrant, now: Moment) -> str:
     since = grant.early_renewal_at
     if since is None or grant.record.error or grant.early_renewal_wait(None, now) <= 0:
         return "was not refreshed and keeps its token"
-    return f"was renewed {max(0.0, -seconds_until(since, now)):.0f} s ago"
+    ago = max(0.0, -seconds_until(since, now))
+    return f"was renewed {ago:.0f} s ago; a token that lives is renewed for callers once in a third of its life"
 
 
 def check_min_ttl(grant: LiveGrant, token: AccessToken | None, min_ttl: float) -> None:
@@ -77,12 +81,25 @@ def check_min_ttl(grant: LiveGrant, token: AccessToken | None, min_ttl: float) -
         raise Failure(Code.BAD_REQUEST, words, grant.name)
 
 
+def check_import(grant: LiveGrant) -> None:
+    """Raises Failure for a grant that renews by no refresh token."""
+    settings = grant.settings.settings
+    if grant.dialect.takes_import(settings):
+        return
+    needs_nobody = grant.can_issue() and grant.record.state is not State.REVOKED
+    again = f"brokerctl refresh {grant.name}" if needs_nobody else grant.login_command
+    kind = f"grant_type {settings['grant_type']}" if "grant_type" in settings else f"provider {grant.provider.name}"
+    words = f"{grant.name}: a grant of this kind ({kind}) is renewed by no refresh token, so there is nothing to import"
+    raise Failure(Code.BAD_REQUEST, f"{words}; use instead: {again}", grant.name)
+
+
 def check_target(grant: LiveGrant, target: Target, now: Moment) -> None:
     """Raises Failure for a downscoped token that the grant can never have."""
     scope = grant.settings.settings.get("scope")
     if not target.within(scope):
         own = " ".join(map(str, scope)) if isinstance(scope, list | tuple) else ""
         words = f"{grant.name}: expected a part of the grant's own scope ({own}), found {target}"
+        words += "; ask for a part of it, or add the scope to the grant in the configuration"
         raise Failure(Code.BAD_REQUEST, words, grant.name)
     if (lacks := grant.dialect.lacks(grant.view(now, target))) is not None:
         raise Failure(Code.BAD_REQUEST, f"{grant.name}: no token for {target}: {lacks}", grant.name)

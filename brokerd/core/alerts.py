@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from brokerd.core.events import Event
+from brokerd.core.remedies import remedy_for
+from brokerd.core.shortened import shortened
 
 # What begins and ends. A command that waits for a beginning is not run if the end comes first.
 ENDS = {
@@ -20,6 +22,7 @@ ALERTS = (
     *(Event.GRANT_NEEDS_LOGIN, Event.RENEWAL_FAILED, Event.STILL_FAILING, Event.EXCHANGE_INTERRUPTED),
     *(Event.LOGIN_ALARM, Event.REVOCATION_NOT_TOLD, Event.STATE_LOST, Event.STATE_KEPT_BY_SYSTEMD),
     *(Event.REFRESH_TOKEN_EXPIRES, Event.CERTIFICATE_EXPIRES, *ENDS, *BEGINS, Event.STORE_NOT_ADOPTED),
+    *(Event.AUDIT_CHANGED, Event.AUDIT_LINES_LOST),
     *(Event.STARTED_LOCKED, Event.NOT_UNLOCKED, Event.NOT_RELOADED, Event.BUG),
 )
 PROVIDER_AFTER = 600.0  # seconds that a provider is down before a command is run, unless the configuration says else
@@ -77,7 +80,7 @@ def alert(event: Event, fields: Mapping[str, Any]) -> Alert | None:
     """The alert of a line of the log; None: nobody can be told of it. Its values are printable and cut to length."""
     if event not in ALERTS:
         return None
-    found = {"remedy": event.remedy, **{name: fields[name] for name in FACTS if name in fields}}
+    found = {"remedy": remedy_for(event, fields), **{name: fields[name] for name in FACTS if name in fields}}
     return Alert(event, {name: _clean(value) for name, value in found.items() if value is not None})
 
 
@@ -130,8 +133,9 @@ class Waiting:
 def environment(batch: Batch, *, test: bool = False) -> dict[str, str]:
     """The facts, as variables of the command's environment."""
     event, facts = batch.first
-    more = batch.number - 1
-    found = {"event": str(event), "message": f"{event.words}{f' (and {more} more)' if more else ''}", **facts}
+    more, subject = batch.number - 1, batch.first.subject
+    about = f"{subject}: " if subject else ""
+    found = {"event": str(event), "message": f"{about}{event.words}{f' (and {more} more)' if more else ''}", **facts}
     found |= {"more": str(more), "names": " ".join(batch.names)}
     if test:
         found["test"] = "1"
@@ -139,4 +143,4 @@ def environment(batch: Batch, *, test: bool = False) -> dict[str, str]:
 
 
 def _clean(value: object) -> str:
-    return "".join(each if each.isprintable() else " " for each in str(value))[:LONGEST]
+    return shortened("".join(each if each.isprintable() else " " for each in str(value)), LONGEST)

@@ -72,6 +72,13 @@ class Event(StrEnum):
         None,
         "to get a new token: brokerctl refresh GRANT",
     )
+    SECRET_UNREADABLE = (
+        "secret_unreadable",
+        WARNING,
+        "a secret file cannot be read",
+        None,
+        "correct what reason names; brokerd reads the file again by itself when it needs it",
+    )
     SECRET_READABLE = "secret_readable", INFO, "a secret file can be read now"
     SECRET_CHANGED = "secret_changed", INFO, "the secret of a static token has changed"
     LOGIN_BEGUN = "login_begun", INFO, "a login was begun"
@@ -145,21 +152,21 @@ class Event(StrEnum):
         WARNING,
         "the provider seems to be down",
         "24bed937ccdc496882a9f62001e3cfb8",
-        "look whether this machine reaches it, and what its operator says; brokerd tries again by itself",
+        "see what keeps this machine from the provider: brokerctl doctor; brokerd tries again by itself",
     )
     PROVIDER_STILL_DOWN = (
         "provider_still_down",
         WARNING,
         "the provider is still down",
         "a5781794b956409d9f16d07c1dd6cdb7",
-        "look whether this machine reaches it, and what its operator says; brokerd tries again by itself",
+        "see what keeps this machine from the provider: brokerctl doctor; brokerd tries again by itself",
     )
     PROVIDER_SLOW = (
         "provider_slow",
         WARNING,
         "the provider has not answered yet",
         "c4545b7a4ef84579867f067ec47ca60c",
-        "ask its operator whether it has a problem; brokerd waits, and tokens that live are served",
+        "ask the provider's operator whether it has a problem; brokerd waits, and tokens that live are served",
     )
     PROVIDER_UP = "provider_up", INFO, "the provider answers again", "633da642883c4a9588c5e0bb78abe5d0"
 
@@ -252,7 +259,28 @@ class Event(StrEnum):
         "the audit log can be written again",
         "4407cc1f7bc149738f9449d03752e420",
     )
-    LOCKED = "locked", INFO, "brokerd was locked"
+    AUDIT_CHANGED = (
+        "audit_changed",
+        WARNING,
+        "THE AUDIT LOG WAS CUT OR CHANGED, or its store was",
+        "a556583de7cc4bc8a7363099af369726",
+        "to see where: brokerctl audit verify. Then find out who can write there; keep a copy of the files before",
+    )
+    AUDIT_INCOMPLETE = (
+        "audit_incomplete",
+        WARNING,
+        "the end of the audit log was not complete",
+        None,
+        "nothing, if brokerd was killed or the machine lost power; else: brokerctl audit verify",
+    )
+    AUDIT_LINES_LOST = (
+        "audit_lines_lost",
+        WARNING,
+        "LINES OF THE AUDIT LOG WERE LOST",
+        "1dcbd18935b048daa2bae919b9483ba1",
+        "make room on its disk. What brokerd did meanwhile is in its log: journalctl -u brokerd",
+    )
+    LOCKED = "locked", INFO, "brokerd was locked and serves nothing", None, "to unlock: brokerctl unlock"
     UNLOCKED = "unlocked", INFO, "brokerd was unlocked"
     NOT_UNLOCKED = "not_unlocked", WARNING, "brokerd could not be unlocked", None, "to try again: brokerctl unlock"
     STARTED_LOCKED = "started_locked", WARNING, "brokerd is locked and serves no token", None, "brokerctl unlock"
@@ -364,20 +392,3 @@ class Event(StrEnum):
         "systemctl status brokerd",
     )
     BROKERD_BACK = "brokerd_back", INFO, "brokerd can be asked again"
-
-
-def exchange_event(operation: str, outcome: str, state: str = "") -> Event:
-    """The event of an exchange that ended with that outcome and left the grant in that state."""
-    succeeded, failed = EXCHANGES.get(operation, EXCHANGES["renew"])
-    if outcome in ("issued", "done"):
-        return succeeded
-    return Event.GRANT_NEEDS_LOGIN if failed is Event.RENEWAL_FAILED and state == "needs_login" else failed
-
-
-# By operation: the event of an exchange that succeeded, and of one that failed.
-EXCHANGES = {
-    "renew": (Event.RENEWED, Event.RENEWAL_FAILED),
-    "issue": (Event.RENEWED, Event.RENEWAL_FAILED),
-    "revoke": (Event.REVOCATION_TOLD, Event.REVOCATION_NOT_TOLD),
-    "verify": (Event.VERIFIED, Event.VERIFICATION_FAILED),
-}

@@ -29,6 +29,11 @@ class Failing(NamedTuple):
     sums_up: bool = False
 
 
+def known_to_fail(since: Moment | None, tries: int) -> Failing | None:
+    """Of a grant, as its record says it."""
+    return Failing(since, tries) if since is not None and tries else None
+
+
 @dataclass(slots=True)
 class _Group:
     """What fails alike at one provider."""
@@ -75,14 +80,17 @@ class RepeatedFailures:
         self._members: dict[Hashable, _Member] = {}
         self._groups: dict[tuple[str, str], _Group] = {}
 
-    def failed(self, who: Hashable, provider: str, reason: str, now: Moment) -> Failing | None:
-        """One more failure: what the log says of it, or None if it says nothing."""
+    def failed(
+        self, who: Hashable, provider: str, reason: str, now: Moment, known: Failing | None = None
+    ) -> Failing | None:
+        """One more failure: what the log says of it, or None if it says nothing. `known`: since when it fails and how
+        often it did, if somebody knows more than this log."""
         kind, member = (provider, alike(reason)), self._members.get(who)
         is_first = member is None
         if member is None:
             if len(self._members) >= MOST:
                 self.worked(next(iter(self._members)))
-            member = self._members[who] = _Member(now, kind)
+            member = self._members[who] = _Member(*((known.since, kind, known.tries - 1) if known else (now, kind)))
         is_new = is_first or (kind != member.group and member.changes < MOST_CHANGES)
         if is_new and not is_first:
             member.changes += 1

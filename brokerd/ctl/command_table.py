@@ -162,7 +162,11 @@ COMMANDS = {
         option("--sha256", "HEX", "the SHA-256 of that file"),
         JSON,
     ),
-    "refresh": Command("renew a token now; this also retries a grant that is misconfigured", "change.refresh", GRANT),
+    "refresh": Command(
+        "renew a token now, at most once in a third of its life; this also retries a grant that is misconfigured",
+        "change.refresh",
+        GRANT,
+    ),
     "trace": Command(
         "renew a token now, and print each step while it happens",
         "trace.trace",

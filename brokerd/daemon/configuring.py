@@ -15,7 +15,7 @@ from brokerd.alerts.commands import AlertCommands
 from brokerd.broker.broker import TokenBroker
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import Provider
-from brokerd.broker.reload import Changes, admit, apply, fingerprint_of, fingerprints
+from brokerd.broker.reload import Changes, admit, apply, fingerprint_of, fingerprints, without_secret
 from brokerd.config.settings import Configuration, ProviderSettings
 from brokerd.core.access.policy import Policy
 from brokerd.core.errors import Code, Failure
@@ -23,7 +23,7 @@ from brokerd.core.events import Event
 from brokerd.core.ports import Http, StoredRecord, StoreError
 from brokerd.core.secret import SecretSource
 from brokerd.core.validation import ConfigError
-from brokerd.daemon.file_reading import in_secrets_thread
+from brokerd.daemon.file_reading import in_secrets_thread, unreadable_files
 from brokerd.daemon.readiness import Readiness
 from brokerd.edge.audit.writer import AuditWriter
 from brokerd.edge.files.secret_sources import SecretUnreadable
@@ -67,6 +67,8 @@ class Configurator:
         self._alerts.configure(configuration.on_event)
         if self._store.is_locked:
             self._rights.policy, self._broker.locked = _policy(configuration), True
+            names = {name: grant.provider.name for name, grant in configuration.grants.items()}
+            self._broker.locked_grants.keep_names(names)
         else:
             await self._apply(configuration, await in_thread(self._store.all))
 
@@ -96,6 +98,11 @@ class Configurator:
         self._events.say(Event.RELOADED, **named, tables=changes.tables)
         if changes.later:
             self._events.say(Event.RESTART_NEEDED, tables=changes.later)
+        for name, reason in (await unreadable_files(configuration.grants.values())).items():
+            if (grant := self._broker.grants.get(name)) is not None:
+                then = without_secret(grant, self._clock.now())
+                changes.unreadable.append({"grant": name, "reason": reason, "then": then})
+                self._events.say(Event.SECRET_UNREADABLE, **grant.about, reason=reason, then=then)
         return changes
 
     async def _apply(self, configuration: Configuration, stored: list[StoredRecord] | None) -> Changes:

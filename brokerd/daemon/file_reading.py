@@ -1,7 +1,7 @@
 # Reads secrets in threads of their own: a disk or a command that hangs delays nobody else (law 13).
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import trio
@@ -13,6 +13,7 @@ from brokerd.edge.files.secret_sources import SecretUnreadable, read_secret
 
 T = TypeVar("T")
 _secrets = trio.CapacityLimiter(8)
+LOOK_LONGEST = 5.0  # seconds for a look at all secret files
 
 
 async def in_secrets_thread(work: Callable[[], T]) -> T:
@@ -44,6 +45,24 @@ async def read_files(settings: GrantSettings) -> dict[str, Secret] | None:
         return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
     except SecretUnreadable:
         return None
+
+
+async def unreadable_files(grants: Iterable[GrantSettings]) -> dict[str, str]:
+    """Of each grant with a secret file that cannot be read: why. A disk that does not answer is not waited for."""
+    found: dict[str, str] = {}
+
+    def read() -> None:
+        for grant in grants:
+            for name, source in grant.sources:
+                if source.file is not None and grant.name not in found:
+                    try:
+                        read_secret(source)
+                    except SecretUnreadable as error:
+                        found[grant.name] = f"{name}: {error}"
+
+    with trio.move_on_after(LOOK_LONGEST):
+        await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+    return dict(found)
 
 
 async def files_are_readable(settings: GrantSettings) -> bool:

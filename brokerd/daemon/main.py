@@ -19,7 +19,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import trio
 from brokerd_client.wire import load_msgpack
@@ -38,6 +38,7 @@ from brokerd.broker.slow_providers import notice_slow
 from brokerd.config.settings import Configuration, ProviderSettings
 from brokerd.config.toml_files import DEFAULT_CONFIG
 from brokerd.core.access.admission import Admission
+from brokerd.core.audit import findings
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event
 from brokerd.core.ports import Http, StoreUnavailable
@@ -242,7 +243,7 @@ class Daemon:
             events.say(Event.STORE_NOT_ADOPTED, path=str(store.path))
         events.say(Event.STARTING, version=__version__, pid=os.getpid())
         if self.audit is not None:
-            self.audit.noticed = self._log_audit_trouble
+            self.audit.noticed, self.audit.finding = self._log_audit_trouble, self._log_audit_finding
             await self.audit.write()  # whether it can be written is known before anybody is served
 
     async def _serve(self, serving: trio.Nursery, readiness: Readiness, listeners: Listeners) -> None:
@@ -367,6 +368,11 @@ class Daemon:
             self.events.say(Event.STORE_NOT_WRITTEN, reason=self.store.trouble)
         else:
             self.events.say(Event.STORE_WRITTEN_AGAIN)
+
+    def _log_audit_finding(self, entry: Mapping[str, object]) -> None:
+        kind = findings.KINDS[str(entry["event"])]
+        self.metrics.audit_findings.labels(kind).inc()
+        self.events.say(findings.EVENTS[kind], reason=entry["event"], **findings.numbers(entry))
 
     def _log_audit_trouble(self) -> None:
         why, _ = self.events.audit_trouble

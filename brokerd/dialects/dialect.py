@@ -106,6 +106,10 @@ class Dialect(Protocol):
         """What an exchange of a grant with such settings needs from the rest of brokerd."""
         return Needs()
 
+    def takes_import(self, _settings: Mapping[str, object]) -> bool:
+        """Whether a refresh token that was got elsewhere is of use to a grant with such settings."""
+        return False
+
     def fields(self, _settings: Mapping[str, object]) -> tuple[str, ...]:
         """The names of the further values that each of the grant's own tokens has."""
         return ()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -13,7 +14,7 @@ from brokerd.core.ports import TransportError
 from brokerd.core.secret import SecretSource
 from brokerd.core.validation import ConfigError
 from brokerd.doctor.context import Facts
-from brokerd.doctor.finding import Finding, hidden, ok, problem, problem_from, warning
+from brokerd.doctor.finding import Finding, Level, hidden, ok, problem, problem_from, warning
 from brokerd.edge.files import ownership
 from brokerd.edge.files.secret_sources import WRITE, SecretUnreadable, doubtful
 from brokerd.edge.http.connection import check
@@ -45,12 +46,13 @@ def configuration(facts: Facts) -> Iterable[Finding]:
 
 
 def rules(facts: Facts) -> Iterator[Finding]:
-    """The users and groups that rules name exist. The user of a unit may exist only while the unit runs."""
+    """The users and groups that rules name can match somebody."""
     if facts.configuration is None:
         return
     found = list(unknown_callers(facts.configuration))
     for each in found:
-        yield warning("rules", located(each), f"correct the name, or create it; {facts.check_again}")
+        error = problem_from("rules", located(each), f"correct the name, or create it; {facts.check_again}")
+        yield replace(error, level=Level.WARNING)
     if facts.configuration.rules and not found:
         yield ok("rules", "all users and groups that they name exist")
 

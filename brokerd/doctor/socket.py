@@ -15,6 +15,9 @@ from brokerd_client.address import CALLERS
 from brokerd_client.client_protocol import WAIT
 
 from brokerd import __version__
+from brokerd.core.exchange.outcomes import Cause
+from brokerd.core.grant.advice import BY_CAUSE, GOES_ON, remedy, split
+from brokerd.core.grant.condition import LOCKED
 from brokerd.doctor.context import Facts
 from brokerd.doctor.finding import Finding, ok, problem, problem_from, warning
 from brokerd.edge.files import ownership
@@ -25,6 +28,7 @@ ADOPT = "brokerctl adopt"  # what the daemon says at the end of NOT_ADOPTED (ser
 
 NAME, BARRED, BEHIND, GRANTS = "socket", "access", "daemon", "grants"
 GRANTS_SHOWN = 20
+LOOK_HERE = "see what these lines say about its provider"  # instead of the advice to run doctor
 SETTING = "--socket PATH, or [daemon] socket"
 OWN_GROUP = "socket_group in [daemon], or SocketGroup= in brokerd.socket"
 ANSWERS_WITHIN = 5.0  # seconds; it waits for no provider before it says how it is
@@ -107,6 +111,7 @@ def of_daemon(version: str, daemon: dict[str, Any], facts: Facts) -> Iterator[Fi
 
 def of_grants(grants: list[dict[str, Any]], now: float) -> Iterator[Finding]:
     """The grants that fail, since when, and what to do. A revoked grant is no problem: somebody wanted that. Pure."""
+    grants = [each for each in grants if each["state"] != LOCKED]  # what keeps them all is said already
     troubled = [each for each in grants if each["last_error"] or each["state"] in ("needs_login", "misconfigured")]
     troubled = [each for each in troubled if each["state"] != "revoked"]
     for each in troubled[:GRANTS_SHOWN]:
@@ -120,16 +125,16 @@ def of_grants(grants: list[dict[str, Any]], now: float) -> Iterator[Finding]:
 
 def _of_grant(grant: dict[str, Any], now: float) -> Finding:
     name, since, error = grant["name"], grant.get("failing_since"), grant["last_error"] or "it has no token"
-    when = "" if since is None else f" {lasting(since, now)}"
+    when, what = "" if since is None else f" {lasting(since, now)}", split(error)[0]
+    to_fix = (remedy(grant) or f"{GOES_ON}; to see when: brokerctl status {name}").replace(
+        BY_CAUSE[Cause.UNREACHABLE], LOOK_HERE
+    )
     match grant["state"]:
         case "needs_login":
-            words = f"{name} needs a login{when}: {error}"
-            return problem(GRANTS, words, grant.get("remedy") or f"brokerctl login {name}")
+            return problem(GRANTS, f"{name} needs a login{when}: {what}", to_fix)
         case "misconfigured":
-            again = f"correct it, then: brokerctl refresh {name}"
-            return problem_from(GRANTS, f"{name} is misconfigured{when}: {error}", again)
-    remedy = f"brokerd tries again by itself; to see when: brokerctl status {name}"
-    return warning(GRANTS, f"{name} fails{when}: {error}", remedy)
+            return problem(GRANTS, f"{name} is misconfigured{when}: {what}", to_fix)
+    return warning(GRANTS, f"{name} fails{when}: {what}", to_fix)
 
 
 def refused_with(path: Path, *, knock: bool) -> int:

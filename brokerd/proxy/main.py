@@ -23,7 +23,7 @@ from brokerd.edge.systemd.notify import notify
 from brokerd.edge.systemd.socket import CannotListen
 from brokerd.proxy.service import ProxyService
 from brokerd.proxy.upstreams import http_settings
-from brokerd.setup.check import in_order, located
+from brokerd.setup.check import in_order, located, match_nobody
 
 PROGRAM = "brokerd-proxy"
 EXIT_CONFIGURATION = 2
@@ -64,6 +64,9 @@ def check(path: Path) -> int:
     """Print every mistake of the file and of what it names, or that there is none. The exit code."""
     found, read_errors = read(path)
     errors = [*read_errors, *unusable(path, found)]
+    for each in found:
+        for words in match_nobody(each.callers):
+            sys.stderr.write(f"{PROGRAM}: warning: {path}: {each.name}: caller: {words}\n")
     for error in in_order(errors):
         sys.stderr.write(f"{PROGRAM}: {located(error)}\n")
     if not errors:

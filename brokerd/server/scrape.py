@@ -37,7 +37,12 @@ class Scrape:
             provider, grant = labels.get(PROVIDER), labels.get(GRANT)
             return (provider is None or provider in providers) and (grant is None or grant in seen)
 
-        of_grants = await gauges.of_grants(map(shown, tuple(broker.grants.values())), broker.schedule.at, broker.now)
+        if broker.locked:
+            statuses = broker.locked_grants.statuses
+            of_grants = gauges.of_locked(each for name, each in statuses.items() if may_see(name))
+        else:
+            live = tuple(broker.grants.values())
+            of_grants = await gauges.of_grants(map(shown, live), broker.schedule.at, broker.now)
         now = broker.now()
         of_daemon = "".join(
             f"{head(row.name, GAUGE, row.help)}{row.name} {number(value)}\n"

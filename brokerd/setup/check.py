@@ -12,13 +12,14 @@ from brokerd.config.line_numbers import line_of, line_of_syntax
 from brokerd.config.load import places, read
 from brokerd.config.loopback import is_address, is_loopback
 from brokerd.config.settings import Configuration, DaemonSettings, ProviderSettings
+from brokerd.core.access.policy import OVERFLOW_ID, Selector
 from brokerd.core.ports import TransportError
 from brokerd.core.secret import SecretSource
 from brokerd.core.validation import ConfigError, as_one
 from brokerd.edge.files import ownership
 from brokerd.edge.files.secret_sources import SecretUnreadable, doubtful, read_secret
 from brokerd.edge.http.connection import PLAIN_HTTP, check
-from brokerd.edge.peer.accounts import is_group, is_user, ourselves
+from brokerd.edge.peer.accounts import group_id, is_group, ourselves, user_id
 from brokerd.setup.installation import as_config_error, http_settings, key_sources, read_key, socket_path, state_path
 from brokerd.setup.layout import in_use, state_in_use
 
@@ -114,14 +115,25 @@ def mistakes(configuration: Configuration, files: Files, *, started: bool) -> It
 
 
 def unknown_callers(configuration: Configuration) -> Iterator[ConfigError]:
-    """Users and groups in rules that do not exist. The user of a unit may exist only while the unit runs."""
+    """Users and groups in rules that match nobody."""
     for rule in configuration.rules:
         file, _, key = rule.place.rpartition(": ")
-        for caller in rule.callers:
-            for kind, name, is_there in (("user", caller.user, is_user), ("group", caller.group, is_group)):
-                if name is not None and caller.unit is None and not is_there(name):
-                    words = f"there is no {kind} {name} on this machine, so this caller matches nobody"
-                    yield ConfigError(words, key=f"{key}.caller", file=file)
+        for words in match_nobody(rule.callers):
+            yield ConfigError(words, key=f"{key}.caller", file=file)
+
+
+def match_nobody(callers: Iterable[Selector]) -> Iterator[str]:
+    """Why a caller matches nobody: its user or group does not exist, or has the number of those without one. The user
+    of a unit may exist only while the unit runs."""
+    for caller in callers:
+        for kind, name, number_of in (("user", caller.user, user_id), ("group", caller.group, group_id)):
+            number = None if name is None else number_of(name)
+            if name is not None and number is None and caller.unit is None:
+                yield f"there is no {kind} {name} on this machine, so this caller matches nobody"
+            if number == OVERFLOW_ID:
+                why = f"the {kind} {name} is {number}, which the kernel shows for everybody that has no number here"
+                to_fix = f"run the program as a {kind} of its own, and name that here"
+                yield f"{why}, so this caller matches nobody; {to_fix}"
 
 
 def _unreadable(file: str, key: str, source: SecretSource) -> Iterator[ConfigError]:

@@ -18,7 +18,8 @@ from brokerd.core.access.policy import Caller
 from brokerd.core.audit.chain import LONGEST
 from brokerd.core.audit.deduplication import Clients, Counted
 from brokerd.core.errors import Failure
-from brokerd.core.events import Event, exchange_event
+from brokerd.core.events import Event
+from brokerd.core.exchange_events import exchange_event
 from brokerd.core.grant.target import Target
 from brokerd.core.grant.tokens import AccessToken
 from brokerd.core.repeated_failures import Failing, LineBudget, RepeatedFailures
@@ -240,13 +241,15 @@ class EventLog:
         now: Moment,
         token: AccessToken | None = None,
         because_down: bool = False,
+        failing: Failing | None = None,
         **details: object,
     ) -> None:
         """An exchange ended. `token`: the new one. `because_down`: it failed as everything at the provider does now.
+        `failing`: since when the grant fails, and how often it did.
         The audit log has every exchange; of failures that are alike, the log has few (core/repeated_failures.py)."""
         event = exchange_event(operation, outcome, str(details.get("state")))
         fields = {"grant": grant, "provider": provider, "operation": operation, "outcome": outcome, **details}
-        self._write_exchange(event, fields, now, because_down=because_down)
+        self._write_exchange(event, fields, now, failing, because_down=because_down)
         if token is not None and self._audit is not None:
             details["token"] = self._audit.mark(token, token.value.reveal())
         about = {"grant": grant, "provider": provider, "operation": operation}
@@ -256,14 +259,16 @@ class EventLog:
         """A request that came with an id of its own waits for the exchange with that id."""
         self._write(Event.EXCHANGE_JOINED, grant=grant, exchange=exchange)
 
-    def _write_exchange(self, event: Event, fields: Mapping[str, Any], now: Moment, *, because_down: bool) -> None:
+    def _write_exchange(
+        self, event: Event, fields: Mapping[str, Any], now: Moment, known: Failing | None, *, because_down: bool
+    ) -> None:
         failing, series = None, (fields["grant"], fields["operation"] == "revoke", fields.get("variant"))
         if event in (Event.RENEWED, Event.REVOCATION_TOLD, Event.GRANT_NEEDS_LOGIN):
             failing = self._failures.worked(series)  # or a person must do the rest
         elif event in (Event.RENEWAL_FAILED, Event.REVOCATION_NOT_TOLD):
             if not because_down:
                 reason = f"{fields['outcome']}: {fields['reason']}"
-                failing = self._failures.failed(series, fields["provider"], reason, now)
+                failing = self._failures.failed(series, fields["provider"], reason, now, known)
             if failing is None:
                 self._log.debug(event, **fields, **ids())
                 return
@@ -273,12 +278,15 @@ class EventLog:
                 return
         self._write(event, **fields, **({} if failing is None or failing.is_first else _failing(failing, now)))
 
-    def provider_down(self, provider: str, reason: str, failing: Failing, now: Moment) -> None:
+    def provider_down(
+        self, provider: str, reason: str, failing: Failing, now: Moment, remedy: str | None = None
+    ) -> None:
         """An exchange failed, as everything at the provider does now."""
-        found = self._outages.failed(provider, provider, reason, now)
+        found = self._outages.failed(provider, provider, reason, now, failing)
         if found is not None:
             event = Event.PROVIDER_DOWN if found.is_first else Event.PROVIDER_STILL_DOWN
-            self.say(event, provider=provider, grants=failing.grants, reason=reason, **_failing(failing, now))
+            more = {"remedy": remedy} if remedy else {}
+            self.say(event, provider=provider, grants=failing.grants, reason=reason, **_failing(failing, now), **more)
 
     def provider_up(self, provider: str, grants: int, now: Moment) -> None:
         """The provider has answered. The log says so if it said that the provider is down."""

@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import prometheus_client as prometheus
 
+from brokerd.core.audit.findings import AuditFinding
 from brokerd.core.timing.moment import Moment
 
 COUNTER, HISTOGRAM, GAUGE = "counter", "histogram", "gauge"
@@ -63,6 +64,12 @@ ROWS = (
         "Time until a group of writes was durable, or had failed.",
         COMMIT,
     ),
+    MetricRow(
+        "brokerd_audit_findings_total",
+        COUNTER,
+        ("kind",),
+        "What the audit log found wrong with itself: changed, incomplete or lost.",
+    ),
     MetricRow("brokerd_connections_total", COUNTER, (), "Connections accepted at the Unix sockets."),
     MetricRow("brokerd_connections_refused_total", COUNTER, (), "Connections refused because there were too many."),
     MetricRow("brokerd_protocol_errors_total", COUNTER, (), "Connections closed because of bad input."),
@@ -101,6 +108,9 @@ class Metrics:
         self.exchange_duration = made["brokerd_exchange_duration_seconds"]
         self.store_failures = made["brokerd_store_failures_total"]
         self.store_commits = made["brokerd_store_commit_duration_seconds"]
+        self.audit_findings = made["brokerd_audit_findings_total"]
+        for kind in AuditFinding:
+            self.audit_findings.labels(kind)
         self.connections = made["brokerd_connections_total"]
         self.refusals = made["brokerd_connections_refused_total"]
         self.protocol_errors = made["brokerd_protocol_errors_total"]

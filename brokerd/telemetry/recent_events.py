@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from brokerd.core.shortened import shortened
+
 MOST, MOST_REQUESTS = 200, 50  # events that are kept
 REQUESTS_SHOWN = 10  # a flood of denials hides nothing else
 ABOUT = ("grant", "provider", "outcome", "reason")  # what is kept of an entry
@@ -60,4 +62,4 @@ class RecentEvents:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)[:LONGEST]
+    return None if value is None else shortened(str(value), LONGEST)

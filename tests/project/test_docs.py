@@ -500,6 +500,14 @@ def test_every_program_that_can_be_used_has_a_section_and_a_test() -> None:
 # -- links
 
 
+def test_the_package_has_every_picture_that_the_docs_show() -> None:
+    packed = (ROOT / "debian" / "brokerd.docs").read_text().split()
+    shown = {link for path in (ROOT / "docs").glob("*.md") for link in LINK.findall(path.read_text()) if ".png" in link}
+    assert shown
+    folders = [f"docs/{link.partition('/')[0]}" for link in sorted(shown)]
+    assert [folder for folder in folders if folder not in packed] == []
+
+
 def anchors(text: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", CODE_BLOCK.sub("", text), re.MULTILINE)

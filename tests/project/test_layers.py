@@ -47,7 +47,7 @@ BELOW_SINGLE_FLIGHT = (*BELOW_EXCHANGES, f"{BROKER}.exchanges", f"{BROKER}.revoc
 BELOW_LOGINS = (*BELOW_SINGLE_FLIGHT, f"{BROKER}.single_flight")
 BESIDE_LOGINS = tuple(
     f"{BROKER}.{each}"
-    for each in ("waiting", "grant_tokens", "logins", "grant_status", "next_exchange", "why_no_token")
+    for each in ("waiting", "grant_tokens", "logins", "grant_status", "locked_grants", "next_exchange", "why_no_token")
 )
 BELOW_BROKER = (*BELOW_LOGINS, *BESIDE_LOGINS)
 BELOW_RELOAD = (*BELOW_BROKER, f"{BROKER}.broker")
@@ -84,6 +84,7 @@ LAYERS = (
     Layer(f"{BROKER}.grant_tokens", (*BELOW_LOGINS, f"{BROKER}.waiting")),
     Layer(f"{BROKER}.logins", BELOW_LOGINS),
     Layer(f"{BROKER}.grant_status", (CORE, f"{BROKER}.live_grant")),
+    Layer(f"{BROKER}.locked_grants", (CORE, f"{BROKER}.live_grant", f"{BROKER}.grant_status")),
     Layer(f"{BROKER}.next_exchange", (CORE, f"{BROKER}.live_grant", f"{BROKER}.planner")),
     Layer(f"{BROKER}.why_no_token", (CORE, f"{BROKER}.live_grant")),
     Layer(

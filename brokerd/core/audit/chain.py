@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from brokerd.core.shortened import shortened
+
 GENESIS = "0" * 64  # stands in the first line for the hash of the line before
 LONGEST, MOST = 256, 32  # characters of a field, items of a list
 OPENING, SEAL = "file begins", "seal"
@@ -116,8 +118,7 @@ def _bounded(value: object) -> object:
             more = [f"… and {len(items) - MOST} more"] if len(items) > MOST else []
             return [*map(_bounded, items[:MOST]), *more]
     text = str(value)
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST - 1]}…"
+    text = shortened(text, LONGEST)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 

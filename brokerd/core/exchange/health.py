@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from brokerd.core.exchange.outcomes import Cause
@@ -34,6 +35,14 @@ def answered(health: Health, now: Moment) -> Health:
 
 def failed(health: Health, cause: Cause, now: Moment) -> Health:
     return replace(health, failing_since=health.failing_since or now, cause=cause)
+
+
+def restored(failing: Iterable[tuple[Moment, Cause]], last_ok: float) -> Health:
+    """At a start: `failing`, since when grants of the provider fail, and why; `last_ok`: the newest time, in Unix
+    seconds, at which it is known to have given a token."""
+    found = [each for each in failing if each[1].down and each[0].wall > last_ok]
+    since, cause = min(found, key=lambda each: each[0].wall, default=(None, None))
+    return Health(failing_since=since, cause=cause)
 
 
 def percentile(times: tuple[float, ...], share: float) -> float | None:

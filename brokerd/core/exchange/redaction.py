@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 from brokerd.core.secret import MASK, Secret
+from brokerd.core.shortened import shortened
 
 LONGEST = 200  # characters
 MOST_READ = 10_000  # characters of it that are looked at
@@ -34,7 +35,7 @@ def reason(text: str, secrets: Iterable[Secret] = (), *, is_cut: bool = False) -
         forms |= {line for line in lines if line in text}
     text = _masked(text, sorted(forms, key=len, reverse=True), max(0, certain))
     text = TOKEN_LIKE.sub(MASK, text).replace(";", ",")  # in brokerd's messages the remedy follows a semicolon
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return shortened(text, LONGEST)
 
 
 def _masked(text: str, forms: list[str], end: int) -> str:

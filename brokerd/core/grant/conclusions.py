@@ -117,7 +117,12 @@ def verdict(ending: Ending) -> Verdict:
 def concluded(record: Record, ending: Ending, terms: Terms, now: Moment, jitter: float) -> Record | None:
     """The record after the exchange. None: it does not change, because the exchange began with an older generation."""
     changed = _changed(record, ending, terms, now, jitter)
-    return None if changed is None else records.with_failing_since(record, changed, now)
+    if changed is None:
+        return None
+    if not isinstance(ending.outcome, Declined):  # which says nothing about the grant
+        label = ending.outcome.cause.label if isinstance(ending.outcome, RetryLater) else None
+        changed = changed if changed.cause == label else replace(changed, cause=label)
+    return records.with_failing_since(record, changed, now)
 
 
 def _changed(record: Record, ending: Ending, terms: Terms, now: Moment, jitter: float) -> Record | None:

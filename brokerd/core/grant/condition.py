@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 Grant = Mapping[str, Any]  # one of `grants` in the answer
+LOCKED, UNLOCK = "locked", "brokerctl unlock"  # the state of every grant while brokerd is locked, and what ends it
 
 
 class Tone(StrEnum):
@@ -37,6 +38,7 @@ KINDS = {  # in the order of the counts
     "retrying": Kind(Tone.WARN, "retrying"),
     "misconfigured": Kind(Tone.BAD, "misconfigured"),
     "needs_login": Kind(Tone.BAD, "needs login"),
+    LOCKED: Kind(Tone.BAD, "locked"),
     "revoked": Kind(Tone.OFF, "revoked"),
 }
 ORDER = tuple(Tone)

@@ -10,6 +10,7 @@ import msgspec
 from brokerd.core.exchange.outcomes import NAMES, Done, Issued, Outcome
 from brokerd.core.grant.renewal import Operation
 from brokerd.core.grant.target import Target
+from brokerd.core.shortened import shortened
 
 MOST = 20  # rows
 REASON_LONGEST = 200  # characters
@@ -47,8 +48,8 @@ def ended(
     request_id: str | None = None,
 ) -> Ended:
     """The row of one exchange."""
-    reason = None if isinstance(outcome, Issued | Done) else outcome.reason[:REASON_LONGEST]
-    name, at, words = NAMES[type(outcome)], round(at, 2), str(target)[:REASON_LONGEST] if target else None
+    reason = None if isinstance(outcome, Issued | Done) else shortened(outcome.reason, REASON_LONGEST)
+    name, at, words = NAMES[type(outcome)], round(at, 2), shortened(str(target), REASON_LONGEST) if target else None
     return Ended(at, at, 1, round(max(0.0, seconds), 3), str(operation), name, reason, request_id, words)
 
 

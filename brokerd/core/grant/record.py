@@ -93,7 +93,8 @@ class Record:
     have cost a token. `failing_since`: when that trouble began. `tried_credentials`: the last exchange that failed used
     the grant's credentials, because renewing by refresh token kept failing. `requested`: what the tokens were requested
     for; if the configuration requests something else, they are replaced (law 14). `proof_key`: the key that the tokens
-    are bound to (RFC 9449). `subject`: who logged in, as the provider names them.
+    are bound to (RFC 9449). `subject`: who logged in, as the provider names them. `cause`: the label of the
+    Cause of `last_error`; None: it has none, and a person must change something.
 
     Many attributes: they are the stored fields of one grant, sealed together."""
 
@@ -129,6 +130,7 @@ class Record:
     failing_since: Moment | None = None
     changed: Moment | None = None
     subject: str | None = None
+    cause: str | None = None
 
     @property
     def uncertain(self) -> Moment | None:

@@ -7,6 +7,8 @@ from argparse import Namespace
 
 from brokerd_client import Broker
 from brokerd_client.address import manager
+from brokerd_client.client_protocol import WAIT
+from brokerd_client.errors import from_map
 
 from brokerd.ctl.terminal import Failed, ask, at_terminal, away, complain, decoded, plain, type_unseen, write
 
@@ -50,9 +52,12 @@ def import_token(broker: Broker, arguments: Namespace) -> int:
         complain(f"the refresh token has {words}, and was sent as it is; if that is wrong, import it again without")
     *parts, last = (token[start : start + PART] for start in range(0, len(token), PART))
     requests = [("import_part", {"grant": arguments.grant, "part": part}) for part in parts]
-    for _ in broker.call_on_one([*requests, ("import", {"grant": arguments.grant, "refresh_token": last})]):
-        pass
-    write(f"{arguments.grant}: the refresh token was imported, and brokerd now uses it")
+    request = {"grant": arguments.grant, "refresh_token": last, "wait": WAIT}
+    *_, done = broker.call_on_one([*requests, ("import", request)])
+    if not done["accepted"]:
+        complain(f"{arguments.grant}: the refresh token was imported and stored; its provider has not accepted it")
+        raise from_map(done["error"])
+    write(f"{arguments.grant}: the refresh token was imported, and its provider has accepted it")
     return 0
 
 
@@ -76,6 +81,9 @@ def reload(broker: Broker, _arguments: Namespace) -> int:
         )
     for line in lines or ["the configuration has not changed; secrets are read again"]:
         write(line)
+    for each in done.get("unreadable", ()):
+        reason, _, to_fix = each["reason"].partition("; ")
+        complain(plain(f"warning: {each['grant']}: {reason}; {each['then']}{f'; to fix: {to_fix}' if to_fix else ''}"))
     return 0
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from brokerd_client import Broker, BrokerError
 
-from brokerd.ctl.terminal import Failed, at_terminal, decoded, type_unseen, write
+from brokerd.ctl.terminal import Failed, at_terminal, called, decoded, type_unseen, write
 
 LONGEST = 1_024  # bytes of a passphrase
 
@@ -14,7 +14,7 @@ LONGEST = 1_024  # bytes of a passphrase
 def lock(broker: Broker, _arguments: Namespace) -> int:
     """Lock the daemon."""
     is_new = broker.call("lock")["locked"]
-    write("locked; nothing is served until: brokerctl unlock" if is_new else "it was locked already")
+    write(called("locked; nothing is served until: brokerctl unlock") if is_new else "it was locked already")
     return 0
 
 

@@ -9,6 +9,7 @@ from brokerd.core.grant.condition import Grant, Tone, kind_of, serves, shown_sta
 from brokerd.core.grant.history import SUCCESSES
 from brokerd.ctl.status.bar import bar
 from brokerd.ctl.status.look import UNWRAPPED, Look
+from brokerd.ctl.status.overview import troubles_of_daemon
 from brokerd.ctl.status.sentences import about_grant, about_provider, is_down
 from brokerd.ctl.terminal import away, called, plain, span
 
@@ -20,7 +21,10 @@ def one_grant(found: Mapping[str, Any], now: float, look: Look) -> list[str]:
     """The lines. The answer has this grant alone."""
     (grant,) = found["grants"]
     how_bad, state = tone(grant, now), kind_of(shown_state(grant)).words
-    lines = [f"{look.sign(how_bad)} {look.paint(plain(grant['name']), 'heading')}: {look.paint(plain(state), how_bad)}"]
+    lines = [*troubles_of_daemon(found["daemon"], now, look)]
+    lines += [
+        f"{look.sign(how_bad)} {look.paint(plain(grant['name']), 'heading')}: {look.paint(plain(state), how_bad)}"
+    ]
     for words in about_grant(grant, now):
         found_lines = look.wrapped(called(words.text) if words.is_remedy else words.text, 2, 2)
         lines += [look.paint(line, "remedy") if words.is_remedy else line for line in found_lines]

@@ -44,12 +44,16 @@ def overview(found: Answer, now: float, look: Look, *, problems: bool = False) -
 
 def troubles(found: Answer, now: float, look: Look) -> list[str]:
     """What is wrong with brokerd itself, and which providers are down."""
-    lines: list[str] = []
-    for shown, words in about_daemon(found["daemon"], now):
-        lines += _marked(look, shown, words)
+    lines = troubles_of_daemon(found["daemon"], now, look)[:-1]
     for provider in found.get("providers", ()):
         if is_down(provider):
             lines += _marked(look, Tone.WARN, about_provider(provider, now))
+    return [*lines, ""] if lines else []
+
+
+def troubles_of_daemon(daemon: Mapping[str, Any], now: float, look: Look) -> list[str]:
+    """What is wrong with brokerd itself, and an empty line; nothing if all is well."""
+    lines = [line for shown, words in about_daemon(daemon, now) for line in _marked(look, shown, words)]
     return [*lines, ""] if lines else []
 
 

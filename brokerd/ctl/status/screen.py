@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from brokerd_client import BrokerError
 
@@ -116,7 +116,8 @@ def watch(call: Callable[[], dict[str, Any]], *, problems: bool) -> int:
             picture, until = view.picture(look), time.monotonic() + pause
             while not view.scroll.has_ended:
                 lines = view.scroll.window(picture, look, console.height)
-                text = Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop")
+                overflow: Literal["ellipsis", "crop"] = "ellipsis" if look.utf8 else "crop"
+                text = Text.from_ansi("\n".join(lines), no_wrap=True, overflow=overflow)
                 live.update(text, refresh=True)
                 if (key := read_key(until - time.monotonic())) is None:
                     break

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from brokerd.core.events import Event
-from brokerd.core.grant.advice import split
-from brokerd.core.grant.condition import Grant, Tone, lacks_token
+from brokerd.core.grant.advice import remedy, split
+from brokerd.core.grant.condition import LOCKED, UNLOCK, Grant, Tone, lacks_token
 from brokerd.ctl.terminal import away, called, plain
 from brokerd.edge.system.clock import lasting
 
@@ -28,7 +28,7 @@ def since(words: str, at: float | None, now: float) -> str:
 def about_daemon(daemon: Mapping[str, Any], now: float) -> Iterator[tuple[Tone, list[str]]]:
     """What is wrong with it, the worst first, each with its remedy."""
     if daemon["locked"]:
-        yield Tone.BAD, [called("brokerd is locked and serves nothing"), called("to unlock: brokerctl unlock")]
+        yield Tone.BAD, [called("brokerd is locked and serves nothing"), called(f"to unlock: {UNLOCK}")]
     for name, words in (("store", "store"), ("audit", "audit log")):
         if daemon.get(name):
             when = since("failing", daemon.get(f"{name}_since"), now)
@@ -58,9 +58,10 @@ def about_provider(provider: Mapping[str, Any], now: float) -> list[str]:
 def about_grant(grant: Grant, now: float) -> Iterator[Words]:
     """What a person should know, the most important first. The remedy is last."""
     state, error = grant["state"], grant["last_error"]
-    what, remedy = split(error) if error else ("", None)
+    what = split(error)[0] if error else ""
     if what:
-        yield Words(plain(f"{failing(grant, now)}{what}"))
+        before = "before it was locked: " if state == LOCKED else ""
+        yield Words(plain(f"{before}{failing(grant, now)}{what}"))
     if state == "revoked":
         yield Words(f"{since('revoked', grant.get('revoked_at'), now) or 'revoked'}; nothing is served")
     if verified := grant.get("verified"):
@@ -78,11 +79,13 @@ def about_grant(grant: Grant, now: float) -> Iterator[Words]:
         yield Words(plain(f"the provider did not grant the scope {' '.join(dropped)}"))
     if (ends := grant["refresh_expires_at"]) is not None and ends - now < SOON and not _renewed_before(grant, ends):
         yield Words(f"refresh token {'expires' if ends > now else 'expired'} {away(ends - now)}")
+    if state == LOCKED:
+        return  # how to unlock stands once, where brokerd itself is shown
     if state == "revoked":
-        again = " or ".join(f"brokerctl {command} {plain(grant['name'])}" for command in ("login", "import"))
-        yield Words(f"to use it again: {again}", is_remedy=True)
-    elif remedy := grant.get("remedy") or remedy or grant.get("advice") or _otherwise(state):
-        yield Words(f"to fix: {plain(remedy)}", is_remedy=True)
+        again = grant.get("remedy") or f"brokerctl login {grant['name']}"  # an older brokerd names none
+        yield Words(f"to use it again: {plain(again)}", is_remedy=True)
+    elif to_fix := remedy(grant):
+        yield Words(f"to fix: {plain(to_fix)}", is_remedy=True)
 
 
 def failing(grant: Grant, now: float) -> str:
@@ -91,10 +94,6 @@ def failing(grant: Grant, now: float) -> str:
     times = f"{number} failures, the last: " if number > 1 else ""
     when = since("failing", grant.get("failing_since"), now)
     return f"{when}: {times}" if when else times
-
-
-def _otherwise(state: str) -> str | None:
-    return "change what the error names, then: brokerctl reload" if state == "misconfigured" else None
 
 
 def _renewed_before(grant: Grant, ends: float) -> bool:

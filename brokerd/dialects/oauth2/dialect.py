@@ -128,6 +128,9 @@ class OAuth2(Dialect):
     def needs(self, settings: Mapping[str, object]) -> Needs:
         return Needs(rereads=frozenset(grant_types.VOLATILE), proof_key=settings.get("dpop") is True)
 
+    def takes_import(self, settings: Mapping[str, object]) -> bool:
+        return grant_types.GRANT_TYPES[str(settings["grant_type"])].is_of_person
+
     def fields(self, settings: Mapping[str, object]) -> tuple[str, ...]:
         return answer_fields.named(settings)
 

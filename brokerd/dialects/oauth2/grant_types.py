@@ -36,6 +36,12 @@ class GrantType:
     login: bool = False
     anonymous: bool = False
 
+    @property
+    def is_of_person(self) -> bool:
+        """A person logged in once, here or elsewhere: the refresh token stands for that. The others have none to import
+        (RFC 6749 §4.4.3, RFC 7521 §4.1)."""
+        return self.login or not self.issues
+
 
 GRANT_TYPES: Mapping[str, GrantType] = {
     "client_credentials": GrantType("client_credentials"),

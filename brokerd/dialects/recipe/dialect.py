@@ -91,6 +91,10 @@ class RecipeDialect(Dialect):
             renew_sends_stored=renew is not None and renew.sends_stored,
         )
 
+    def takes_import(self, _settings: Mapping[str, object]) -> bool:
+        renew = self.recipe.renew
+        return renew is not None and bool(renew.sends & {"refresh_token", "refresh_token.id"})
+
     def lacks(self, view: GrantView) -> str | None:
         assert view.target is not None
         if view.refresh_token is not None and _can_name(self.recipe.renew, view.target):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from brokerd.core.audit import chain
 from brokerd.core.audit.chain import Head
+from brokerd.core.audit.findings import CUT, END_UNKNOWN, TORN, UNSEALED
 from brokerd.edge.files.new_file import sync_folder
 
 FOLDER = "audit"  # in the state directory
@@ -22,7 +23,8 @@ FileId = tuple[int, int]  # device and inode
 
 
 class Series:
-    """A series; lines are appended at its end. `head`: the last durable line. No file stays open between two writes, so
+    """A series; lines are appended at its end. `head`: the last durable line. `found`: lines about what
+    was wrong with it, until somebody takes them. No file stays open between two writes, so
     that the disk can be unmounted.
 
     Many attributes: what is durable, and how far the next group is written, change together."""
@@ -30,6 +32,7 @@ class Series:
     def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
         """`max_bytes`: of all its files together. Nothing is sealed before `unlock`."""
         self.head = Head()
+        self.found: list[Entry] = []
         self._folder, self._name = folder, name
         self._key: bytes | None = None
         self._unsealed = True  # the last lines may have no seal
@@ -61,7 +64,8 @@ class Series:
         self._next, self._taken = self.head, 0
         self._buffer.clear()
         try:
-            for note in self._open(now):
+            notes = self._open(now)
+            for note in notes:
                 self._add(note)
             for entry in tuple(entries):
                 if self._size + len(self._buffer) >= self._limit:
@@ -70,6 +74,7 @@ class Series:
                 self._add(entry)
                 self._taken += 1
             self._sync(entries, now)
+            self.found += notes
         except OSError:
             with contextlib.suppress(OSError):  # an incomplete group is removed
                 os.ftruncate(self._descriptor, self._size)
@@ -131,13 +136,12 @@ class Series:
         elif remembered is None or not _has(files, remembered):
             self._next = replace(found, seq=found.seq + 1)  # the gap shows the cut to `brokerctl audit verify`
         if self._next != found:
-            words, seq = "the audit log was cut or changed", remembered.seq if remembered else None
+            words, seq = CUT, remembered.seq if remembered else None
             if remembered is None:
-                words = "the store does not know where the audit log ended: it may have been cut"
+                words = END_UNKNOWN
             notes.append({"time": now, "event": words, "found": found.seq, "remembered": seq or known.seq or None})
         if files and found.hash != self.head.hash and (open_lines := _unsealed(files[-1][1])):
-            words = "found lines without a seal: brokerd was killed or locked, or another program wrote them"
-            notes.append({"time": now, "event": words, "lines": open_lines, "up_to": found.seq})
+            notes.append({"time": now, "event": UNSEALED, "lines": open_lines, "up_to": found.seq})
         if files and files[-1][0] == self._next.file:
             self._append_to(self._next.file)
         else:
@@ -192,7 +196,7 @@ def _without_torn_line(path: Path, notes: list[Entry], now: float) -> bool:
     if torn := content[end:]:
         os.truncate(path, end)
         text = torn[: chain.LONGEST].decode(errors="backslashreplace")
-        notes.append({"time": now, "event": "removed an incomplete last line", "bytes": len(torn), "text": text})
+        notes.append({"time": now, "event": TORN, "bytes": len(torn), "text": text})
     return end > 0
 
 

@@ -12,6 +12,7 @@ import trio
 
 from brokerd.core.audit.chain import Head, Memory, mark
 from brokerd.core.audit.deduplication import WINDOW, Counted, Deduplication
+from brokerd.core.audit.findings import ENTRIES_LOST
 from brokerd.core.ports import StoreError
 from brokerd.edge.audit.files import SERIES, Entry, Series
 
@@ -49,6 +50,8 @@ class AuditWriter:
         self.trouble: str | None = None
         self.since: float | None = None
         self.noticed: Callable[[], None] = lambda: None  # called when `trouble` has changed
+        self.finding: Callable[[Entry], None] = lambda _: None  # is given each line about what is wrong with the log
+        self._found: list[Entry] = []
         self._remember, self._remembered_at = remember, -math.inf
         self._wake, self._urgent = trio.Event(), trio.Event()
         self._written = trio.Event()  # set when the group that begins next has ended
@@ -178,12 +181,21 @@ class AuditWriter:
             with trio.CancelScope(shield=True):
                 await self._runner(self._write)
                 written.set()
+                self._tell_findings()
                 if self.trouble != before:
                     self.noticed()
                 if everything or trio.current_time() >= self._remembered_at + REMEMBERED:
                     await self._remember_heads()
             if any(self._pending.values()):
                 self._wake.set()
+
+    def _tell_findings(self) -> None:
+        found, self._found = self._found, []
+        for series in self._series.values():
+            found += series.found
+            series.found = []
+        for entry in found:
+            self.finding(entry)
 
     def _end_minutes(self, now: float) -> None:
         for counted in self._deduplication.ended(now):
@@ -200,9 +212,8 @@ class AuditWriter:
             now = round(time.time(), 3)
             lost = self._lost[name]
             if lost:
-                pending.append(
-                    {"time": now, "event": "entries were lost: the disk could not be written", "count": lost}
-                )
+                pending.append(found := {"time": now, "event": ENTRIES_LOST, "count": lost})
+                self._found.append(found)
                 self._lost[name] -= lost
             try:
                 if pending or series.waits_for_seal():

@@ -47,16 +47,22 @@ def account(user: str | int) -> UserAccount | None:
     )
 
 
-def is_user(name: str) -> bool:
-    return account(name) is not None
+def user_id(name: str) -> int | None:
+    """None: this machine has no such user."""
+    found = account(name)
+    return None if found is None else found.uid
+
+
+def group_id(name: str) -> int | None:
+    """None: this machine has no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
 def is_group(name: str) -> bool:
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True
+    return group_id(name) is not None
 
 
 def account_of(uid: int) -> UserAccount:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from brokerd.core.events import Event
+from brokerd.core.remedies import remedy_for
 from brokerd.edge.systemd.journal import Fields, Journal
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -93,7 +94,7 @@ def _described(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, A
     """Add the words of the event, and what to do where the line does not say it."""
     kind = event["event"]
     if isinstance(kind, Event):
-        remedy = event.pop("remedy", kind.remedy)
+        remedy = event.pop("remedy", None) if "remedy" in event else remedy_for(kind, event)
         event = {"message": kind.words, **event, "remedy": remedy}
     return {name: value for name, value in event.items() if value is not None}
 

@@ -43,7 +43,20 @@ class ChangeMethods:
         token = Secret(_parts(session, params["grant"]) + params["refresh_token"])
         session.parts = None
         generation = await self._broker.import_token(params["grant"], token)
-        return {"grant": params["grant"], "generation": generation}
+        return {"grant": params["grant"], "generation": generation, **await self._first_use(params)}
+
+    async def _first_use(self, params: dict[str, Any]) -> dict[str, object]:
+        """What the provider says of a token that was imported, if it answers in time. It is stored in any case."""
+        name = params["grant"]
+        if not (wait := params.get("wait", 0)):
+            return {"accepted": None, "error": None}
+        try:
+            await self._broker.wait_for_token(name, wait)
+            if (grant := self._broker.grant(name)).serves(self._broker.now()) is None:
+                raise self._broker.failure(grant, problem="has no token from its provider yet")
+        except Failure as failure:
+            return {"accepted": False, "error": failure.as_map()}
+        return {"accepted": True, "error": None}
 
     async def forget(self, _session: CallerSession, params: dict[str, Any]) -> object:
         return {"grant": params["grant"], "forgotten": await self._broker.forget(params["grant"])}
@@ -57,7 +70,9 @@ class ChangeMethods:
     async def reload(self, _session: CallerSession, _params: dict[str, Any]) -> object:
         changes = await self._reload()
         named = {"changed": changes.changed, "added": changes.added, "removed": changes.removed}
-        return {**named, "tables": changes.tables, "later": changes.later, "restart": bool(changes.later)}
+        return {**named, "tables": changes.tables, "later": changes.later, "restart": bool(changes.later)} | {
+            "unreadable": changes.unreadable
+        }
 
 
 def _parts(session: CallerSession, grant: str) -> str:

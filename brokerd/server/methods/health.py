@@ -48,6 +48,8 @@ class HealthMethods:
 
     def grant_ready(self, _session: CallerSession, params: dict[str, Any]) -> object:
         """Raises Failure, with the reason, if a caller would get no token of the grant now."""
+        if self._broker.locked:  # while it is being locked, the grants are still there
+            raise self._broker.locked_failure()
         grant = self._broker.grant(params["grant"])
         token = grant.serves(self._broker.now())
         if (why := self._events.forbids_serving) is not None:

@@ -30,6 +30,7 @@ EXPLAINING = 10.0  # an explanation, for which a process is looked at,
 CHANGE = 20.0  # and whatever the store or a provider has to work for
 GRANT = {"grant": p.text}
 WAITING = {"grant": p.text, "wait": p.wait}
+IMPORT = {**WAITING, "refresh_token": p.filled}
 GET = {"grant": p.text, "min_ttl": p.seconds, "wait": p.wait, "refused": p.text, "refused_sha256": p.sha256, **p.TARGET}
 GET_MANY = {"grants": p.names, "min_ttl": p.seconds, "wait": p.wait}
 PROXIED = {"grant": p.text, "uses": p.uses, **p.TARGET}
@@ -84,7 +85,7 @@ def methods(
         "refresh": _of_grant(changes.refresh, WAITING, Action.REFRESH, durable=False),
         "trace": _of_grant(traces.trace, {**GRANT, "only_wait": p.boolean}, Action.REFRESH, durable=False),
         "revoke": _of_grant(changes.revoke, {**WAITING, "local": p.boolean}, Action.REVOKE),
-        "import": _of_grant(changes.import_token, {**GRANT, "refresh_token": p.filled}, Action.LOGIN, "refresh_token"),
+        "import": _of_grant(changes.import_token, IMPORT, Action.LOGIN, "refresh_token"),
         "import_part": Method(
             changes.import_part, {**GRANT, "part": p.filled}, ("grant", "part"), Action.LOGIN, cost=CHANGE
         ),

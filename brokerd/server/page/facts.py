@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from brokerd.core.events import Event
+from brokerd.core.grant import advice
 from brokerd.core.grant.advice import split
-from brokerd.core.grant.condition import Grant, is_problem, lacks_token, serves
+from brokerd.core.grant.condition import LOCKED, UNLOCK, Grant, is_problem, lacks_token, serves
 from brokerd.core.timing.duration import in_words
 from brokerd.server.page import words
 from brokerd.server.page.markup import Html, foreign, joined, tag
@@ -42,7 +43,8 @@ def notes(grant: Grant, now: float, provider: Provider | None = None) -> Iterabl
     if grant["state"] == "revoked":
         yield joined("Revoked", since(grant["revoked_at"], now), ". Nothing is served.")
     if grant["last_error"]:
-        yield joined(*_failing(grant, now), foreign(split(grant["last_error"])[0]))
+        before = "Before it was locked: " if grant["state"] == LOCKED else ""
+        yield joined(before, *_failing(grant, now), foreign(split(grant["last_error"])[0]))
     elif lacks_token(grant, now):
         yield joined("It has no token, and brokerd has not come to it yet.")
     if provider is not None and is_problem(grant, now) and (until := provider["breaker_open_until"]) is not None:
@@ -75,11 +77,12 @@ def _failing(grant: Grant, now: float) -> Iterable[str]:
 def remedy(grant: Grant, now: float) -> Html | None:
     """What a person can do. Nothing about a grant that works."""
     if grant["state"] == "revoked":
-        ways = [_command(f"brokerctl {each} {grant['name']}") for each in ("login", "import")]
-        return joined("To use it again: ", ways[0], " or ", ways[1])
+        return joined("To use it again: ", _command(grant["remedy"]))
+    if grant["state"] == LOCKED:
+        return None  # the page says once how to unlock
     if grant["remedy"]:
         return joined("To fix: ", _command(grant["remedy"]))
-    if advised := grant["advice"] or split(grant["last_error"] or "")[1]:
+    if advised := advice.remedy(grant):
         return joined("To fix: ", foreign(advised), ".")
     if not is_problem(grant, now) or grant["next_renewal_at"] is None:
         return None
@@ -93,7 +96,7 @@ def _command(line: str) -> Html:
 def troubles(daemon: Mapping[str, Any], providers: Iterable[Provider], now: float) -> Iterable[Html]:
     """What is wrong with more than one grant: with brokerd itself, with its remedy, and with providers."""
     if daemon["locked"]:
-        yield joined("brokerd is locked and serves nothing. To unlock: ", _command("brokerctl unlock"))
+        yield joined("brokerd is locked and serves nothing. To unlock: ", _command(UNLOCK))
     for key, what in (("store", "The store"), ("audit", "The audit log")):
         if reason := daemon[key]:
             fix = "" if daemon[f"{key}_since"] is None else f". To fix: {Event.STORE_NOT_WRITTEN.remedy}"

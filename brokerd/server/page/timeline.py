@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from brokerd.core.shortened import shortened
 from brokerd.server.page import words
 from brokerd.server.page.markup import Html, joined, tag, text
 
@@ -181,7 +182,7 @@ def _said(row: Mapping[str, Any], now: float) -> str:
     when = words.clock(row["at"], now)
     if row["count"] > 1:
         when = f"{row['count']} times, {when} to {words.clock(row['last'], now)}"
-    reason = (row["reason"] or row["outcome"])[:LONGEST]
+    reason = shortened(row["reason"] or row["outcome"], LONGEST)
     return f"{row['operation']} failed, {when}: {reason}"
 
 

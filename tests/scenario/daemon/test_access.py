@@ -149,6 +149,7 @@ async def test_admin_on_all_grants_may_administer_and_the_kernels_nobody_may_not
         "tables": [],
         "later": [],
         "restart": False,
+        "unreadable": [],
     }
     assert "value" in await other_user.call(brokerd, "get", grant="app")
     nobody = User(NOBODY, NOBODY)

@@ -12,6 +12,7 @@ from tests.scenario.daemon.harness import FIVE, Brokerd, Serving, Table, at, unt
 from tests.servers import OAuth2
 
 PASSPHRASE = "test-only-correct-horse"
+NOT_READY = 'brokerd_grant_ready{grant="app",provider="oauth2",state="locked"} 0\n'
 
 
 def spending(provider: OAuth2) -> tuple[dict[str, Table], dict[str, Table]]:
@@ -38,8 +39,13 @@ async def test_a_locked_daemon_serves_nothing_and_says_how_to_unlock_it(brokerd:
         brokerd.signal(signal.SIGHUP)
         found = await brokerd.call("status")
         assert found["daemon"]["locked"] is True
-        times = {"issued_at": None, "expires_at": None, "next_renewal_at": None}
-        assert found["grants"][0] == {**before, **times}, "names and states are remembered"
+        nothing = {"issued_at": None, "expires_at": None, "next_renewal_at": None}
+        locked = {"state": "locked", "remedy": "brokerctl unlock"}
+        assert found["grants"][0] == {**before, **nothing, **locked}, "what was known is remembered"
+        series = [
+            each for each in (await brokerd.call("metrics"))["text"].splitlines() if each.startswith("brokerd_grant")
+        ]
+        assert series == [NOT_READY.strip()], "a dashboard shows that nobody gets a token"
         requests = len(provider.statuses())
         assert await brokerd.call("unlock") == {"unlocked": True}
         assert await brokerd.call("unlock") == {"unlocked": False}
@@ -63,6 +69,9 @@ async def test_an_exchange_that_spends_is_seen_to_its_end_before_the_keys_go(
             lock = await admin.send("lock")
             await until(functools.partial(is_locked, brokerd))
             assert (await brokerd.error("get", grant="app"))["code"] == "locked", "from that moment on"
+            assert (await brokerd.error("grant_ready", grant="app"))["code"] == "locked"
+            assert (await brokerd.status("app"))["state"] == "locked"
+            assert NOT_READY in (await brokerd.call("metrics"))["text"]
             gate.release()
         assert (await admin.answer(lock))[1] == {"locked": True}
         error, _ = await caller.answer(refresh)
@@ -84,6 +93,8 @@ async def test_a_passphrase_unlocks_and_wrong_ones_cost_time(brokerd: Brokerd, s
     brokerd.configure(*spending(provider), key={"passphrase": True})
     await brokerd.start()
     assert (await brokerd.error("get", grant="app"))["code"] == "locked"
+    (grant,) = (await brokerd.call("status"))["grants"]
+    assert (grant["name"], grant["state"], grant["expires_at"]) == ("app", "locked", None), "the names are configured"
     assert "brokerctl unlock --new" in (await brokerd.error("unlock", passphrase=PASSPHRASE))["message"]
     assert "at least 8" in (await brokerd.error("unlock", passphrase="short", new=True))["message"]
     assert await brokerd.call("unlock", passphrase=PASSPHRASE, new=True) == {"unlocked": True}

@@ -6,8 +6,11 @@ import itertools
 import time
 from typing import Any
 
+import pytest
 import trio
 
+from brokerd.core.timing.breaker import THRESHOLD
+from brokerd.telemetry.event_log import utc
 from tests.scenario.daemon.callers import Api
 from tests.scenario.daemon.harness import FIVE, TICK, Brokerd, Serving, at
 from tests.servers import OAuth2, Treezor, oauth2, treezor
@@ -66,6 +69,34 @@ def assert_left_alone(times: list[float]) -> None:
     gaps = [after - before for before, after in itertools.pairwise(times)]
     for gap, least in zip(gaps, BACKOFF, strict=False):
         assert least <= gap + 0.02, gaps
+
+
+async def test_since_when_and_what_to_do_are_the_same_before_and_after_a_restart_in_status_and_log(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(OAuth2())
+    brokerd.configure({"app": {**FIVE["oauth2"], "on_demand": True}}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await brokerd.get("app")
+    provider.down = True
+    for _ in range(THRESHOLD):
+        assert (await brokerd.error("refresh", grant="app"))["code"] == "unavailable"
+    before = await brokerd.call("status", grants=["app"])
+    since, advice = before["providers"][0]["failing_since"], before["grants"][0]["advice"]
+    assert before["grants"][0]["failing_since"] == pytest.approx(since, abs=0.1)
+    assert advice == "see what keeps this machine from the provider: brokerctl doctor; brokerd tries again by itself"
+    for _ in range(2):
+        await brokerd.restart()
+        after = await brokerd.call("status", grants=["app"])
+        assert after["providers"][0]["failing_since"] == pytest.approx(since, abs=0.1)
+        assert after["providers"][0]["cause"] == "unreachable"
+        assert after["grants"][0]["advice"] == advice
+    said = len(brokerd.log)
+    await brokerd.error("refresh", grant="app", wait=20)
+    await brokerd.said("event=provider_down", times=2)
+    line = next(line for line in brokerd.log[said:].splitlines() if "event=provider_down" in line)
+    assert f"since={utc(since)}" in line
+    assert f'remedy="{advice}"' in line
 
 
 async def test_callers_hear_within_their_wait_and_those_who_can_wait_get_the_token(

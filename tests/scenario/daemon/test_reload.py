@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.scenario.daemon.harness import FIVE, IMPORTED, SOON, TICK, Brokerd, Serving, at, until
-from tests.servers import OAUTH2_CLIENT, OAUTH2_USER, OAuth2, Occam, oauth2
+from tests.scenario.daemon.harness import CLIENT, FIVE, IMPORTED, SOON, TICK, Brokerd, Serving, at, until
+from tests.servers import OAUTH2_CLIENT, OAUTH2_SECRET, OAUTH2_USER, OAuth2, Occam, oauth2
 
 BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "no TOML": ("[grants.app\n", ("brokerd.toml", "this is not TOML")),
@@ -58,6 +58,32 @@ async def test_a_bad_file_changes_nothing_and_the_error_names_file_key_and_remed
     assert await brokerd.status("app") == before
     assert await brokerd.get("app", wait=0) == value
     assert provider.count() == 1
+
+
+async def test_a_reload_says_which_secret_file_is_missing_and_what_happens_now(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    provider = await serving(OAuth2())
+    secret = brokerd.write(OAUTH2_SECRET, "secret")
+    served = {**FIVE["oauth2"], "credentials": {**CLIENT, "client_secret": {"file": secret}}}
+    gone = brokerd.etc / "gone"
+    never = {**FIVE["oauth2"], "credentials": {**CLIENT, "client_secret": {"file": gone}}}
+    brokerd.configure({"served": served}, {"oauth2": at(provider)})
+    await brokerd.start()
+    await brokerd.get("served")
+    assert (await brokerd.call("reload"))["unreadable"] == []
+    secret.unlink()
+    brokerd.configure({"served": served, "never": never}, {"oauth2": at(provider)})
+    found = {each["grant"]: each for each in (await brokerd.call("reload"))["unreadable"]}
+    assert f"credentials.client_secret: {secret}: " in found["served"]["reason"]
+    assert "its token is served until it expires (20" in found["served"]["then"]
+    assert f"credentials.client_secret: {gone}: " in found["never"]["reason"]
+    assert "it serves nothing until the file can be read" in found["never"]["then"]
+    for name in ("served", "never"):
+        assert f"event=secret_unreadable grant={name} provider=oauth2" in brokerd.log
+    for name in ("secret", "gone"):
+        brokerd.write(OAUTH2_SECRET, name)
+    assert (await brokerd.call("reload"))["unreadable"] == []
 
 
 async def test_a_configuration_on_a_disk_that_never_answers_delays_no_renewal(
@@ -149,6 +175,7 @@ async def test_unchanged_grants_keep_tokens_and_timers_and_the_others_change(
         "tables": [],
         "later": [],
         "restart": False,
+        "unreadable": [],
     }
     assert await brokerd.status("same") == before
     assert await brokerd.get("same", wait=0) == value
@@ -161,6 +188,7 @@ async def test_unchanged_grants_keep_tokens_and_timers_and_the_others_change(
         "tables": [],
         "later": [],
         "restart": False,
+        "unreadable": [],
     }
     brokerd.signal(signal.SIGHUP)
     await brokerd.said("event=reloaded", times=3)

@@ -39,6 +39,13 @@ def test_check_says_that_there_is_no_mistake(file: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: 1 proxy, no mistakes\n", "")
 
 
+def test_check_warns_of_a_caller_that_matches_nobody(file: Path) -> None:
+    file.write_text(file.read_text().replace("uid = 0", 'user = "nobody"'))
+    done = ran("--check", str(file))
+    assert (done.returncode, done.stdout) == (0, f"{file}: 1 proxy, no mistakes\n")
+    assert done.stderr.startswith(f"brokerd-proxy: warning: {file}: a: caller: the user nobody is 65534")
+
+
 def test_check_names_each_mistake_of_each_table_with_its_line(file: Path) -> None:
     wrong = (
         file.read_text().replace('"x"', '""').replace("https:", "ftp:") + 'paths = ["x"]\n[metadata.b]\nkind = "gce"\n'

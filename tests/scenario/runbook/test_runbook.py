@@ -149,6 +149,19 @@ async def clock_right(stage: Stage) -> None:
     await provider_well(stage)
 
 
+async def limited(stage: Stage) -> None:
+    stage.provider.fail_with(429, times=None)
+    await stage.renew()
+
+
+async def locked(stage: Stage) -> None:
+    await stage.brokerd.call("lock")
+
+
+async def unlocked(stage: Stage) -> None:
+    await stage.brokerd.call("unlock")
+
+
 async def small_disk(stage: Stage) -> None:
     stage.request.getfixturevalue("disk")
 
@@ -235,7 +248,7 @@ CASES = (
         "provider slow",
         provider_slow,
         cause=r"has not answered for \d",
-        remedy=r"ask its operator whether it has a problem",
+        remedy=r"ask the provider(&#39;|&#x27;|')s operator whether it has a problem",
         metric=r'brokerd_provider_unanswered_since_timestamp_seconds\{provider="oauth2"\}',
         alert="BrokerdProviderSilent",
         mend=provider_well,
@@ -269,6 +282,26 @@ CASES = (
         alert="BrokerdGrantFailing",
         mend=clock_right,
         prepare=no_token,
+    ),
+    Case(
+        "no token",
+        limited,
+        cause=r"answered 429",
+        remedy=r"ask the provider(&#39;|&#x27;|')s operator for a higher limit",
+        metric=r'brokerd_grant_ready\{grant="app",provider="oauth2",state="retrying"\} 0',
+        alert="BrokerdGrantWithoutToken",
+        mend=provider_well,
+        prepare=no_token,
+    ),
+    Case(
+        "locked",
+        locked,
+        cause=r"locked and serves nothing",
+        remedy=r"brokerctl unlock",
+        metric=r'brokerd_grant_ready\{grant="app",provider="oauth2",state="locked"\} 0',
+        alert="BrokerdLocked",
+        mend=unlocked,
+        over="event=unlocked",
     ),
     Case(
         "disk full",
@@ -445,6 +478,8 @@ HEADINGS = {
     "wrong secret": "A wrong secret",
     "refresh token dead": "The refresh token is dead",
     "clock wrong": "The clock is wrong",
+    "no token": "A grant has no token",
+    "locked": "brokerd is locked",
     "disk full": "The disk is full",
     "DNS gone": "DNS is gone",
     "certificate expired": "A certificate has expired",

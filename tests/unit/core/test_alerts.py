@@ -102,10 +102,11 @@ def test_the_facts_are_the_environment_printable_and_cut() -> None:
     assert batch is not None
     found = environment(batch)
     assert found["BROKERD_EVENT"] == "grant_needs_login"
-    assert found["BROKERD_MESSAGE"] == "a person must log in (and 3 more)"
+    assert found["BROKERD_MESSAGE"] == "app: a person must log in (and 3 more)"
     assert (found["BROKERD_GRANT"], found["BROKERD_NAMES"], found["BROKERD_MORE"]) == ("app", "app g0 g1 g2", "3")
     assert found["BROKERD_REASON"].startswith("a b c [2Jxx")
     assert len(found["BROKERD_REASON"]) == LONGEST
-    assert found["BROKERD_REMEDY"] == LOGIN.remedy
+    assert found["BROKERD_REASON"].endswith("x…"), "it says that more followed"
+    assert found["BROKERD_REMEDY"] == "brokerctl login app, or brokerctl import app"
     assert not any("SECRET" in name or not value.isprintable() for name, value in found.items())
     assert environment(batch, test=True)["BROKERD_TEST"] == "1"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from brokerd.core.events import Event, exchange_event
+from brokerd.core.events import Event
+from brokerd.core.exchange_events import exchange_event
+from brokerd.core.remedies import remedy_for
 from brokerd.edge.systemd.journal import LONGEST_QUEUE
 
 ROOT = Path(__file__).parents[3]
@@ -112,3 +114,23 @@ def test_every_id_is_described_once_and_no_other() -> None:
     said = [f"| `{number}` | {', '.join(f'`{each}`' for each in events)} |" for number, events in ids.items()]
     assert re.findall(r"^\| `[0-9a-f]{32}` \|.*$", PAGE, re.MULTILINE) == said
     assert f"up to {LONGEST_QUEUE:,} messages" in PAGE
+
+
+def test_a_remedy_names_what_the_line_is_about() -> None:
+    assert remedy_for(Event.GRANT_NEEDS_LOGIN, {"grant": "app"}) == "brokerctl login app, or brokerctl import app"
+    assert remedy_for(Event.DENIED, {"grant": "app", "pid": 41}) == "to see why: brokerctl explain app --pid 41"
+    assert remedy_for(Event.ON_EVENT_FAILED, {"about": Event.BUG}) == (
+        "correct what reason names, then try it: brokerctl test-event bug"
+    )
+    assert remedy_for(Event.STORE_ADOPTED, {"grant": "app"}) is None
+
+
+@pytest.mark.parametrize("grant", ["x; rm -rf ~", "$(reboot)", "a b", "--socket=/tmp/x", "`id`", "", None])
+def test_what_a_caller_chose_gets_into_no_command(grant: str | None) -> None:
+    """The name in a denial is the caller's: somebody copies the remedy into a root shell."""
+    assert remedy_for(Event.DENIED, {"grant": grant, "pid": 41}) == "to see why: brokerctl explain GRANT --pid 41"
+
+
+def test_no_remedy_has_another_placeholder() -> None:
+    words = {word for event in Event for word in re.findall(r"\b[A-Z]{3,}\b", event.remedy or "")}
+    assert words - {"GRANT", "PID", "EVENT"} == set()

@@ -77,6 +77,7 @@ def proxied(brokerd: Brokerd) -> None:
         (says("[deamon]"), "configuration", "deamon: unknown table", "known: [daemon]"),
         (proxied, "configuration", "or socks, which are not supported", "--check"),
         (says(RULE), "rules", "allow[0].caller: there is no user test-only-nobody", "--check"),
+        (says(RULE.replace("test-only-nobody", "nobody")), "rules", "the user nobody is 65534", "a user of its own"),
         (says(RULE.replace("user", "group")), "rules", "there is no group test-only-nobody", "--check"),
         pytest.param(
             without("etc/secret"),

@@ -157,13 +157,18 @@ def test_users_and_groups_that_are_not_there_are_a_warning_with_a_line(main: Pat
         main,
         'token_url = "https://idp.example/token"',
         rule='[[allow]]\ngrants = ["*"]\ncaller = [{ user = "root" }, { group = "test-only-nobody" }]\n'
-        '[[allow]]\ngrants = ["*"]\ncaller = { user = "test-only-gone" }',
+        '[[allow]]\ngrants = ["*"]\ncaller = { user = "test-only-gone" }\n'
+        '[[allow]]\ngrants = ["*"]\ncaller = [{ user = "nobody", unit = "x.service" }, { group = "nogroup" }]',
     )
     assert "is right" in check_configuration(path)
+    without = "is 65534, which the kernel shows for everybody that has no number here, so this caller matches nobody"
+    own = "run the program as a {} of its own, and name that here"
     said = [located(each).removeprefix(path) for each in warnings(path)]
     assert said == [
         ":10: allow[0].caller: there is no group test-only-nobody on this machine, so this caller matches nobody",
         ":13: allow[1].caller: there is no user test-only-gone on this machine, so this caller matches nobody",
+        f":16: allow[2].caller: the user nobody {without}; {own.format('user')}",
+        f":16: allow[2].caller: the group nogroup {without}; {own.format('group')}",
     ]
 
 

@@ -11,7 +11,7 @@ from brokerd.telemetry.metrics import GAUGE, ROWS, Metrics
 from tests.project.test_docs import page, table, unquoted
 
 NONE = "–"
-LABELS = {"grant", "provider", "state", "operation", "outcome", "version", "certificate", "direction", "status"}
+LABELS = {"grant", "provider", "state", "operation", "outcome", "kind", "version", "certificate", "direction", "status"}
 
 
 def rows() -> dict[str, tuple[str, tuple[str, ...]]]:

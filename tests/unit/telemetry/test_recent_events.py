@@ -44,4 +44,4 @@ def test_a_flood_of_denials_hides_nothing_and_is_for_administrators() -> None:
 def test_a_reason_is_cut() -> None:
     recent = RecentEvents()
     recent.note(1.0, {"event": "x", "reason": "y" * 10_000}, None, is_request=False)
-    assert recent.newest(1, bool, fully=True)[0]["reason"] == "y" * LONGEST
+    assert recent.newest(1, bool, fully=True)[0]["reason"] == "y" * (LONGEST - 1) + "…"

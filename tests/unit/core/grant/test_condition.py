@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from brokerd.core.grant.condition import KINDS, Tone, counts, is_problem, kind_of, order, shown_state, tone
+from brokerd.core.grant.condition import KINDS, LOCKED, Tone, counts, is_problem, kind_of, order, shown_state, tone
 from brokerd.core.grant.state import State
 
 NOW = 1_000.0
@@ -23,7 +23,7 @@ def nothing(name: str = "app", state: str = "ready", **about: Any) -> dict[str, 
 
 
 def test_every_state_has_words_and_a_tone() -> None:
-    assert KINDS.keys() == {"waiting", *map(str, State)}
+    assert KINDS.keys() == {"waiting", LOCKED, *map(str, State)}
 
 
 def test_a_state_of_a_later_brokerd_is_a_warning_in_its_own_words() -> None:

@@ -92,14 +92,14 @@ def test_revoke_asks_the_person_at_the_terminal(daemon: Daemon, typed: str, code
 def test_import_reads_a_refresh_token_without_its_line_break(
     daemon: Daemon, brokerctl: Run, given: str, sent: str
 ) -> None:
-    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
+    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4, "accepted": True}
     done = brokerctl("import", "ix", input=given.encode(), text=False)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        b"ix: the refresh token was imported, and brokerd now uses it\n",
+        b"ix: the refresh token was imported, and its provider has accepted it\n",
         b"",
     )
-    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent})]
+    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent, "wait": 10.0})]
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,17 @@ def test_import_reads_a_refresh_token_without_its_line_break(
 def test_import_names_what_is_most_likely_a_slip_and_sends_it_as_it_is(
     daemon: Daemon, brokerctl: Run, given: str, sent: str, words: str
 ) -> None:
-    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
+    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4, "accepted": True}
     done = brokerctl("import", "ix", input=given.encode(), text=False)
-    assert (done.returncode, done.stdout) == (0, b"ix: the refresh token was imported, and brokerd now uses it\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        b"ix: the refresh token was imported, and its provider has accepted it\n",
+    )
     said = (
         f"brokerctl: the refresh token has {words}, and was sent as it is; if that is wrong, import it again without\n"
     )
     assert done.stderr.decode() == said
-    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent})]
+    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": sent, "wait": 10.0})]
 
 
 @pytest.mark.parametrize("given", [b"", b"\n", b"\xff\xfe", b"s3cret" * 50_000])
@@ -134,12 +137,23 @@ def test_import_refuses_what_is_no_refresh_token_and_shows_nothing_of_it(
     assert daemon.calls == []
 
 
+@pytest.mark.parametrize(("code", "ends"), [("needs_login", 5), ("unavailable", 4), ("misconfigured", 2)])
+def test_import_says_when_the_provider_has_not_accepted_the_token(
+    daemon: Daemon, brokerctl: Run, code: str, ends: int
+) -> None:
+    daemon.answers["import"] = lambda params: {"accepted": False, "error": {"code": code, "message": "ix: so; and so"}}
+    done = brokerctl("import", "ix", input="s3cret")
+    assert (done.returncode, done.stdout) == (ends, "")
+    words = "the refresh token was imported and stored; its provider has not accepted it"
+    assert done.stderr == f"brokerctl: ix: {words}\nbrokerctl: ix: so; and so\n"
+
+
 def test_import_asks_at_a_terminal_without_showing_what_is_typed(daemon: Daemon) -> None:
-    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4}
+    daemon.answers["import"] = lambda params: {"grant": params["grant"], "generation": 4, "accepted": True}
     code, out, screen = on_a_terminal("import", "ix", typed="s3cret\n", wait_for=b"(not shown)")
-    assert (code, out) == (0, b"ix: the refresh token was imported, and brokerd now uses it\n")
+    assert (code, out) == (0, b"ix: the refresh token was imported, and its provider has accepted it\n")
     assert b"s3cret" not in screen
-    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": "s3cret"})]
+    assert daemon.calls == [("import", {"grant": "ix", "refresh_token": "s3cret", "wait": 10.0})]
 
 
 def test_reload_says_what_has_changed(daemon: Daemon, brokerctl: Run) -> None:
@@ -152,6 +166,14 @@ def test_reload_says_what_has_changed(daemon: Daemon, brokerctl: Run) -> None:
     assert "[daemon] and [http] have changed, which take effect at the next start" in brokerctl("reload").stdout
     daemon.answers["reload"] = lambda params: {"changed": [], "added": [], "removed": []}
     assert brokerctl("reload").stdout == "the configuration has not changed; secrets are read again\n"
+
+
+def test_reload_says_which_secret_cannot_be_read_and_what_happens_now(daemon: Daemon, brokerctl: Run) -> None:
+    bad = {"grant": "a", "reason": "credentials.key: /x: No such file; write the secret there", "then": "it waits"}
+    daemon.answers["reload"] = lambda params: {"changed": [], "added": [], "removed": [], "unreadable": [bad]}
+    done = brokerctl("reload")
+    words = "warning: a: credentials.key: /x: No such file; it waits; to fix: write the secret there"
+    assert (done.returncode, done.stderr) == (0, f"brokerctl: {words}\n")
 
 
 def test_forget_and_adopt_say_what_they_did(daemon: Daemon, brokerctl: Run) -> None:

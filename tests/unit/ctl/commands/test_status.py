@@ -108,10 +108,11 @@ def test_the_table_names_every_trouble(daemon: Daemon, brokerctl: Run) -> None:
 
 
 def test_a_revoked_grant_says_what_brings_it_back(daemon: Daemon, brokerctl: Run) -> None:
-    answer(daemon, {"state": "revoked", "expires_at": None, "next_renewal_at": None})
-    words = "nothing is served\n    to use it again: brokerctl login ix-prod or brokerctl import ix-prod\n"
+    remedy = "brokerctl import ix-prod"
+    answer(daemon, {"state": "revoked", "expires_at": None, "next_renewal_at": None, "remedy": remedy})
+    words = "nothing is served\n    to use it again: brokerctl import ix-prod\n"
     assert words in brokerctl("status").stdout
-    answer(daemon, {"state": "revoked", "revoked_at": time.time() - 130})
+    answer(daemon, {"state": "revoked", "revoked_at": time.time() - 130, "remedy": remedy})
     assert re.search(rf"revoked for 2 min, since [0-9: -]+; {words}", brokerctl("status").stdout)
 
 

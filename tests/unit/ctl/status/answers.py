@@ -102,10 +102,15 @@ READY = (
     grant("on-demand", **NOTHING),
     grant("a-name-that-is-much-longer-than-others-and-still-is-a-name", scope_dropped=["write"]),
 )
-OLD = grant("old-crm", provider="crm", state="revoked", **NOTHING, revoked_at=NOW - 3 * DAY)
+OLD = grant(
+    "old-crm", provider="crm", state="revoked", **NOTHING, revoked_at=NOW - 3 * DAY, remedy="brokerctl login old-crm"
+)
 DOWN = provider("corp", breaker_open_until=NOW + 24, failing_since=NOW - 9 * MINUTE, failures=12, cause="unreachable")
 NIGHT = answer(*READY, OLD, LEDGER, REPORTS, ORDERS, PAYMENTS, providers=(DOWN, provider("ix")))
 QUIET = answer(READY[0])
+LOCKED = answer(
+    *({**each, **NOTHING, "state": "locked", "remedy": "brokerctl unlock"} for each in (ORDERS, READY[0])), locked=True
+)
 
 
 def exchange(ago: float, operation: str, outcome: str, seconds: float, **about: Any) -> dict[str, Any]:

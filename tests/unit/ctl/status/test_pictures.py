@@ -77,6 +77,30 @@ def test_a_command_that_people_copy_is_in_one_line_and_names_the_same_brokerd() 
     assert any("brokerctl --socket /run/brokerd/other.sock login shop-orders" in line for line in lines)
 
 
+@pytest.mark.parametrize("columns", [57, 60, 80])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "brokerctl login shop-orders",
+        "brokerctl explain shop-orders-of-the-whole-company --pid 1234",
+        "brokerctl --config /home/person/.config/brokerd/brokerd.toml --socket /run/user/1000/brokerd.sock login app",
+        "chmod o-rwx /etc/brokerd/secrets/the-secret-of-a-very-long-name-that-does-not-fit-into-any-line-at-all",
+        "systemctl restart brokerd",
+    ],
+)
+def test_no_word_of_a_command_is_broken_and_the_shell_reads_its_lines_as_one(command: str, columns: int) -> None:
+    sentence = f"to fix: when everything else has been looked at: {command}; brokerd tries again by itself"
+    lines = Look(columns).wrapped(sentence, 4, 2)
+    typed = " ".join(line.strip() for line in lines).replace("\\ ", "")
+    assert typed == sentence
+    first = next(number for number, line in enumerate(lines) if command.split()[0] in line)
+    within = "\n".join(lines[first:]).partition(";")[0]
+    assert all(each.endswith("\\") for each in within.split("\n")[:-1]), "it goes on as a shell reads it"
+    words = {word for line in lines for word in line.split()}
+    assert [line for line in lines if len(line) > columns and max(map(len, line.split())) < columns - 8] == []
+    assert {*command.split()} <= {word.rstrip(";") for word in words}
+
+
 def test_many_problems_are_one_line_each_but_no_remedy_is_cut() -> None:
     many = [{**PAYMENTS, "name": f"payments-{number}"} for number in range(30)]
     lines = overview(answer(*many), NOW, Look(60))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -93,8 +94,8 @@ def test_what_is_wrong_with_brokerd_itself(daemon: dict[str, Any], words: str) -
 )
 def test_how_a_provider_is(more: dict[str, Any], words: str) -> None:
     found = provider(**more)
-    assert plain(facts.about_provider(found, NOW)) == words
-    said = [plain(each) for each in facts.troubles(overview([])["daemon"], [found], NOW)]
+    assert unescape(plain(facts.about_provider(found, NOW))) == words
+    said = [unescape(plain(each)) for each in facts.troubles(overview([])["daemon"], [found], NOW)]
     assert said == ([f"Provider idp: {words}"] if facts.is_down(found) else [])
 
 

@@ -136,9 +136,11 @@ class ProxyClient:
 
     def _read(self, data: bytes) -> RequestHead:
         """A client often sends the same head again."""
-        if self._last is None or self._last[0] != data:
-            self._last = data, read_request(data)
-        return self._last[1]
+        if self._last is not None and self._last[0] == data:
+            return self._last[1]
+        head = read_request(data)
+        self._last = None if head.is_private else (data, head)
+        return head
 
     async def _admit(self) -> None:
         """Whether the proxy's `caller` describes the client as it is now (law 9). Raises NotForwarded."""

@@ -25,6 +25,7 @@ from brokerd.proxy.upstreams import UpstreamConnections
 HELD = 64 * 1024  # bytes of a body that are kept, so that the request can be repeated
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
 SILENT = 3_600.0  # seconds that the upstream may be silent in the middle of an answer: it may be a stream of events
+EARLY = 32  # answers 1xx before the answer itself; each costs time in which nobody else is served
 REFUSAL_WITHIN = 10.0  # seconds that the body of a refusal may take, before the request is repeated
 LOOK_AFTER = 1.0  # seconds of waiting for the upstream, after which the proxy looks whether the client has gone
 
@@ -234,7 +235,7 @@ class Exchange:
             since = trio.current_time() if since is None else since
             patience = trio.CancelScope(deadline=since + self._proxy.timeout)
         with patience:
-            while True:
+            for _ in range(EARLY + 1):
                 if not upstream.has_ahead:
                     await self._readable(upstream.wire, watched=watched)
                 try:
@@ -246,6 +247,7 @@ class Exchange:
                     raise self._failed(HTTPStatus.BAD_GATEWAY, error) from None
                 if answer.status >= 200 or answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
                     return answer
+            raise self._failed(HTTPStatus.BAD_GATEWAY, f"more than {EARLY} answers 1xx before its answer")
         raise self._failed(HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {self._proxy.timeout:g} s")
 
     async def _short(self, upstream: Incoming, body: Body, begun: list[bytes], room: memoryview) -> bool:

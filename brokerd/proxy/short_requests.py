@@ -42,7 +42,7 @@ class ShortRequests:
             found = self._known[key]
         else:
             found = self._make(*key)
-            if end <= LONGEST:
+            if end <= LONGEST and not (found and found.head.is_private):
                 if len(self._known) >= REMEMBERED:
                     self._known.clear()
                 self._known[key] = found

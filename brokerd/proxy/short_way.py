@@ -260,14 +260,14 @@ class ShortWay:
         assert self._under_way is not None
         wire, view, size = self._under_way.wire, self._ways.view, 0
         with contextlib.suppress(Broken):  # the task sees the same
-            while size < SIZE and (taken := wire.receive_at_once(view[size:])):
-                if taken < 0:
-                    if size:
-                        break
-                    return False
-                size += taken
-                if (found := self._message(size)) is not None:
-                    return self._answer(*found)
+            size = wire.receive_at_once(view)
+        if size < 0:
+            return False
+        if size and (found := self._message(size)) is None and (more := wire.receive_more(view[size:])):
+            size += more
+            found = self._message(size)  # not for each record of TLS: they may be many, and the head long
+        if size and found is not None:
+            return self._answer(*found)
         self._data = bytes(view[:size])
         return True
 

@@ -109,8 +109,9 @@ def _readings(path: bytes) -> Sequence[bytes]:
         texts = [each.decode() for each in found]
     except UnicodeDecodeError:
         return ()
-    plain = (unicodedata.normalize("NFKC", text) for text in texts if not text.isascii())
-    return (*found, *(text.encode() for text in plain))
+    plain = [unicodedata.normalize("NFKC", text).encode() for text in texts if not text.isascii()]
+    # A full-width percent sign begins an escape only now: two servers disagree about whether it is decoded.
+    return () if any(map(_ESCAPE.search, plain[-1:])) else (*found, *plain)
 
 
 def hosts_of(host: str, port: int) -> frozenset[bytes]:
@@ -146,8 +147,13 @@ def lines_before_token(head: RequestHead, upstream: Upstream, name: str) -> byte
     drop = (*head.framing.options, *OVERRIDES, AUTHORIZATION, name.lower().encode())
     base, host = upstream.base.encode(), upstream.host.encode()
     lines = [b"%b %b%b HTTP/1.1\r\nHost: %b\r\n" % (head.method, base, head.target, host)]
-    lines += _kept(head.headers, drop)
+    lines += _kept(_as_cgi(head.headers), (each.replace(b"_", b"-") for each in drop))
     return b"".join(lines)
+
+
+def _as_cgi(headers: Iterable[Header]) -> Iterable[Header]:
+    """Names as servers see them that cannot tell `_` from `-` (CGI, RFC 3875 §4.1.18)."""
+    return ((lower.replace(b"_", b"-"), line, value) for lower, line, value in headers)
 
 
 def token_line(token: tuple[str, str]) -> bytes:

@@ -54,6 +54,11 @@ class RequestHead(NamedTuple):
         return self.framing.chunked or bool(self.framing.length)
 
     @property
+    def is_private(self) -> bool:
+        """Whether it must not stay in memory when the request has ended."""
+        return any(lower in PRIVATE for lower, _, _ in self.headers)
+
+    @property
     def keeps_alive(self) -> bool:
         """Whether the client may send another request on its connection."""
         return _keeps_alive(self.minor, self.framing.options)

@@ -19,6 +19,7 @@ from brokerd.edge.http.proxy import tunnel
 from brokerd.edge.http.tls import UntrustedError, reason_of, shared_context, untrusted_reason
 
 LOOKUP_COUNTS = 1.0  # seconds for which the addresses of a name are used again
+RECORDS = 32  # of TLS that are read in one go: records of one byte each must not delay other connections
 TURNS = 16  # reads or writes that need not wait, before other tasks have their turn
 LAST_READS, LAST_BYTES = 2.0, 16 * 1024 * 1024  # seconds and bytes that are read and dropped before a socket is closed
 
@@ -40,6 +41,7 @@ class Wire:
         self._patience = patience
         self._turns = 0
         self._secured = isinstance(sock, ssl.SSLSocket)
+        self._has_ended = False  # TLS has ended: the kernel may have nothing more to say then
         self._arrivals: select.poll | None = None
 
     async def receive_into(self, room: memoryview) -> int:
@@ -47,10 +49,16 @@ class Wire:
         while (taken := self.receive_at_once(room)) < 0:
             await self._wait(trio.lowlevel.wait_readable)
         await self._breathe()
-        if taken and self._secured:  # a record of TLS brings 16 KiB at most
-            with contextlib.suppress(self.broken):  # an end is seen again next time
-                while taken < len(room) and (more := self.receive_at_once(room[taken:])) > 0:
-                    taken += more
+        return taken + self.receive_more(room[taken:]) if taken else 0
+
+    def receive_more(self, room: memoryview) -> int:
+        """Behind bytes that were received just now: further records of TLS, each of which brings 16 KiB at most."""
+        taken = 0
+        with contextlib.suppress(self.broken):  # an end is seen again next time
+            for _ in range(RECORDS if self._secured else 0):
+                if taken == len(room) or (more := self.receive_at_once(room[taken:])) <= 0:
+                    break
+                taken += more
         return taken
 
     @property
@@ -61,11 +69,15 @@ class Wire:
     def receive_at_once(self, room: memoryview) -> int:
         """As `receive_into`, but it takes no more than one record of TLS. -1: nothing is there."""
         try:
-            return self.sock.recv_into(room)
+            taken = self.sock.recv_into(room)
         except (BlockingIOError, ssl.SSLWantReadError):
             return -1
         except OSError as error:
+            self._has_ended = True
             raise self.broken(reason_of(error)) from None
+        if not taken:
+            self._has_ended = True
+        return taken
 
     def send_at_once(self, data: bytes) -> int:
         """How many bytes were taken, perhaps fewer than all. Raises `broken`."""
@@ -110,6 +122,8 @@ class Wire:
 
     def is_quiet(self) -> bool:
         """Whether nothing has come, neither bytes nor an end."""
+        if self._has_ended:
+            return False
         if self._arrivals is None:
             self._arrivals = select.poll()
             self._arrivals.register(self.sock, select.POLLIN)

@@ -488,6 +488,16 @@ def test_no_more_heads_are_remembered_than_a_few() -> None:
     assert len(requests._known) <= REMEMBERED
 
 
+@pytest.mark.parametrize("line", [b"Cookie: id=s3cret", b"Authorization: Bearer s3cret"])
+async def test_a_private_head_is_remembered_nowhere(line: bytes, setup: Setup) -> None:
+    async with setup.client() as client:
+        for pieces in (2, 1):
+            await client.ask(GET[:-2] + line + b"\r\n\r\n", pieces=pieces)
+            assert client.proxied._last is None
+        assert setup.running.requests is not None
+        assert not setup.running.requests._known
+
+
 def test_the_name_of_the_tokens_header_belongs_to_what_is_remembered() -> None:
     requests = ShortRequests(Allowed().check, API)
     data = b"GET / HTTP/1.1\r\nHost: x\r\nX-Token: mine\r\n\r\n"

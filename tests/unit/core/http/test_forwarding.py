@@ -33,6 +33,8 @@ def answered(*lines: str, status: int = 200) -> list[str]:
 
 
 EVERYWHERE = (  # refused whatever is allowed
+    "/v2/%EF%BC%852e%EF%BC%852e/admin",  # a full-width percent sign
+    "/v2/%25EF%25BC%25852e%25EF%25BC%25852e/admin",
     "/v2/../admin",
     "/v2/..",
     "/..",
@@ -125,6 +127,7 @@ GOOD = (
     "/v2/Stra%C3%9Fe",
     "/v2/%E2%80%A6",  # three dots in one character
     "/v2/%F0%9F%98%80",
+    "/v2/100%EF%BC%85",
 )
 
 
@@ -177,6 +180,17 @@ def test_a_token_in_another_header_replaces_that_one_and_authorization_is_not_pa
 def test_headers_that_name_another_method_or_path_are_not_passed_on() -> None:
     others = ("X-HTTP-Method-Override: DELETE", "X-Original-URL: /admin", "X-Rewrite-URL: /admin")
     assert sent(request("/x", *others))[2:] == ["Authorization: Bearer token"]
+
+
+def test_a_header_that_cgi_takes_for_another_one_is_treated_as_that_one() -> None:
+    others = (
+        "X_HTTP_Method-Override: DELETE",
+        "X_Original_URL: /admin",
+        "Transfer_Encoding: chunked",
+        "X_Api_Key: mine",
+    )
+    lines = sent(request("/x", *others, "Connection: x_gone", "X_Gone: 1", "X_Other: 1"), ("X-Api-Key", "key"))
+    assert lines[2:] == ["X_Other: 1", "X-Api-Key: key"]
 
 
 def test_headers_of_one_connection_are_not_passed_on() -> None:

@@ -83,6 +83,7 @@ from brokerd.server.scrape import Scrape
 from brokerd.server.server import Server
 from brokerd.server.shared_tokens import SharedTokens
 from brokerd.server.short_way import RepeatedGets
+from brokerd.server.token_memories import TokenMemories
 from brokerd.setup.installation import EXIT_UNAVAILABLE, CannotStart, http_settings, opened_store, read_configuration
 from brokerd.setup.layout import in_use
 from brokerd.telemetry.event_log import EventLog
@@ -268,7 +269,7 @@ class Daemon:
         limits = settings.limits.within(descriptors.raise_limit())
         admission = Admission(limits, os.geteuid())
         http_socket = str(listeners["http"].getsockname()) if "http" in listeners else None
-        dispatcher = self._dispatcher(serving, rights, key_manager, http_socket)
+        dispatcher = self._dispatcher(serving, rights, key_manager, http_socket, limits.shared_tokens)
         short_way = RepeatedGets(broker, rights, events, self.metrics)
         server = Server(serving, dispatcher, admission, events, self.metrics, short_way)
         initial, self.initial = self.initial, None
@@ -302,12 +303,13 @@ class Daemon:
             await self._until_stopped(serving, signals)
 
     def _dispatcher(
-        self, serving: trio.Nursery, rights: Rights, key_manager: KeyManager, http_socket: str | None
+        self, serving: trio.Nursery, rights: Rights, key_manager: KeyManager, http_socket: str | None, most_shared: int
     ) -> Dispatcher:
         broker, events = self.broker, self.events
         tokens = TokenMethods(broker, rights, events, self.metrics)
         watches, logins = WatchMethods(broker, rights, tokens, serving, events), LoginMethods(broker, rights)
-        shared = SharedTokens(broker, rights, serving, events, self.metrics, SharedMemory)
+        memories = TokenMemories(SharedMemory, most_shared)
+        shared = SharedTokens(broker, rights, serving, events, self.metrics, memories)
         status = StatusMethods(broker, rights, events, shared, http_socket)
         status_watch = StatusWatchMethod(broker, rights, serving, events)
         table = methods(

@@ -7,23 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 
 import trio
 from msgpack import packb
 
 from brokerd.broker.broker import TokenBroker
 from brokerd.broker.live_grant import LiveGrant
-from brokerd.core.access.admission import GLANCE, RETRY_AFTER
+from brokerd.core.access.admission import GLANCE
 from brokerd.core.errors import Code, Failure
 from brokerd.core.grant.state import State
 from brokerd.core.grant.tokens import AccessToken
 from brokerd.core.ports import TokenMemory
-from brokerd.core.shared_token import BEAT_EVERY, NO_TOKEN, SIZE, Content, SharedState, SharedTokenWriter
+from brokerd.core.shared_token import BEAT_EVERY, NO_TOKEN, Content, SharedState, SharedTokenWriter
 from brokerd.core.timing.moment import Moment, seconds_until
 from brokerd.dialects.dialect import DEFAULT_PRESENT
 from brokerd.server.rights import Rights
 from brokerd.server.session import CallerSession
+from brokerd.server.token_memories import TokenMemories, full
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 
@@ -32,8 +32,6 @@ LOOKING_MOST = 0.1  # and the part of brokerd's time that these looks may take
 LOOKED_AT_FOR = 600.0  # seconds, after which who still reads asks again: looks at idle programs would never end
 TURN = 8  # shared tokens that are written before other callers have their turn
 MOST_ON_CONNECTION = 64
-MOST_OF_USER = 256  # also those that are closed and not released yet
-MOST = 1_024
 LOST, REVOKED, ENDED = "the caller may not have it any more", "the grant was revoked", "the caller has ended"
 ASKED_AGAIN, DISCONNECTED = "the caller asked for it again", "the connection has ended"
 OVER = "its caller was looked at for ten minutes; who still reads it asks again"
@@ -67,7 +65,7 @@ class SharingCaller:
 
 
 class SharedTokens:
-    """All shared tokens. `new_memory` makes the memory of one. Their tasks run in `nursery`, the daemon's."""
+    """All shared tokens. Their tasks run in `nursery`, the daemon's."""
 
     def __init__(
         self,
@@ -76,16 +74,15 @@ class SharedTokens:
         nursery: trio.Nursery,
         events: EventLog,
         metrics: Metrics,
-        new_memory: Callable[[int], TokenMemory],
+        memories: TokenMemories,
     ) -> None:
         self._broker = broker
         self._rights = rights
         self._nursery = nursery
         self._events = events
         self._metrics = metrics
-        self._new_memory = new_memory
+        self._memories = memories
         self._callers: dict[CallerSession, SharingCaller] = {}
-        self._released: dict[TokenMemory, int] = {}  # closed ones that may still be held, and by whom they were opened
         self._counts = Counter[str]()
         self._changed: dict[SharedToken, None] = {}
         self._wake = trio.Event()
@@ -105,8 +102,11 @@ class SharedTokens:
             raise Failure(Code.BAD_REQUEST, f"{grant}: {UNSEEN}; ask by get", grant)
         if not _content(live, token, self._broker.now()).fits:
             raise Failure(Code.BAD_REQUEST, f"{grant}: its token is too long to be shared; ask by get", grant)
-        self._check_room(session)
-        memory, descriptor = self._made(grant)
+        own = self._callers.get(session)
+        if own is not None and len(own.shared) >= MOST_ON_CONNECTION:
+            raise full(f"{MOST_ON_CONNECTION} shared tokens on a connection")
+        limited = session.account.rate < math.inf
+        memory, descriptor = self._memories.make(grant, session.caller.uid, limited=limited)
         writer, at = SharedTokenWriter(memory.view), trio.current_time()
         shared = SharedToken(grant, session, memory, writer, time.time(), at, self._notice_of(session))
         self._begin(shared)
@@ -141,10 +141,9 @@ class SharedTokens:
         """No byte of a token is left in it, and nothing follows."""
         session, grant = shared.session, shared.grant
         shared.writer.close()
-        shared.memory.stop_writing()
+        self._memories.close(shared.memory, session.caller.uid)
         self._broker.unwatch(grant, shared.notice)
         self._changed.pop(shared, None)
-        self._released[shared.memory] = session.caller.uid
         self._counts[grant] -= 1
         self._metrics.shared_tokens.dec()
         self._events.share_ended(grant, session.caller, shared.since, why)
@@ -156,48 +155,6 @@ class SharedTokens:
             if caller.looking is not None:
                 caller.looking.cancel()
             self._wake.set()
-
-    def _made(self, grant: str) -> tuple[TokenMemory, int]:
-        """Raises Failure."""
-        memory = None
-        try:
-            memory = self._new_memory(SIZE)
-            return memory, memory.descriptor()
-        except OSError as error:
-            if memory is not None:
-                memory.stop_writing()
-                memory.close()
-            words = f"{grant}: brokerd has no memory or descriptors for a shared token: {error.strerror}; ask by get"
-            raise Failure(Code.LIMIT, words, grant, RETRY_AFTER) from None
-
-    def _check_room(self, session: CallerSession) -> None:
-        """Raises Failure. A closed one counts until its caller has released it: its memory is still brokerd's."""
-        own = self._callers.get(session)
-        if own is not None and len(own.shared) >= MOST_ON_CONNECTION:
-            raise _full(f"{MOST_ON_CONNECTION} shared tokens on a connection")
-        uid, most_of_user = session.caller.uid, math.inf if session.account.rate == math.inf else MOST_OF_USER
-        all_of = self._uids()
-        if len(all_of) >= MOST or all_of.count(uid) >= most_of_user:
-            self._forget_released()
-            all_of = self._uids()
-        if len(all_of) >= MOST:
-            raise _full(f"{MOST} shared tokens")
-        if all_of.count(uid) >= most_of_user:
-            raise _full(f"{MOST_OF_USER} shared tokens of a user")
-
-    def _uids(self) -> list[int]:
-        """The user of each shared token."""
-        opened = [each.session.caller.uid for each in self._callers.values() for _ in each.shared]
-        return [*opened, *self._released.values()]
-
-    def _forget_released(self, most: int = MOST) -> None:
-        """Look at so many closed ones, those first that were looked at longest ago."""
-        for memory in [*islice(self._released, most)]:
-            uid = self._released.pop(memory)
-            if memory.is_held():
-                self._released[memory] = uid
-            else:
-                memory.close()
 
     # -- what they say
 
@@ -319,10 +276,10 @@ class SharedTokens:
             now = trio.current_time()
             if now >= beat_at:
                 beat_at = now + BEAT_EVERY
-                self._forget_released(TURN)
+                self._memories.forget_released()
                 for caller in self._callers.values():
                     self._changed.update(dict.fromkeys(caller.shared.values()))
-            look_at = self._look_at_callers(now)
+            look_at = await self._look_at_callers()
             await self._update_changed()
             with trio.move_on_at(min(beat_at, look_at)):
                 await self._wake.wait()
@@ -338,23 +295,32 @@ class SharedTokens:
             if number % TURN == 0:
                 await trio.lowlevel.checkpoint()
 
-    def _look_at_callers(self, now: float) -> float:
-        """Glance at those whose program or unit a rule names. Returns when to do so again."""
-        glanced = False
+    async def _look_at_callers(self) -> float:
+        """Glance at those whose program or unit a rule names, in turns. Returns when to do so again."""
+        number, took = 0, 0.0
         for session, caller in [*self._callers.items()]:
-            if caller.looking is not None or not self._rights.needs(session, [*caller.shared]):
-                continue
-            for shared in [each for each in caller.shared.values() if now >= each.opened + LOOKED_AT_FOR]:
-                self._close(shared, OVER)
-            if not (grants := [*caller.shared]):
-                continue
-            glanced = True
-            session.account.charge(GLANCE, now)
-            before = session.caller
-            if not self._is_seen(session, *grants) or session.caller is not before:
-                self._changed.update(dict.fromkeys(caller.shared.values()))
-        took = trio.current_time() - now
-        return now + max(LOOK_EVERY, took / LOOKING_MOST) if glanced else math.inf
+            began = trio.current_time()
+            if self._callers.get(session) is caller and self._look_at(caller, began):
+                number += 1
+                took += trio.current_time() - began
+                if number % TURN == 0:
+                    await trio.lowlevel.checkpoint()
+        return trio.current_time() + max(LOOK_EVERY, took / LOOKING_MOST) - took if number else math.inf
+
+    def _look_at(self, caller: SharingCaller, now: float) -> bool:
+        """False: there is nothing to look at."""
+        session = caller.session
+        if caller.looking is not None or not self._rights.needs(session, [*caller.shared]):
+            return False
+        for shared in [each for each in caller.shared.values() if now >= each.opened + LOOKED_AT_FOR]:
+            self._close(shared, OVER)
+        if not (grants := [*caller.shared]):
+            return False
+        session.account.charge(GLANCE, now)
+        before = session.caller
+        if not self._is_seen(session, *grants) or session.caller is not before:
+            self._changed.update(dict.fromkeys(caller.shared.values()))
+        return True
 
 
 def _content(live: LiveGrant, token: AccessToken, now: Moment) -> Content:
@@ -370,11 +336,3 @@ def _content(live: LiveGrant, token: AccessToken, now: Moment) -> Content:
         lifetime, expires = token.lifetime, now.boot + seconds_until(token.expires, now)
     value = token.value.reveal().encode()
     return Content(SharedState.TOKEN, live.record.generation, expires, lifetime, value, packb(rest))
-
-
-def _full(words: str) -> Failure:
-    return Failure(
-        Code.LIMIT,
-        f"expected at most {words}, also closed ones that somebody still has open or mapped",
-        retry_after=RETRY_AFTER,
-    )

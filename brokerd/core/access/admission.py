@@ -24,6 +24,7 @@ WARN_AGAIN = 60.0  # seconds between two lines in the log about the same user
 KNOWN = 1_000  # accounts that are kept also without connections and without delay
 SPARE_LEAST, SPARE_PART = 64, 8  # descriptors kept for providers, store and secrets: at least 64, or an eighth
 EACH = 2  # descriptors of a connection: the socket, and the process at its other end
+SHARED_PART = 2  # the part of what connections leave that shared tokens may have: a half; each has two at most as well
 UNREAD_MOST = 64 * 1024 * 1024  # bytes of answers that a user may leave unread, over all connections
 FOR_OPERATORS = 16  # further connections, so that `brokerctl status` always works
 
@@ -31,19 +32,22 @@ FOR_OPERATORS = 16  # further connections, so that `brokerctl status` always wor
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What all users may have together, and one user (None: half of it). The rate is in requests a second on
-    average."""
+    average. `shared_tokens`: of all users together."""
 
     connections: int = 4_096
     connections_per_user: int | None = None
     waiting_per_user: int = 4_096
     rate_per_user: float = 5_000.0
+    shared_tokens: int = 1_024
 
     def within(self, descriptors: int) -> Limits:
         """The limits of a process that may have `descriptors` open files."""
         room = (descriptors - max(SPARE_LEAST, descriptors // SPARE_PART)) // EACH - FOR_OPERATORS
         connections = max(1, min(self.connections, room))
         per_user = self.connections_per_user or max(1, connections // 2)
-        return Limits(connections, min(per_user, connections), self.waiting_per_user, self.rate_per_user)
+        left = descriptors - EACH * (connections + FOR_OPERATORS)
+        shared = max(1, min(self.shared_tokens, left // SHARED_PART // EACH))
+        return Limits(connections, min(per_user, connections), self.waiting_per_user, self.rate_per_user, shared)
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)

@@ -34,13 +34,15 @@ class PeerProcess:
         self._end.register(pidfd, select.POLLIN)
 
     def lives(self) -> bool:
-        return not self._end.poll(0)
+        return self.pidfd >= 0 and not self._end.poll(0)
 
     async def until_ended(self) -> None:
         await trio.lowlevel.wait_readable(self.pidfd)
 
     def close(self) -> None:
+        """From now on it does not live for us: the descriptor's number may belong to another process at once."""
         os.close(self.pidfd)
+        self.pidfd = -1
 
     def glance(self, needs: frozenset[str]) -> Caller | None:
         """The caller with the evidence `needs` as it is now; None if reading could block. Raises OSError if the process

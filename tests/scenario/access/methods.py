@@ -36,6 +36,7 @@ from brokerd.server.rights import Rights
 from brokerd.server.scrape import Scrape
 from brokerd.server.session import CallerSession
 from brokerd.server.shared_tokens import SharedTokens
+from brokerd.server.token_memories import TokenMemories
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 from tests.scenario.laws.world import ISSUING, World, world
@@ -112,7 +113,7 @@ def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery, log: EventLog | No
     rights = Rights(broker, events, metrics)
     tokens = TokenMethods(broker, rights, events, metrics)
     watches, logins = WatchMethods(broker, rights, tokens, nursery, events), LoginMethods(broker, rights)
-    shared = SharedTokens(broker, rights, nursery, events, metrics, SharedMemory)
+    shared = SharedTokens(broker, rights, nursery, events, metrics, TokenMemories(SharedMemory, 1_024))
     table = methods(
         tokens,
         watches,

@@ -17,7 +17,8 @@ from trio.testing import MockClock
 from brokerd.core.access.admission import Account
 from brokerd.core.access.policy import Policy, Rule, Selector
 from brokerd.core.shared_token import BEAT_EVERY, BEAT_LASTS
-from brokerd.server import shared_tokens
+from brokerd.edge.system.shared_memory import SharedMemory
+from brokerd.server import shared_tokens, token_memories
 from brokerd.server.methods.method import AnswerWithDescriptor
 from brokerd.server.session import CallerSession
 from tests.scenario.access.methods import EVIL, PORTAL, RIGHT, Desk, Program, allows, desk
@@ -47,6 +48,10 @@ async def ready(folder: Path, *selectors: Selector) -> AsyncIterator[Desk]:
 
 def shared_of(here: Desk) -> shared_tokens.SharedTokens:
     return here.dispatcher._shared
+
+
+def memories_of(here: Desk) -> token_memories.TokenMemories:
+    return shared_of(here)._memories
 
 
 def state(reader: SharedTokenReader) -> int:
@@ -235,11 +240,11 @@ async def test_a_fault_of_ours_closes_all(
 async def test_limits_are_answered_with_a_clear_error(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_tokens, "MOST_OF_USER", 2)
-    monkeypatch.setattr(shared_tokens, "MOST", 4)
+    monkeypatch.setattr(token_memories, "PART_OF_USER", 2)
     both = Rule(("*",), (Selector(uid=PORTAL), Selector(uid=7)))
     async with desk(tmp_path, Policy((both,), owner=OWNER)) as here:
         await here.ask(here.session(Program(uid=OWNER)), "get", grant="app")
+        monkeypatch.setattr(memories_of(here), "_most", 4)
         limited = Account(rate=5_000.0)
         sessions = [here.session(Program(), limited) for _ in range(3)]
         readers = [await asked(here, session) for session in sessions[:2]]
@@ -253,12 +258,62 @@ async def test_limits_are_answered_with_a_clear_error(
         readers += [await asked(here, session) for session in others]
         root = here.session(Program(uid=OWNER))
         assert await here.ask(root, "share", grant="app") == "limit", "all have too many together"
-        monkeypatch.setattr(shared_tokens, "MOST", 5)
+        monkeypatch.setattr(memories_of(here), "_most", 5)
         readers.append(await asked(here, root))
         monkeypatch.setattr(shared_tokens, "MOST_ON_CONNECTION", 0)
         assert await here.ask(root, "share", grant="app") == "limit"
         for session in [*sessions, *others, root]:
             here.dispatcher.end(session)
+
+
+async def test_a_request_that_is_refused_looks_at_few_closed_ones(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user has closed all that it may have and holds them: what it asks for then costs no more than before."""
+    looks, number = list[object](), 40
+    is_held = SharedMemory.is_held
+
+    def counted(memory: SharedMemory) -> bool:
+        looks.append(memory)
+        return is_held(memory)
+
+    async with ready(tmp_path, ANYBODY) as here:
+        monkeypatch.setattr(memories_of(here), "_most", number * token_memories.PART_OF_USER)
+        session = here.session(Program(), Account(rate=5_000.0))
+        readers = [await asked(here, session) for _ in range(number)]
+        monkeypatch.setattr(SharedMemory, "is_held", counted)
+        assert await here.ask(session, "share", grant="app") == "limit"
+        assert len(looks) <= token_memories.AT_ONCE
+        monkeypatch.setattr(memories_of(here), "_most", number)
+        other = here.session(Program(uid=OWNER))
+        looks.clear()
+        assert await here.ask(other, "share", grant="app") == "limit"
+        assert len(looks) <= token_memories.AT_ONCE
+        readers.clear()
+        assert state(await asked(here, other)) == TOKEN
+
+
+async def test_looks_at_many_programs_leave_others_their_turn(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look_at = [0], shared_tokens.SharedTokens._look_at
+
+    def counted(*arguments: Any) -> bool:
+        looks[-1] += 1
+        return look_at(*arguments)
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            looks.append(0)
+
+    async with ready(tmp_path, BY_PROGRAM) as here:
+        readers = [await asked(here, here.session(Program())) for _ in range(40)]
+        monkeypatch.setattr(shared_tokens.SharedTokens, "_look_at", counted)
+        trio.lowlevel.add_instrument(steps := Steps())
+        await trio.sleep(0.1)
+        trio.lowlevel.remove_instrument(steps)
+        assert 0 < max(looks) <= shared_tokens.TURN
+        assert {state(reader) for reader in readers} == {TOKEN}
 
 
 async def test_a_daemon_without_descriptors_says_so(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -267,7 +322,7 @@ async def test_a_daemon_without_descriptors_says_so(autojump_clock: MockClock, t
         def refuses(_: int) -> None:
             raise OSError(24, "Too many open files")
 
-        cast(Any, shared_of(here))._new_memory = refuses
+        cast(Any, memories_of(here))._new_memory = refuses
         session = here.session(Program())
         assert await here.ask(session, "share", grant="app") == "limit"
         assert isinstance(await here.ask(session, "get", grant="app"), dict)

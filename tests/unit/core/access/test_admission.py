@@ -135,3 +135,5 @@ def test_descriptors_are_kept_for_the_daemon_itself_and_for_operators(descriptor
     assert found.connections_per_user == max(1, connections // 2)
     assert Limits(connections_per_user=100_000).within(descriptors).connections_per_user == connections
     assert math.isfinite(found.rate_per_user)
+    taken = EACH * (found.connections + FOR_OPERATORS + found.shared_tokens)
+    assert found.shared_tokens == 1 or taken <= descriptors - (descriptors - EACH * (connections + FOR_OPERATORS)) // 2

@@ -87,3 +87,16 @@ async def test_one_look_serves_the_requests_of_a_batch_and_no_later_ones(
     assert not myself.still_shows(frozenset({"exe"}), seen, first), "other evidence is looked for"
     assert not myself.still_shows(EVERYTHING, seen, second), "it may have executed another program since"
     assert len(looks) == 3
+
+
+def test_a_process_that_was_closed_does_not_live_whatever_gets_its_descriptor() -> None:
+    """A connection ends while a request of it is under way, and the next one gets the number of its descriptor."""
+    process = PeerProcess(Caller(os.getpid(), os.geteuid(), frozenset()), number := os.pidfd_open(os.getpid()))
+    assert process.lives()
+    process.close()
+    another = os.pidfd_open(os.getpid())
+    assert another == number
+    assert not process.lives()
+    with pytest.raises(ProcessLookupError):
+        process.glance(frozenset())
+    os.close(another)

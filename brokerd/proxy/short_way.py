@@ -20,7 +20,7 @@ from brokerd.edge.system.arrivals import Arrivals
 from brokerd.proxy.exchange import LOOK_AFTER, SentRequest, can_stay, length_line
 from brokerd.proxy.running import Running, RunningProxy
 from brokerd.proxy.short_requests import ShortRequest
-from brokerd.proxy.streams import SIZE, Incoming
+from brokerd.proxy.streams import SIZE, Incoming, hold, is_crowded, release
 from brokerd.proxy.usage import Count, Used
 
 LARGEST = 16 * 1024  # bytes of a request, as it came and as it is sent: what the kernel takes without waiting
@@ -159,7 +159,10 @@ class ShortWay:
     async def send_rest(self) -> None:
         """Of an answer that the client did not take at once. Raises ClientGone."""
         rest, self._rest = self._rest, b""
-        await self._incoming.wire.send(rest)
+        try:
+            await self._incoming.wire.send(rest)
+        finally:
+            release(self)
 
     def take_over(self) -> Handed | None:
         """The request that is under way: it is the task's from now on."""
@@ -173,6 +176,7 @@ class ShortWay:
         """The client's socket is about to be closed."""
         if (left := self.take_over()) is not None:
             left.sent.wire.close()
+        release(self)
         del self._ways.arrivals.calls[self._incoming.wire.sock.fileno()]
 
     # -- to the upstream. Each step says whether the task must go on; nothing here waits.
@@ -258,7 +262,8 @@ class ShortWay:
     def _give(self) -> bool:
         """What the upstream has sent: a whole answer goes back at once."""
         assert self._under_way is not None
-        wire, view, size = self._under_way.wire, self._ways.view, 0
+        wire, size = self._under_way.wire, 0
+        view = self._ways.small if is_crowded() else self._ways.view
         with contextlib.suppress(Broken):  # the task sees the same
             size = wire.receive_at_once(view)
         if size < 0:
@@ -311,6 +316,7 @@ class ShortWay:
         count.note(self._incoming.taken(), len(data))
         if (sent := self._incoming.wire.send_at_once(data)) < len(data):
             self._rest = data[sent:]
+            hold(self)
             return True
         self._client.is_idle = True
         if self._more:

@@ -18,10 +18,24 @@ _spare: list[bytearray] = []
 _lent: set[int] = set()  # by id
 
 
+def is_crowded() -> bool:
+    """Whether what is held for each client must be SMALL."""
+    return len(_lent) >= MANY
+
+
+def hold(client: object) -> None:
+    """Bytes are held for a client, as in a buffer, until `release`."""
+    _lent.add(id(client))
+
+
+def release(client: object) -> None:
+    _lent.discard(id(client))
+
+
 @contextmanager
 def buffer() -> Iterator[memoryview]:
     """A buffer of SIZE bytes, or SMALL. What it held before is not erased: it is never sent unread."""
-    room = bytearray(SMALL) if len(_lent) >= MANY else _spare.pop() if _spare else bytearray(SIZE)
+    room = bytearray(SMALL) if is_crowded() else _spare.pop() if _spare else bytearray(SIZE)
     _lent.add(id(room))
     try:
         with memoryview(room) as view:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from brokerd.core.access.policy import Selector
 from brokerd.core.http.forwarding import Allowed, Upstream, request_lines
 from brokerd.core.http.heads import RequestHead, read_request
+from brokerd.proxy import streams
 from brokerd.proxy.clients import ProxyClient
 from brokerd.proxy.running import RunningProxy
 from brokerd.proxy.short_requests import REMEMBERED, ShortRequests
@@ -332,6 +333,23 @@ async def test_an_answer_that_the_client_does_not_read_waits_for_it(setup: Setup
         for _ in range(3):
             assert (await client.ask(GET)).endswith(body)
         assert ways == [LONG]
+
+
+async def test_where_many_do_not_read_their_answers_little_is_held_for_each(
+    setup: Setup, ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MANY", 1)
+    async with setup.client() as other, setup.client() as client:
+        await other.ask(GET, pieces=2)
+        client.proxied.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        setup.upstream.answer = OK + b"Content-Length: 30000\r\n\r\n" + b"x" * 30_000
+        await client.stream.send_all(GET)
+        with trio.fail_after(WITHIN):
+            while not streams._lent:
+                await trio.lowlevel.checkpoint()
+        assert (await other.ask(GET)).endswith(b"x" * 30_000)
+        assert ways == [LONG, HANDED]
+    assert not streams._lent
 
 
 async def test_a_request_that_ends_while_the_proxy_stops_is_answered(setup: Setup, ways: list[str]) -> None:

@@ -71,12 +71,14 @@ class Connection(ABC):
         """Until the client has gone or must go."""
 
     def close(self) -> None:
-        self._end_work()
-        self._session = None  # it refers back to us: without this, only a later garbage collection frees both
-        self._sock.close()
-        self._peer.close()
-        self._drop()
-        self._count()
+        try:
+            self._end_work()
+        finally:
+            self._session = None  # it refers back to us: without this, only a later garbage collection frees both
+            self._sock.close()
+            self._peer.close()
+            self._drop()
+            self._count()
 
     def _end_work(self) -> None:
         """End the requests that are under way, and pushes."""

@@ -133,7 +133,10 @@ class Server:
             self.end(connection, account)
 
     def end(self, connection: Connection, account: Account) -> None:
-        connection.close()
+        try:
+            connection.close()
+        except Exception:  # of ours: it ends nothing else
+            self._events.bug("end of a connection")
         self._admission.leave(account)
         self._ended.unpark_all()
 

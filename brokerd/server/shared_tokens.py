@@ -35,6 +35,7 @@ MOST_ON_CONNECTION = 64
 LOST, REVOKED, ENDED = "the caller may not have it any more", "the grant was revoked", "the caller has ended"
 ASKED_AGAIN, DISCONNECTED = "the caller asked for it again", "the connection has ended"
 OVER = "its caller was looked at for ten minutes; who still reads it asks again"
+FAULT = "a fault of brokerd"
 UNSEEN = "the rules ask for evidence about this caller that brokerd cannot read without waiting"
 
 
@@ -133,6 +134,14 @@ class SharedTokens:
             for shared in [*caller.shared.values()]:
                 self._close(shared, why)
 
+    def _end_safely(self, session: CallerSession, why: str) -> None:
+        """The same in a task of ours. A fault in one end leaves out no other."""
+        while session in self._callers:
+            try:
+                self.end(session, why)
+            except Exception:
+                self._events.bug("end of a shared token")
+
     def count(self, grant: str) -> int:
         """How many connections have a shared token of the grant."""
         return self._counts[grant]
@@ -140,21 +149,22 @@ class SharedTokens:
     def _close(self, shared: SharedToken, why: str) -> None:
         """No byte of a token is left in it, and nothing follows."""
         session, grant = shared.session, shared.grant
+        caller = self._callers[session]
+        del caller.shared[grant]
+        if not caller.shared:
+            del self._callers[session]
         shared.writer.close()
         self._memories.close(shared.memory, session.caller.uid)
         self._broker.unwatch(grant, shared.notice)
         self._changed.pop(shared, None)
         self._counts[grant] -= 1
         self._metrics.shared_tokens.dec()
-        self._events.share_ended(grant, session.caller, shared.since, why)
-        caller = self._callers[session]
-        del caller.shared[grant]
         if not caller.shared:
-            del self._callers[session]
             caller.following.cancel()
             if caller.looking is not None:
                 caller.looking.cancel()
             self._wake.set()
+        self._events.share_ended(grant, session.caller, shared.since, why)
 
     # -- what they say
 
@@ -239,7 +249,7 @@ class SharedTokens:
                 await caller.session.process.until_ended()
             except Exception:
                 self._events.bug("end of a sharing caller")
-            self.end(caller.session, ENDED)
+            self._end_safely(caller.session, ENDED)
 
     async def _look(self, caller: SharingCaller, scope: trio.CancelScope) -> None:
         """Read the evidence about the caller, which may take a file system's time. What cannot be glanced at afterwards
@@ -252,10 +262,10 @@ class SharedTokens:
                 if not self._is_seen(session, *caller.shared):
                     self.end(session, UNSEEN)
             except OSError:
-                self.end(session, ENDED)
+                self._end_safely(session, ENDED)
             except Exception:
                 self._events.bug("look at a sharing caller")
-                self.end(session, "a fault of brokerd")
+                self._end_safely(session, FAULT)
             self._changed.update(dict.fromkeys(caller.shared.values()))
             self._wake.set()
 
@@ -266,7 +276,7 @@ class SharedTokens:
         except Exception:
             self._events.bug("shared tokens")
             for session in [*self._callers]:
-                self.end(session, "a fault of brokerd")
+                self._end_safely(session, FAULT)
         finally:
             self._tending = False
 

@@ -237,6 +237,27 @@ async def test_a_fault_of_ours_closes_all(
         assert state(again) == TOKEN, "and nothing else"
 
 
+async def test_a_fault_when_one_ends_ends_nothing_else(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ready(tmp_path, BY_PROGRAM) as here:
+        shared, processes = shared_of(here), [Program(), Program()]
+        readers = [await asked(here, here.session(process)) for process in processes]
+
+        def breaks(*_: object) -> None:
+            raise RuntimeError("a fault")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(shared._events), "share_ended", breaks)
+            processes[0].evidence = EVIL
+            await trio.sleep(BEAT_EVERY)
+        assert state(readers[0]) == CLOSED
+        assert shared.count("app") in (0, 1)
+        again = await asked(here, here.session(Program()))
+        await trio.sleep(1)
+        assert state(again) == TOKEN
+
+
 async def test_limits_are_answered_with_a_clear_error(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,29 @@ async def test_a_bug_ends_its_connection_only(tmp_path: Path) -> None:
         await made.until(connections=1, tasks=0)
 
 
+@pytest.mark.parametrize("rests", [True, False])
+async def test_a_bug_at_the_end_of_a_connection_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, rests: bool
+) -> None:
+    async with here(tmp_path) as made, await made.connect() as client, await made.connect() as other:
+        for each in (client, other):
+            await each.send_all(pack_request(1, "quick", {}))
+            await replies(each, 1)
+        if not rests:
+            await client.send_all(b"\x94")
+            await made.until(connections=2, tasks=1)
+
+        def breaks(_session: object) -> None:
+            raise KeyError("a fault")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(made.methods, "end", breaks)
+            await client.aclose()
+            await made.until(connections=1, tasks=0)
+        await other.send_all(pack_request(2, "quick", {}))
+        assert await replies(other, 1) == [(2, None, "quick")]
+
+
 async def test_resting_connections_end_with_the_server(tmp_path: Path) -> None:
     async with here(tmp_path) as made:
         client = await made.connect()

@@ -1,6 +1,8 @@
 # Clients that nobody here wrote, each as its users run it, at the proxy's port or socket.
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import sys
@@ -63,11 +65,45 @@ events.onmessage = (event) => { document.title = event.data; if (event.data === 
 </script>"""
 
 
+SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+CLOSE = 8  # a frame
+CHAT = """\
+const socket = new WebSocket(process.argv[1]);
+socket.onopen = () => socket.send("abc");
+socket.onerror = () => process.exit(1);
+socket.onmessage = ({data}) => { console.log(data); socket.close(); };
+socket.onclose = ({code}) => { console.log(code); process.exit(0); };
+"""
+CHAT_PAGE = b"""<!doctype html><title>waiting</title><script>
+const socket = new WebSocket("ws://" + location.host + "/chat");
+socket.onopen = () => socket.send("abc");
+socket.onmessage = ({data}) => { document.title = data; };
+</script>"""
+
+
 async def ran(*command: str, **environ: str) -> str:
     whole = {**os.environ, **environ}
     done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False, env=whole)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
+
+
+async def chat(link: Upstreams, seen: Seen) -> None:
+    """The other end of a WebSocket (RFC 6455): answers short texts in capitals, and a close with the same."""
+    (key,) = seen.all("sec-websocket-key")
+    accept = base64.b64encode(hashlib.sha1(key.encode() + GUID).digest()).decode()
+    await link.send(f"{SWITCHING}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode())
+    data = b""
+    while more := await link.stream.receive_some(1024):
+        data += more
+        while len(data) >= 6 and len(data) >= (end := 6 + (data[1] & 0x7F)):
+            text = bytes(each ^ data[2 + number % 4] for number, each in enumerate(data[6:end]))
+            is_close = data[0] & 0xF == CLOSE
+            await link.send(bytes((data[0], len(text))) + (text if is_close else text.upper()))
+            data = data[end:]
+            if is_close:
+                raise End
 
 
 def needs(program: str) -> None:
@@ -104,6 +140,16 @@ async def test_node(world: World) -> None:
     assert await ran("node", "-e", NODE, f"http://127.0.0.1:{world.proxy.port}/x") == "0\n300000\n1000\n"
 
 
+async def test_the_websocket_of_node(world: World) -> None:
+    needs("node")
+    flag = "--experimental-websocket"
+    if (await trio.run_process(["node", flag, "-e", ""], check=False, capture_stderr=True)).returncode:
+        did_not_run("BROKERD-PROXY WITH NODE'S WEBSOCKET", "node is older than 20.10")
+    world.upstream.on("/chat", chat)
+    url = f"ws://127.0.0.1:{world.proxy.port}/chat"
+    assert await ran("node", flag, "-e", CHAT, url) == "ABC\n1005\n", "its close frame is empty, and so is the answer"
+
+
 async def test_go(world: World, folder: Path) -> None:
     needs("go")
     (folder / "app.go").write_text(GO)
@@ -112,13 +158,16 @@ async def test_go(world: World, folder: Path) -> None:
     assert await ran("go", "run", str(folder / "app.go"), url, **environ) == "0\n300000\n1000\n"
 
 
-async def test_a_browser_reads_events_by_a_page_that_the_proxy_serves(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "html", "title"), [("events", PAGE, "2"), ("chat", CHAT_PAGE, "ABC")])
+async def test_a_browser_by_a_page_that_the_proxy_serves(
+    world: World, tmp_path: Path, name: str, html: bytes, title: str
+) -> None:
     if PROGRAM is None:
         did_not_run("BROKERD-PROXY WITH CHROMIUM", "chromium is not installed")
 
     async def page(link: Upstreams, seen: Seen) -> None:
         await link.body(seen)
-        await link.answer(200, PAGE, "Content-Type: text/html")
+        await link.answer(200, html, "Content-Type: text/html")
 
     async def events(link: Upstreams, seen: Seen) -> None:
         await link.body(seen)
@@ -127,12 +176,12 @@ async def test_a_browser_reads_events_by_a_page_that_the_proxy_serves(world: Wor
         await link.stream.receive_some(1)
         raise End
 
-    world.upstream.handlers |= {"/page": page, "/events": events}
+    world.upstream.handlers |= {"/page": page, "/events": events, "/chat": chat}
     chromium = Chromium(tmp_path)
     try:
         await chromium.attach()
         await chromium.open(f"http://localhost:{world.proxy.port}/page")
-        await chromium.until("document.title === '2'")
+        await chromium.until(f"document.title === '{title}'")
     finally:
         chromium.close()
-    assert {seen.target for seen in world.upstream.seen} >= {"/page", "/events"}
+    assert {seen.target for seen in world.upstream.seen} >= {"/page", f"/{name}"}

@@ -50,13 +50,9 @@ class RpcConnection(ClientConnection):
             self._alone = None if self._reader.partial else data
         self._reader.feed(data)
 
-    def read_at_once(self) -> bool:
-        if not self._outbox and not self._account.delay(now := trio.current_time()):
-            try:
-                self._arrived = self._read(now)
-            except BlockingIOError:
-                return False
-        return True
+    @property
+    def _reads_at_once(self) -> bool:
+        return not self._outbox
 
     def answer_at_once(self, batch: object) -> bool:
         """A get that was answered before goes the short way (short_way.py)."""

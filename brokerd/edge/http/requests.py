@@ -82,6 +82,17 @@ class HttpReader:
         return not self._answering and (self._head is not None or bool(self._h11.trailing_data[0]))
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing of a request is there, and none is being answered."""
+        return not self._buffered and not self._answering and self._plain is None
+
+    @property
+    def plain(self) -> bytes | None:
+        """The bytes of the request that was read last, if it came the short way: then all of it came at once, and the
+        connection goes on after its answer."""
+        return self._last[0] if self._last is not None and not self._by_h11 else None
+
+    @property
     def has_more(self) -> bool:
         """Whether bytes came behind the request that is being answered."""
         return bool(self._h11.trailing_data[0])

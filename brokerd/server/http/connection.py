@@ -44,6 +44,7 @@ class HttpClientConnection(ClientConnection):
     _ended = False  # the client sends nothing more
     _number = KEEP_ALIVE_SCOPE  # of the last request that waited; its scope has the same one
     _answered = False  # a request that waited has its answer: look at what came behind it
+    _has_asked = False  # before; many ask only once, so nothing is remembered of that
     _reading: trio.CancelScope | None = None  # of reading ahead; the answer ends it
 
     @staticmethod
@@ -62,6 +63,18 @@ class HttpClientConnection(ClientConnection):
             raise ProtocolError("expected nothing behind a request for events; open another connection")
         self._reader.feed(data)
 
+    @property
+    def _reads_at_once(self) -> bool:
+        return self._reader.is_at_rest and not (self._outbox or self._scopes or self._stream or self._answered)
+
+    def answer_at_once(self, batch: object) -> bool:
+        """Only what goes the short way (short_way.py). `_arrived` says that the connection is at rest."""
+        data, way, session = self._arrived, self._server.short_way, self._session
+        if not data or way is None or session is None or (answer := way.answer_http(session, data, batch)) is None:
+            return False
+        self._arrived = None
+        return self._send_alone(answer)
+
     async def _next(self, session: CallerSession) -> bool:
         """While a request waits for its answer, the client is read from as far as there is room."""
         if not self._waits and not self._answered:
@@ -78,6 +91,8 @@ class HttpClientConnection(ClientConnection):
     async def _finish(self) -> bool:
         """A client may end its sending and wait for the answer."""
         self._ended = True
+        if self._outbox and not self._waits and not await self._flush():
+            return False  # the rest of an answer that went the short way
         return (self._waits or self._answered) and not self._stream and not _has_hung_up(self._sock)
 
     async def _answer_all(self, session: CallerSession, counted: int) -> bool:
@@ -102,9 +117,18 @@ class HttpClientConnection(ClientConnection):
                 self._number = number = self._number + 1  # the answer to the one before may still be leaving
                 self._scopes[number] = self._server.start(lambda: self._answer(session, number, route, answer))
             else:
+                before = len(self._outbox)
                 self._write(route, answer)
+                if route.repeats:
+                    self._remember(session, params, bytes(self._outbox[before:]))
         except (Refused, Failure) as failure:
             self._fail(failure)
+
+    def _remember(self, session: CallerSession, params: dict[str, Any], answer: bytes) -> None:
+        data, way = self._reader.plain, self._server.short_way
+        if self._has_asked and data is not None and way is not None:
+            way.remember_http(session, data, params, answer)
+        self._has_asked = True
 
     @property
     def _waits(self) -> bool:

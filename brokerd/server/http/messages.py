@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
@@ -65,6 +66,11 @@ def failure_body(failure: Failure) -> bytes:
 
 def retry_header(failure: Failure) -> dict[str, str]:
     return {} if failure.retry_after is None else {"Retry-After": str(math.ceil(failure.retry_after))}
+
+
+def expires_in(expires_at: float | None) -> int | None:
+    """The whole seconds until then."""
+    return None if expires_at is None else max(0, int(expires_at - time.time()))
 
 
 def as_json(value: object) -> bytes:

@@ -2,7 +2,6 @@
 # written. Rules, charges and audit are that method's own.
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +11,7 @@ from brokerd.core.access.admission import DRAWN
 from brokerd.core.errors import Code, Failure
 from brokerd.dialects.dialect import DEFAULT_PRESENT
 from brokerd.edge.http.requests import HttpRequest
-from brokerd.server.http.messages import JSON, TEXT, Refused, Written, as_json
+from brokerd.server.http.messages import JSON, TEXT, Refused, Written, as_json, expires_in
 from brokerd.server.methods.status_watch import CHANGED
 from brokerd.server.page import answers
 from brokerd.server.page.document import SCALES
@@ -27,7 +26,8 @@ class Route(NamedTuple):
     keys that may stand in the query, each with what makes a parameter of its text. `write`: the result in HTTP;
     `ways`: other ways to write it, by what `as` says in the query. `streams`: the result is followed by events.
     `ignored`: keys that may stand in the query and change nothing, because probes of others send them.
-    `cost`: as how many requests the writing counts, if that takes time: `write` is then awaited."""
+    `cost`: as how many requests the writing counts, if that takes time: `write` is then awaited. `repeats`: its answer
+    may go the short way."""
 
     method: str
     path: tuple[str, ...]
@@ -39,6 +39,7 @@ class Route(NamedTuple):
     streams: bool = False
     ignored: frozenset[str] = frozenset()
     cost: Callable[[Any], float] | None = None
+    repeats: bool = False
 
 
 def _number(text: str) -> float:
@@ -75,7 +76,7 @@ def token_map(found: dict[str, Any]) -> dict[str, Any]:
         "access_token": found["value"],
         "token_type": found["token_type"],
         "expires_at": expires_at,
-        "expires_in": None if expires_at is None else max(0, int(expires_at - time.time())),
+        "expires_in": expires_in(expires_at),
         "header": _header(found),
     }
     if "scope" in found:
@@ -143,7 +144,7 @@ def _scales(write: Callable[..., Awaitable[Written]]) -> Mapping[str, Write]:
 
 
 ROUTES = (
-    Route("GET", ("v1", "token", GRANT), "get", TOKEN_QUERY, _token),
+    Route("GET", ("v1", "token", GRANT), "get", TOKEN_QUERY, _token, repeats=True),
     Route("GET", ("v1", "header", GRANT), "get", TOKEN_QUERY, _header_lines, {"header": _header_value}),
     Route("POST", ("v1", "refused", GRANT), "get", TOKEN_QUERY, _token, has_body=True),
     Route("GET", ("v1", "events"), "watch", {"grant": str}, _json, streams=True),

@@ -114,7 +114,7 @@ def _forget_interruption(old: Any) -> Any:
 
 def _whatever_was_made(_old: Any) -> Any:
     def find(self: Any, name: str, *_: object) -> bytes | None:
-        made, grant = self._made.get(name), self._registry.grants.get(name)
+        made, grant = self._made.get((name, b"")), self._registry.grants.get(name)
         lives = made is not None and grant is not None and grant.serves(self._now()) is not None
         return made.result if lives and not self._broker.locked else None
 

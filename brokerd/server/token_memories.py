@@ -2,17 +2,24 @@
 # again. A closed one counts until its caller has released it: its memory and its descriptor are still brokerd's.
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 
-from brokerd.core.access.admission import RETRY_AFTER
+import trio
+
+from brokerd.core.access.admission import KNOWN, RETRY_AFTER
 from brokerd.core.errors import Code, Failure
 from brokerd.core.ports import TokenMemory
 from brokerd.core.shared_token import SIZE
 
 PART_OF_USER = 4  # a user may have one fourth of all
 AT_ONCE = 8  # closed ones that are looked at for one request: a request costs no more than it is charged (law 13)
+# Who has a memory can keep its pages for ever, in pipes (splice(2)). They hold no token any more, but they count as
+# brokerd's, and the kernel does not say that somebody has them. So a user may ask for these many at once, and for one
+# more after each pause.
+MADE_AT_ONCE, MADE_EACH = 512, 10.0
 
 
 class TokenMemories:
@@ -23,12 +30,15 @@ class TokenMemories:
         self._most = most
         self._of_user = Counter[int]()
         self._number = 0
+        self._paid_until: dict[int, float] = {}  # by user: when those so far would have been made, with a pause each
         self._closed: dict[TokenMemory, int] = {}  # those that may still be held, with their user
 
     def make(self, grant: str, uid: int, *, limited: bool) -> tuple[TokenMemory, int]:
         """A memory, and a descriptor of it for its caller. `limited`: whether the user may have only its part of all.
         Raises Failure."""
         self._check_room(uid, limited)
+        if limited:
+            self._charge(uid, trio.current_time())
         memory = None
         try:
             memory = self._new_memory(SIZE)
@@ -54,6 +64,18 @@ class TokenMemories:
             self.forget_released()
             if self._number >= self._most:
                 raise full(f"{self._most} shared tokens")
+
+    def _charge(self, uid: int, now: float) -> None:
+        """Raises Failure."""
+        paid = max(now, self._paid_until.get(uid, -math.inf))
+        if paid - now > MADE_EACH * (MADE_AT_ONCE - 1):
+            words = (
+                f"expected at most {MADE_AT_ONCE} new shared tokens of a user at once, and one in {MADE_EACH:g} s then"
+            )
+            raise Failure(Code.LIMIT, f"{words}; ask by get", retry_after=MADE_EACH)
+        if len(self._paid_until) >= KNOWN:
+            self._paid_until = {each: until for each, until in self._paid_until.items() if until > now}
+        self._paid_until[uid] = paid + MADE_EACH
 
     def close(self, memory: TokenMemory, uid: int) -> None:
         """Nothing is written to it any more."""

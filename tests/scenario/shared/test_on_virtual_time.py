@@ -314,6 +314,25 @@ async def test_a_request_that_is_refused_looks_at_few_closed_ones(
         assert state(await asked(here, other)) == TOKEN
 
 
+async def test_a_user_gets_new_memories_slowly_in_the_end(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each could leave pages in a pipe, which nobody can find there."""
+    monkeypatch.setattr(token_memories, "MADE_AT_ONCE", 5)
+    async with ready(tmp_path, ANYBODY) as here:
+        session = here.session(Program(), Account(rate=5_000.0))
+        for _ in range(5):
+            assert state(await asked(here, session)) == TOKEN
+        assert await here.ask(session, "share", grant="app") == "limit"
+        assert isinstance(await here.ask(session, "get", grant="app"), dict)
+        root = here.session(Program(uid=OWNER))
+        for _ in range(7):
+            assert state(await asked(here, root)) == TOKEN, "another user, and an operator"
+        await trio.sleep(token_memories.MADE_EACH + 0.1)
+        assert state(await asked(here, session)) == TOKEN
+        assert await here.ask(session, "share", grant="app") == "limit"
+
+
 async def test_looks_at_many_programs_leave_others_their_turn(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

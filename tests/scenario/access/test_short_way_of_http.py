@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -134,6 +135,25 @@ async def test_another_request_line_is_another_request(
     assert here.given == given
 
 
+@pytest.mark.parametrize("at", [0, 20])
+async def test_the_answer_to_another_request_is_never_remembered_for_this_one(
+    here: Here, autojump_clock: MockClock, at: int
+) -> None:
+    """The other one is read by h11: because of its header, or because it came in pieces."""
+    answer = await here.exchange(PLAIN)
+    other = (
+        PLAIN.replace(b"app", b"other")
+        if at
+        else (GET + b"X-Request-ID: 0123456789abcdef\r\n" + END).replace(b"app", b"other")
+    )
+    if at:
+        here.client.send(other[:at])
+        await trio.testing.wait_all_tasks_blocked()
+    assert body(await here.exchange(other[at:]))["grant"] == "other"
+    assert not here.client.session.short
+    assert await here.warm() == answer
+
+
 async def test_a_client_that_asks_for_the_end_gets_it(here: Here, autojump_clock: MockClock) -> None:
     await here.warm()
     answer = await here.exchange(GET + b"Connection: close\r\n" + END)
@@ -201,15 +221,27 @@ async def test_a_request_that_waits_is_answered_before_the_next(here: Here, auto
     assert here.given == given
 
 
-async def test_a_client_that_ended_its_sending_gets_all_its_answers(here: Here, autojump_clock: MockClock) -> None:
-    """The socket takes no more of them, and then the client ends its sending: it reads them all the same."""
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_client_that_ended_its_sending_gets_all_its_answers(
+    here: Here, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """The socket takes no more of them, and then the client ends its sending: it reads them all the same. `at_once`:
+    brokerd sees the end as soon as it has not sent the rest."""
     answer = await here.warm()
-    sock, number = here.client._ours, 0
-    while not here.client.connection._outbox:
+    sock, number, connection = here.client._ours, 0, here.client.connection
+    send_alone = connection._send_alone
+
+    def send(data: bytes) -> bool:
+        if not (sent := send_alone(data)) and at_once:
+            sock.shutdown(socket.SHUT_WR)
+        return sent
+
+    monkeypatch.setattr(connection, "_send_alone", send)
+    while not connection._outbox:
         here.client.send(PLAIN)
         number += 1
         await trio.testing.wait_all_tasks_blocked()
-    sock.shutdown(1)
+    sock.shutdown(socket.SHUT_WR)
     received = b""
     with trio.fail_after(60):
         while True:

@@ -7,10 +7,12 @@ import re
 import pytest
 import trio
 
-from brokerd.core.access.admission import DRAWN, LOOK
+from brokerd.core.access.admission import ARREARS, BURST, DRAWN, LOOK
 from tests.scenario.daemon.harness import FIVE, Brokerd, Serving, at
 from tests.scenario.http.conftest import curl, with_http
 from tests.servers import OAuth2
+
+RATE = 700  # requests a second
 
 
 @pytest.mark.parametrize("path", ["/", "/?as=3d", "/page/rows?grant=app", "/page/style.css", "/page/live.js"])
@@ -52,16 +54,17 @@ async def test_what_is_drawn_is_charged_and_changes_are_told_once_a_second(
     provider = await serving(OAuth2())
     rule = {"caller": {"uid": 60_900}, "grants": ["*"], "actions": ["status"]}
     names = [f"g{number}" for number in range(50)]
-    settings = {"socket_mode": "0666", "max_rate_per_user": 500}
+    settings = {"socket_mode": "0666", "max_rate_per_user": RATE}
     brokerd.configure(
         dict.fromkeys(names, FIVE["oauth2"]), {"oauth2": at(provider)}, http=True, allow=[rule], **settings
     )
     await brokerd.start()
     begun = trio.current_time()
     pages, cost = 4, 50 * (DRAWN + LOOK)
+    assert cost / RATE < ARREARS, "who is so far behind gets no new connection"
     for _ in range(pages):
         assert (await curl(brokerd, "/", user=other_user)).status == 200
-    least = (pages - 1) * cost / 500 - 2  # a burst of 1,000 requests is free
+    least = ((pages - 1) * cost - BURST) / RATE
     assert trio.current_time() - begun > least > 0
     told = await changes(brokerd, names)
     assert [set(each["grants"]) <= set(names) for each in told] == [True] * len(told)

@@ -401,7 +401,7 @@ def _mutants() -> dict[str, Mutant]:
         "forget-what-a-refusal-used-up": mutant(
             "a refused variant marks no interruption", (downscoped, "declined", _forget_what_a_refusal_used_up)
         ),
-        "redraw-jitter": mutant("jitter is drawn at each look", (renewal, "_due", _redraw_jitter)),
+        "redraw-jitter": mutant("jitter is drawn at each look", (renewal, "due_in", _redraw_jitter)),
         "ignore-generation": mutant(
             "an outcome moves whatever generation is there", (ExchangeRunner, "_conclude", _ignore_generation)
         ),

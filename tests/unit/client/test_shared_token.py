@@ -178,7 +178,7 @@ def test_a_reader_without_the_checks_reads_mixtures(
 
     monkeypatch.setattr(written, "_numbers", Same())
     monkeypatch.setattr(shared_token, "is_whole", lambda data, sequence: True)
-    assert torn_of(written)[1] > 0
+    assert any(torn_of(written)[1] for _ in range(100)), "on a busy machine the two may take turns for long"
 
 
 def test_the_checksum_alone_finds_mixtures_too(written: SharedTokenReader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_json_is_one_object_in_a_line_with_the_same_names(capsys: pytest.Capture
     found = json.loads(line)
     assert list(found)[:5] == ["timestamp", "level", "event", "grant", "message"]
     assert (found["event"], found["reason"], found["times"]) == ("renewal_failed", 'a\\x1b[2J"b\n', 2)
-    assert found["remedy"] == Event.RENEWAL_FAILED.remedy
+    assert found["remedy"] == Event.RENEWAL_FAILED.remedy.replace("GRANT", "app")
 
 
 def test_the_line_knows_better_what_to_do_than_its_kind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,8 +142,9 @@ def test_what_the_daemon_says_is_said_with_its_kind_and_what_it_is_about(
         said.cannot_start("the key is another")
         structlog.configure(**before)
         kind = Event.GRANT_NEEDS_LOGIN
+        remedy = kind.remedy.replace("GRANT", "reports")
         details = "operation=renew outcome=rejected state=needs_login reason=no\\nmore"
-        words = f'event={kind} grant=reports provider=corp message="{kind.words}" {details} remedy="{kind.remedy}"'
+        words = f'event={kind} grant=reports provider=corp message="{kind.words}" {details} remedy="{remedy}"'
         about = {"EVENT": kind, "GRANT": "reports", "PROVIDER": "corp", "MESSAGE_ID": kind.id}
         assert journald.read() == message(words, PRIORITY="4", **about, **ours)
         stopped = {"EVENT": "stopped", "MESSAGE_ID": Event.STOPPED.id}

@@ -270,7 +270,7 @@ class SharedTokens:
             self._wake.set()
 
     async def _tend(self) -> None:
-        """As long as there are shared tokens. A fault of ours ends nothing else."""
+        """As long as there are shared tokens, or closed ones that are still held. A fault of ours ends nothing else."""
         try:
             await self._tend_all()
         except Exception:
@@ -282,7 +282,7 @@ class SharedTokens:
 
     async def _tend_all(self) -> None:
         beat_at = -math.inf
-        while self._callers:
+        while self._callers or self._memories.has_closed:
             now = trio.current_time()
             if now >= beat_at:
                 beat_at = now + BEAT_EVERY

@@ -82,6 +82,11 @@ class TokenMemories:
         memory.stop_writing()
         self._closed[memory] = uid
 
+    @property
+    def has_closed(self) -> bool:
+        """Whether there are closed ones that may still be held."""
+        return bool(self._closed)
+
     def forget_released(self) -> None:
         """Look at some closed ones, those first that were looked at longest ago."""
         self._forget([*islice(self._closed, AT_ONCE)])

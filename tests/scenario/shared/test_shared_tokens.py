@@ -402,3 +402,19 @@ def test_what_the_library_needs_for_it_may_be_missing() -> None:
         assert broker._shared is None
     """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+
+
+async def test_a_memory_that_nobody_holds_any_more_is_given_back(brokerd: Brokerd, serving: Serving) -> None:
+    """Also where nobody asks for another one."""
+    await begin(brokerd, serving)
+
+    def memories() -> int:
+        return sum("brokerd-shared-token" in str(each.readlink()) for each in brokerd.proc("fd").iterdir())
+
+    with shared(brokerd) as reader:
+        held = [reader]
+    del reader
+    await until(lambda: state_of(held[0]) == CLOSED)
+    assert memories() == 1, "this process has it mapped"
+    held.clear()
+    await until(lambda: not memories())

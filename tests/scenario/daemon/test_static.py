@@ -153,6 +153,7 @@ async def test_status_and_explain_speak_of_it_as_of_any_other(brokerd: Brokerd) 
         done = forked.brokerctl("--socket", brokerd.socket, *words)
         return done.stdout + done.stderr
 
+    await brokerd.until("app", lambda status: status["state"] == "ready")
     shown = await trio.to_thread.run_sync(brokerctl, "status")
     assert "app" in shown
     assert "ready" in shown

@@ -56,6 +56,7 @@ class Connection(ABC):
         self._sending = trio.Lock()  # one task waits until the socket takes more; the others wait for that task
         self._session: CallerSession | None = None
         self._unread = 0  # bytes of the outbox that the account counts
+        self._rights_then: object = None  # the caller's, when the socket did not take what is in the outbox
 
     @staticmethod
     @abstractmethod
@@ -90,6 +91,9 @@ class Connection(ABC):
         client does not read in time, if its user leaves too much unread (law 13), or if its rights have changed before
         it read (law 9)."""
         try:
+            if self._rights_then is not None and not await self._has_same_rights(self._rights_then):
+                self._sock.shutdown(socket.SHUT_RDWR)  # the answer was made a turn ago, and was left in the outbox
+                return False
             if not self._sending.locked() and self._send():
                 return True
             if not self._count():
@@ -97,10 +101,9 @@ class Connection(ABC):
                 return False
             async with self._sending:
                 while not self._send():
-                    before = self._session and self._server.dispatcher.rights_of(self._session)
                     with trio.move_on_after(STALLED) as scope:
                         await trio.lowlevel.wait_writable(self._sock)
-                    if scope.cancelled_caught or not await self._has_same_rights(before):
+                    if scope.cancelled_caught or not await self._has_same_rights(self._rights_then):
                         self._sock.shutdown(socket.SHUT_RDWR)
                         return False
         except OSError:
@@ -126,7 +129,10 @@ class Connection(ABC):
                 if sent > ANSWERED:
                     self._account.charge(sent / ANSWERED, trio.current_time())
             except BlockingIOError:
+                if self._rights_then is None and self._session is not None:
+                    self._rights_then = self._server.dispatcher.rights_of(self._session)
                 return False
+        self._rights_then = None
         if self._unread:
             self._count()
         return True
@@ -162,6 +168,7 @@ class Connection(ABC):
         if len(self._outbox) > ANSWERED:
             self._account.charge(len(self._outbox) / ANSWERED, trio.current_time())
         self._outbox.clear()
+        self._rights_then = None
 
 
 class ClientConnection(Connection):
@@ -194,6 +201,8 @@ class ClientConnection(Connection):
 
     async def _finish(self) -> bool:
         """The client sends nothing more. Returns whether the connection goes on."""
+        if self._outbox:
+            await self._flush()  # the rest of an answer that the client still reads
         return False
 
     def _rejection(self, failure: Failure) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -244,3 +245,29 @@ async def test_an_answer_that_the_client_does_not_read_is_sent_later(
                     await trio.testing.wait_all_tasks_blocked()
         wanted = list(range(number)) if kind is Client else [None] * number
         assert [reply.id for reply in await past.client.replies(number)] == wanted
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_client_that_ends_its_sending_gets_all_its_answers(
+    kind: type[Client], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """The socket takes no more of them, and then the client ends its sending: it reads them all the same. `at_once`:
+    brokerd sees the end as soon as it has not sent the rest."""
+    async with history(kind=kind) as past:
+        for _ in range(3):
+            await past.client.get()
+        number, sock, connection = 0, past.client._ours, past.client.connection
+        send_alone = connection._send_alone
+
+        def send(data: bytes) -> bool:
+            if not (sent := send_alone(data)) and at_once:
+                sock.shutdown(socket.SHUT_WR)
+            return sent
+
+        monkeypatch.setattr(connection, "_send_alone", send)
+        while not connection._outbox and connection._sock.fileno() >= 0:
+            past.client.send(past.client.request(number, PLAIN))
+            number += 1
+            await trio.testing.wait_all_tasks_blocked()
+        sock.shutdown(socket.SHUT_WR)
+        assert len(await past.client.replies(number)) == number

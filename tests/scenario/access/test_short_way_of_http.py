@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -219,37 +218,6 @@ async def test_a_request_that_waits_is_answered_before_the_next(here: Here, auto
             answers += here.client._ours.recv(65_536)
     assert answers.count(b'"access_token":"test-only-access-3"') == 2, "both after the renewal"
     assert here.given == given
-
-
-@pytest.mark.parametrize("at_once", [False, True])
-async def test_a_client_that_ended_its_sending_gets_all_its_answers(
-    here: Here, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, at_once: bool
-) -> None:
-    """The socket takes no more of them, and then the client ends its sending: it reads them all the same. `at_once`:
-    brokerd sees the end as soon as it has not sent the rest."""
-    answer = await here.warm()
-    sock, number, connection = here.client._ours, 0, here.client.connection
-    send_alone = connection._send_alone
-
-    def send(data: bytes) -> bool:
-        if not (sent := send_alone(data)) and at_once:
-            sock.shutdown(socket.SHUT_WR)
-        return sent
-
-    monkeypatch.setattr(connection, "_send_alone", send)
-    while not connection._outbox:
-        here.client.send(PLAIN)
-        number += 1
-        await trio.testing.wait_all_tasks_blocked()
-    sock.shutdown(socket.SHUT_WR)
-    received = b""
-    with trio.fail_after(60):
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            if not (data := sock.recv(65_536)):
-                break
-            received += data
-    assert received == answer * number
 
 
 async def test_a_long_request_is_not_remembered(here: Here, autojump_clock: MockClock) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import socket
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 import trio
@@ -51,6 +51,29 @@ async def test_what_a_user_leaves_unread_counts_over_all_connections_until_they_
     assert account.unread == 0
     for _, theirs in pairs:
         theirs.close()
+
+
+@pytest.mark.parametrize("changed", [True, False])
+async def test_what_the_socket_did_not_take_is_for_the_rights_of_that_moment(
+    autojump_clock: object, changed: bool
+) -> None:
+    """A reload may come before the task has its turn that sends the rest (law 9)."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        ours.setblocking(False)
+        dispatcher = Mock(look_again=AsyncMock(return_value=True), rights_of=Mock(return_value="rights"))
+        connection = RpcConnection(ours, Mock(), Account(), Mock(dispatcher=dispatcher))
+        connection._session = Mock()
+        assert not connection._send_alone(b"x" * 100_000)
+        taken = 100_000 - len(connection._outbox)
+        dispatcher.rights_of.return_value = "others" if changed else "rights"
+        came = await trio.to_thread.run_sync(theirs.recv, 100_000)
+        async with trio.open_nursery() as nursery:
+            if not changed:
+                nursery.start_soon(trio.to_thread.run_sync, theirs.recv, 100_000 - len(came), socket.MSG_WAITALL)
+            assert await connection._flush() is not changed
+        assert (len(came), theirs.recv(1) if changed else b"") == (taken, b"")
 
 
 def opened() -> int:

@@ -374,6 +374,11 @@ class Brokerd:
         return {path.name: path.read_bytes() for path in sorted(self.state.rglob("*")) if path.is_file()}
 
 
+def ready(status: dict[str, Any]) -> bool:
+    """A grant has a token. Its state alone does not say so: it is the same between an import and the exchange."""
+    return status["state"] == "ready" and status["issued_at"] is not None
+
+
 async def until(holds: Callable[[], bool | Awaitable[bool]], within: float = SOON) -> None:
     """Wait until a condition holds that nobody tells of."""
     with trio.fail_after(within):

@@ -9,7 +9,7 @@ import trio
 
 from tests import forked
 from tests.scenario.daemon.callers import User
-from tests.scenario.daemon.harness import Brokerd, Table, until
+from tests.scenario.daemon.harness import Brokerd, Table, ready, until
 
 KEY, OTHER = "test-only-static-key-1", "test-only-static-key-2"
 
@@ -153,7 +153,7 @@ async def test_status_and_explain_speak_of_it_as_of_any_other(brokerd: Brokerd) 
         done = forked.brokerctl("--socket", brokerd.socket, *words)
         return done.stdout + done.stderr
 
-    await brokerd.until("app", lambda status: status["state"] == "ready")
+    await brokerd.until("app", ready)
     shown = await trio.to_thread.run_sync(brokerctl, "status")
     assert "app" in shown
     assert "ready" in shown

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenario.daemon.harness import CLIENT, Brokerd, Serving, Table, at
+from tests.scenario.daemon.harness import CLIENT, Brokerd, Serving, Table, at, ready
 from tests.servers import OAuth2, Provider
 from tests.servers.gallery import AwsSts, VaultDatabase
 from tests.servers.gallery.credentials import ROLE_ARN, ROLE_ID, SECRET_ID, app_key_pem, web_identity
@@ -100,7 +100,7 @@ async def test_the_id_token_of_a_grant_becomes_a_session_of_aws(brokerd: Brokerd
     assert "it is got with the token of the grant login, which has none now: login" in error["message"]
     idp.down = False
     await brokerd.call("refresh", grant="login")
-    await brokerd.until("uploads", lambda status: status["state"] == "ready")  # nobody has to ask for it
+    await brokerd.until("uploads", ready)  # nobody has to ask for it
     got = await brokerd.call("get", grant="uploads")
     assert are_of_one_session(sts, got)
     identity = token_of(idp, await brokerd.call("get", grant="login"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from tests.scenario.daemon.harness import Brokerd
+from tests.scenario.daemon.harness import Brokerd, ready
 from tests.scenario.hostile.conftest import Listening
 from tests.scenario.hostile.faults import LEAKED, Row, answers, connections, conversations
 from tests.scenario.hostile.servers import Endpoint
@@ -73,7 +73,7 @@ async def test_the_living_token_is_served_through_every_fault_and_the_refresh_to
             assert (await caller.call("get", grant=name, wait=0))["value"] == before
             await endpoint.until(lambda: endpoint.ended == endpoint.met)
             endpoint.fault = None
-            status = await brokerd.until(name, lambda status: status["state"] == "ready", LIFETIME)
+            status = await brokerd.until(name, ready, LIFETIME)
             assert (status["failures"], status["interrupted"], status["last_error"]) == (0, None, None), name
             assert (await caller.call("get", grant=name, wait=0))["value"] == endpoint.access_token != before
         assert (endpoint.renewed, endpoint.reused) == (2, 0), name
@@ -95,7 +95,7 @@ async def test_a_grant_without_a_token_comes_through_every_fault_by_itself(
         await brokerd.call("import", grant=row.name, refresh_token=endpoint.refresh_token)
         assert_says(row, await brokerd.until(row.name, lambda status: status["state"] == "retrying"))
         endpoint.fault = None
-        status = await brokerd.until(row.name, lambda status: status["state"] == "ready")
+        status = await brokerd.until(row.name, ready)
         assert (status["failures"], status["interrupted"], status["last_error"]) == (0, None, None)
         assert (endpoint.renewed, endpoint.reused) == (1, 0), row.name
         assert await brokerd.get(row.name, wait=0) == endpoint.access_token

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.scenario.daemon.harness import Brokerd
+from tests.scenario.daemon.harness import Brokerd, ready
 from tests.scenario.hostile.conftest import Listening
 from tests.scenario.hostile.faults import Row, floods
 from tests.scenario.hostile.servers import Endpoint
@@ -37,5 +37,5 @@ async def test_a_flood_costs_little_memory_and_ends_at_the_limit(
         assert endpoint.met > number
     assert peak(brokerd) - before < GROWS
     endpoint.fault = None
-    await brokerd.until("app", lambda status: status["state"] == "ready")
+    await brokerd.until("app", ready)
     assert endpoint.reused == 0

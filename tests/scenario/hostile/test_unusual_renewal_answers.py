@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from tests.scenario.daemon.harness import Brokerd
+from tests.scenario.daemon.harness import Brokerd, ready
 from tests.scenario.hostile.conftest import Listening
 from tests.scenario.hostile.servers import Endpoint, Fault, http
 from tests.unit.edge.http.servers import Peer
@@ -82,7 +82,7 @@ async def test_a_login_goes_on_through_every_form_that_is_safe_to_read(brokerd: 
     endpoints = await met(brokerd, listening, FORMS)
 
     async def check(name: str, endpoint: Endpoint) -> None:
-        status = await brokerd.until(name, lambda status: status["state"] == "ready")
+        status = await brokerd.until(name, ready)
         assert (status["interrupted"], status["last_error"]) == (None, None), name
         expected = "t" * (256 << 10) if name == "256-kib" else endpoint.access_token
         assert (await brokerd.get(name, wait=0) == expected) is True, name
@@ -155,6 +155,6 @@ async def test_a_login_goes_on_where_only_the_refresh_token_can_be_used(
     for name, endpoint in endpoints.items():
         if restarts:  # which spreads what is due over a minute, unless somebody asks
             await brokerd.call("refresh", grant=name)
-        await brokerd.until(name, lambda status: status["state"] == "ready")
+        await brokerd.until(name, ready)
         assert await brokerd.get(name, wait=0) == endpoint.access_token
         assert (endpoint.renewed, endpoint.reused) == (2, 0), name

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 import pytest
+import trio
 
+from tests.did_not_run import did_not_run
 from tests.scenario.daemon.callers import User
 from tests.scenario.proxy.conftest import World
 from tests.scenario.proxy.test_bypasses import SEARCH, run
@@ -49,14 +52,20 @@ print(Broker(path).get("app").value)
 """
 
 
+QUIETLY: dict[str, Any] = {"check": False, "capture_stdout": True, "capture_stderr": True}
+
+
 @pytest.fixture
 async def token(world: World, other_user: User) -> str:
     """The proxy runs as that user, and a rule gives it the token."""
+    user = str(other_user.uid)
+    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+    if (await trio.run_process([*become, sys.executable, "-c", "import brokerd"], **QUIETLY)).returncode:
+        did_not_run("BROKERD-PROXY AS THE APPLICATION'S USER", "another user may not read this checkout")
     await world.proxy.stop()
     for path in (world.proxy.config.parent, *world.proxy.config.parent.iterdir(), world.proxy.path.parent):
         os.chown(path, other_user.uid, other_user.uid)
-    user = str(other_user.uid)
-    world.proxy.within = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+    world.proxy.within = become
     world.proxy.describe(caller={"uid": other_user.uid})
     os.chown(world.proxy.config, other_user.uid, other_user.uid)
     await world.allow({"grants": ["app"], "caller": {"uid": other_user.uid}, "actions": ["get"]})

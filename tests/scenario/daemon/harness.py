@@ -290,10 +290,11 @@ class Brokerd:
     async def close(self) -> None:
         """The end of the test, whatever state things are in."""
         if self.runs:
-            with trio.move_on_after(SOON):  # a child may have ended just now
-                while _zombies_of(self.pid):
-                    await trio.sleep(0.02)
             zombies = _zombies_of(self.pid)
+            with trio.move_on_after(SOON):  # a child may have ended just now
+                while zombies:
+                    await trio.sleep(0.02)
+                    zombies = _zombies_of(self.pid)
             await self.kill()
             assert not zombies, f"brokerd has not waited for its children {zombies}"
         assert "Traceback" not in self.log, "brokerd met a fault of its own; see its log"

@@ -54,9 +54,7 @@ async def test_what_a_user_leaves_unread_counts_over_all_connections_until_they_
 
 
 @pytest.mark.parametrize("changed", [True, False])
-async def test_what_the_socket_did_not_take_is_for_the_rights_of_that_moment(
-    autojump_clock: object, changed: bool
-) -> None:
+async def test_what_the_socket_did_not_take_is_for_the_rights_of_that_moment(changed: bool) -> None:
     """A reload may come before the task has its turn that sends the rest (law 9)."""
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -23,7 +23,7 @@ class SharedMemory:
         try:
             os.ftruncate(made, size)
             self._mapping = mmap.mmap(made, size)
-            os.fchmod(made, 0o400)  # nobody else opens it anew by /proc/PID/fd, not even for reading
+            os.fchmod(made, 0o400)  # nobody else can open it by /proc/PID/fd, not even for reading
             fcntl.fcntl(made, F_ADD_SEALS, SEALS)
             self._reading = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
             fcntl.fcntl(self._reading, fcntl.F_SETSIG, signal.SIGURG)  # a broken lease must not end us, as SIGIO would

@@ -163,7 +163,7 @@ def test_a_folder_in_which_others_can_replace_the_file_is_refused(helpers: Path)
     assert read_uses((helpers,))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="FILES OF ANOTHER USER DID NOT RUN: only root makes one")
 def test_a_file_or_folder_of_another_user_is_refused_also_through_a_link(helpers: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.toml"
     link.symlink_to(helpers)

@@ -20,7 +20,9 @@ from tests.unit.client.vectors import vectors
 READS = 20_000
 PARENT = os.getpid()
 TYPE = b"\x81\xaatoken_type\xa6Bearer"
-LITTLE = pytest.mark.skipif(sys.byteorder != "little", reason="the vectors are little-endian")
+LITTLE = pytest.mark.skipif(
+    sys.byteorder != "little", reason="VECTORS OF SHARED TOKENS DID NOT RUN: they are little-endian"
+)
 
 
 def reader_of(data: bytes) -> SharedTokenReader:

@@ -13,7 +13,9 @@ from brokerd.core import shared_token
 from brokerd.core.shared_token import NO_TOKEN, PAYLOAD, ROOM, SEQUENCE, SIZE, Content, SharedState, SharedTokenWriter
 from tests.unit.client.vectors import vectors
 
-LITTLE = pytest.mark.skipif(sys.byteorder != "little", reason="the vectors are little-endian")
+LITTLE = pytest.mark.skipif(
+    sys.byteorder != "little", reason="VECTORS OF SHARED TOKENS DID NOT RUN: they are little-endian"
+)
 FIRST = Content(SharedState.TOKEN, 1, 100.0, 50.0, b"a" * 200, b"\x80")
 SECOND = Content(SharedState.TOKEN, 2, 130.0, 50.0, b"b" * 100, b"\x80")
 

@@ -110,7 +110,7 @@ def test_what_others_put_beside_a_file_keeps_no_part_of_a_token_there(tmp_path: 
     assert not [each for each in tmp_path.iterdir() if each.is_file()]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="chown")
+@pytest.mark.skipif(os.geteuid() != 0, reason="FILES OF ANOTHER USER DID NOT RUN: only root makes one")
 def test_a_state_directory_of_another_user_does_not_say_which_files_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()

@@ -14,6 +14,7 @@ from brokerd.core.access.policy import Caller
 from brokerd.edge.peer import known_processes
 from brokerd.edge.peer.known_processes import MOST, known
 from brokerd.edge.peer.peer import Peer
+from tests.did_not_run import did_not_run
 
 UNNUMBERED = "pidfds have no numbers on this kernel (before Linux 6.9)"
 
@@ -30,7 +31,7 @@ def pidfd(pid: int) -> Iterator[int]:
 @pytest.fixture
 def numbered() -> None:
     if not known_processes._have_numbers():
-        pytest.skip(UNNUMBERED)
+        did_not_run("KNOWN PROCESSES", UNNUMBERED)
 
 
 def test_each_process_has_a_memory_of_its_own(numbered: None) -> None:

@@ -38,21 +38,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(said)
 http.server.ThreadingHTTPServer(("127.0.0.1", 8099), Handler).serve_forever()
 """
-# Two connections that are idle while the proxy is restarted: the status of the first and of the second request.
+# Two connections of a client that are idle while the proxy is restarted: statuses of their first and second requests.
 IDLE = """\
-import json, os, pwd, socket, subprocess, sys
+import http.client, json, os, pwd, socket, subprocess, sys
 who = pwd.getpwnam("client")
+idle, go = os.pipe(), os.pipe()
 if os.fork() == 0:
     os.setgid(who.pw_gid); os.setuid(who.pw_uid)
     unix = socket.socket(socket.AF_UNIX); unix.connect("/run/brokerd-proxy/api/api.sock")
-    socks, found = [unix, socket.create_connection(("127.0.0.1", 8081))], []
-    for _ in range(2):
+    found = []
+    socks = [unix, socket.create_connection(("127.0.0.1", 8081))]
+    for each in (1, 2):
         for sock in socks:
             sock.sendall(b"GET / HTTP/1.1\\r\\nHost: 127.0.0.1:8081\\r\\n\\r\\n")
-            found.append(int(sock.recv(4096).split()[1]))
-        os.write(1, json.dumps(found).encode() + b"\\n")
-        if len(found) == 2: sys.stdin.read(1)
+            answer = http.client.HTTPResponse(sock); answer.begin(); answer.read()
+            found.append(answer.status)
+        if each == 1:
+            os.write(idle[1], b"1"); os.read(go[0], 1)
+    print(json.dumps(found), flush=True)
     os._exit(0)
+os.close(idle[1])
+if os.read(idle[0], 1):
+    subprocess.run(["systemctl", "restart", sys.argv[1]], check=True)
+    os.write(go[1], b"1")
 os.wait()
 """
 
@@ -96,11 +104,8 @@ def test_a_user_gets_answers_with_a_token_that_only_the_unit_has(proxy: Box) -> 
 
 def test_a_restart_ends_no_idle_connection(proxy: Box) -> None:
     proxy.run("install", "-m", "0644", "/dev/stdin", "/run/idle.py", input=IDLE)
-    script = f"(sleep 2; systemctl restart {UNIT}; sleep 2; echo) | /usr/bin/python3 /run/idle.py"
-    lines = proxy.run("sh", "-c", script).splitlines()
-    assert [json.loads(line) for line in lines if line.strip()] == [[200, 200], [200, 200, 200, 200]], proxy.journal(
-        UNIT
-    )
+    said = proxy.run(PYTHON, "/run/idle.py", UNIT)
+    assert json.loads(said) == [200, 200, 200, 200], f"{said}\n{proxy.journal(UNIT)}"
 
 
 def test_a_reload_with_a_mistake_fails_and_changes_nothing(proxy: Box) -> None:

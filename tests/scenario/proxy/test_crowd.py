@@ -21,6 +21,7 @@ from tests.scenario.proxy.test_bypasses import BECOME
 from tests.scenario.proxy.test_forwarding import memory
 
 DESCRIPTORS = 33_000  # three for each connection
+ROUNDS = 8  # crowds; the first ones make room for the next, how many depends on what meets by chance
 CROWD = """\
 uid, number, *where = json.loads(sys.argv[1])
 import resource
@@ -93,7 +94,7 @@ async def crowded(world: World, nursery: trio.Nursery, uids: list[int], each: in
     await world.proxy.start()
     await world.proxy.get()
     before, memories = descriptors(world), list[int]()
-    for _ in range(3):
+    for _ in range(ROUNDS):
         with ExitStack() as stack:
             crowd = [stack.enter_context(begin(world, uid, each, number % 2)) for number, uid in enumerate(uids)]
             await all_say(crowd, b"%d\n" % held)
@@ -109,7 +110,9 @@ async def crowded(world: World, nursery: trio.Nursery, uids: list[int], each: in
         await until(lambda: descriptors(world) <= before + KEPT, within=60)
         assert (await world.proxy.get()).status == 200
         memories.append(memory(world.proxy.pid))
-    assert memories[2] < memories[1] * 1.05  # the first crowds make room for the next
+        if len(memories) > 2 and memories[-1] < max(memories[:-1]) * 1.05:
+            return
+    raise AssertionError(f"each crowd took more memory than all before it: {memories}")
 
 
 def begin(world: World, uid: int, number: int, by_tcp: int) -> subprocess.Popen[bytes]:

@@ -26,6 +26,8 @@ TWICE = {
     "_Connection": {"blocking", "on_trio", "on_asyncio"},
     # The term of both protocols: the answer of HTTP, and that of MessagePack-RPC.
     "Response": {"steps", "wire"},
+    # What a reload changed, and what one revision of etcd changed.
+    "Changes": {"reload", "etcd"},
     # The error code `misconfigured` of the protocol: the outcome of an exchange, and what the client library raises.
     "Misconfigured": {"outcomes", "errors"},
 }

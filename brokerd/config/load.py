@@ -15,8 +15,16 @@ from brokerd.config.on_event import MOST, read_on_event
 from brokerd.config.providers import read_provider
 from brokerd.config.recipes import Recipes
 from brokerd.config.rules import read_rule
-from brokerd.config.settings import Configuration, DaemonSettings, GrantSettings, ListenSettings, ProviderSettings
+from brokerd.config.settings import (
+    Configuration,
+    DaemonSettings,
+    GrantSettings,
+    ListenSettings,
+    ProviderSettings,
+    StoreSettings,
+)
 from brokerd.config.sockets import read_socket
+from brokerd.config.store import read_store
 from brokerd.config.toml_files import Tables, drop_ins
 from brokerd.core.access.policy import Rule
 from brokerd.core.alerts import OnEvent
@@ -24,9 +32,12 @@ from brokerd.core.validation import ConfigError, as_one, convert
 
 
 def places(path: str | Path) -> dict[tuple[str, str], Path]:
-    """The file in which each provider and grant stands, by ("providers" or "grants", its name)."""
-    named = _tables(Path(path), Errors()).named
-    return {(kind, name): file for kind, tables in named.items() for name, (file, _) in tables.items()}
+    """The file in which each provider and grant stands, by ("providers" or "grants", its name), and ("store", "")."""
+    tables = _tables(Path(path), Errors())
+    found = {(kind, name): file for kind, named in tables.named.items() for name, (file, _) in named.items()}
+    if tables.store:
+        found["store", ""] = tables.store[0][0]
+    return found
 
 
 def daemon_settings(path: str | Path) -> DaemonSettings:
@@ -95,7 +106,17 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
         for name, found in tables.sockets.items()
     )
     daemon = daemon or DaemonSettings()
-    return Configuration(str(main), daemon, providers, grants, tuple(rules), tuple(commands), http, credentials), errors
+    listed, store = (tuple(rules), tuple(commands)), _store(tables, errors)
+    return Configuration(str(main), daemon, providers, grants, *listed, http, credentials, store), errors
+
+
+def _store(tables: Tables, errors: Errors) -> StoreSettings | None:
+    for file, _ in tables.store[1:]:
+        words = f"stands in {tables.store[0][0]} too; keep one of them"
+        errors.append(ConfigError(words, key="store", file=str(file)))
+    for file, raw in tables.store:
+        return errors.tried(file, "store", raw, read_store)
+    return None
 
 
 def _tables(main: Path, errors: Errors) -> Tables:

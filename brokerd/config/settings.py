@@ -19,6 +19,7 @@ from brokerd.dialects.dialect import Dialect
 NOT_REQUESTED = ("client_auth", "client_assertion", "variants", "fields")
 REUSE_GRACE = 0.0  # seconds
 CONCURRENCY = 8  # requests under way at once
+CLOCK_DIFFERENCE = 120.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,23 @@ class ListenSettings:
 
     socket: str | None = None  # None: systemd's, or off
     metrics: TcpAddress | None = None  # None: off
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The etcd of a fleet. `name`: of this host. `offline`: for how many seconds tokens are served while etcd is away;
+    None: as long as they live. `clock_difference`: how many seconds the clocks of two hosts may differ."""
+
+    etcd: tuple[str, ...]
+    fleet: str
+    name: str
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    user: str | None = None
+    password: SecretSource | None = None
+    offline: float | None = None
+    clock_difference: float = CLOCK_DIFFERENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +129,8 @@ class GrantSettings:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
+    """`store`: None for the store in the state directory alone."""
+
     path: str
     daemon: DaemonSettings = DaemonSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
@@ -119,3 +139,4 @@ class Configuration:
     on_event: tuple[OnEvent, ...] = ()
     http: ListenSettings = ListenSettings()
     credentials: ListenSettings = ListenSettings()
+    store: StoreSettings | None = None

@@ -36,6 +36,7 @@ class Tables:
     def __init__(self) -> None:
         self.daemon: list[tuple[Path, Any]] = []
         self.sockets: dict[str, list[tuple[Path, Any]]] = {"http": [], "credentials": []}
+        self.store: list[tuple[Path, Any]] = []
         self.named: dict[str, dict[str, tuple[Path, Any]]] = {"providers": {}, "grants": {}}
         self.listed: dict[str, list[tuple[Path, int, Any]]] = {"allow": [], "on_event": []}
         self.exposed: dict[Path, ConfigError] = {}  # files that everybody can read, and why that may be a mistake
@@ -47,11 +48,13 @@ class Tables:
         if exposed := exposure(file):
             self.exposed[file] = exposed
         for key in raw:
-            if key not in ("daemon", *self.sockets, *self.named, *self.listed):
-                known = "[daemon], [http], [credentials], [providers.…], [grants.…], [[allow]], [[on_event]]"
+            if key not in ("daemon", "store", *self.sockets, *self.named, *self.listed):
+                known = "[daemon], [http], [credentials], [store], [providers.…], [grants.…], [[allow]], [[on_event]]"
                 errors.append(ConfigError(f"unknown table; known: {known}", key=key, file=str(file)))
         if "daemon" in raw:
             self.daemon.append((file, raw["daemon"]))
+        if "store" in raw:
+            self.store.append((file, raw["store"]))
         for name, found in self.sockets.items():
             if name in raw:
                 found.append((file, raw[name]))

@@ -36,7 +36,7 @@ from brokerd.setup.installation import key_sources, read_configuration, read_key
 from brokerd.telemetry.event_log import EventLog
 
 AT_ONCE = ("rules", "on_event")  # fields of Configuration that a reload applies, besides grants and providers,
-AT_START = ("daemon", "http", "credentials")  # and those that only a start applies
+AT_START = ("daemon", "http", "credentials", "store")  # and those that only a start applies
 
 
 @dataclass(eq=False, repr=False)

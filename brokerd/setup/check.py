@@ -20,7 +20,15 @@ from brokerd.edge.files import ownership
 from brokerd.edge.files.secret_sources import SecretUnreadable, doubtful, read_secret
 from brokerd.edge.http.connection import PLAIN_HTTP, check
 from brokerd.edge.peer.accounts import group_id, is_group, ourselves, user_id
-from brokerd.setup.installation import as_config_error, http_settings, key_sources, read_key, socket_path, state_path
+from brokerd.setup.installation import (
+    as_config_error,
+    http_settings,
+    key_sources,
+    read_key,
+    socket_path,
+    state_path,
+    store_http_settings,
+)
 from brokerd.setup.layout import in_use, state_in_use
 
 Files = Mapping[tuple[str, str], Path]
@@ -50,11 +58,19 @@ def warnings(path: str) -> Iterator[ConfigError]:
             if not is_loopback(host) and not is_address(host):
                 words = f"if {host} is not this machine, brokerd sends nothing there: {PLAIN_HTTP}"
                 yield ConfigError(words, key=key, file=str(files["providers", provider.name]))
-    for grant in configuration.grants.values():
-        for key, source in filter(lambda each: _can_be_checked(each[1]), grant.sources):
+    for place, key, source in _secrets(configuration):
+        if _can_be_checked(source):
             with contextlib.suppress(SecretUnreadable):  # which is a mistake
                 if (doubt := doubtful(source)) is not None:
-                    yield ConfigError(doubt, key=f"grants.{grant.name}.{key}", file=str(files["grants", grant.name]))
+                    yield ConfigError(doubt, key=key, file=str(files[place]))
+
+
+def _secrets(configuration: Configuration) -> Iterator[tuple[tuple[str, str], str, SecretSource]]:
+    """Each secret with the place of its table and its key."""
+    for grant in configuration.grants.values():
+        yield from ((("grants", grant.name), f"grants.{grant.name}.{key}", source) for key, source in grant.sources)
+    if (store := configuration.store) is not None and store.password is not None:
+        yield ("store", ""), "store.password", store.password
 
 
 def located(error: ConfigError) -> str:
@@ -103,6 +119,7 @@ def mistakes(configuration: Configuration, files: Files, *, started: bool) -> It
         file, _, key = command.place.rpartition(": ")
         for fault in ownership.faults_of_command(command.command[0], _owner(configuration)):
             yield ConfigError(fault, key=f"{key}.command", file=file)
+    yield from _of_store(configuration, files)
     if not started:
         return
     for source in key_sources(configuration)[:1]:
@@ -112,6 +129,21 @@ def mistakes(configuration: Configuration, files: Files, *, started: bool) -> It
             except ConfigError as error:
                 yield error
     yield from _of_state(path, configuration.daemon)
+
+
+def _of_store(configuration: Configuration, files: Files) -> Iterator[ConfigError]:
+    """Mistakes in the files that [store] names."""
+    if (store := configuration.store) is None:
+        return
+    file = str(files["store", ""])
+    try:
+        check(store_http_settings(store))
+    except TransportError as error:
+        yield ConfigError(error.reason, key="store", file=file)
+    if store.key_file is not None:
+        yield from _unreadable(file, "store.key_file", SecretSource(file=store.key_file))
+    if store.password is not None and _can_be_checked(store.password):
+        yield from _unreadable(file, "store.password", store.password)
 
 
 def unknown_callers(configuration: Configuration) -> Iterator[ConfigError]:

@@ -11,10 +11,10 @@ from shlex import quote
 import trio
 
 from brokerd.config.load import load
-from brokerd.config.settings import Configuration, DaemonSettings, ProviderSettings
+from brokerd.config.settings import Configuration, DaemonSettings, ProviderSettings, StoreSettings
 from brokerd.config.toml_files import is_there
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
-from brokerd.core.secret import SecretSource
+from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.validation import ConfigError
 from brokerd.edge.files import ownership
 from brokerd.edge.files.secret_sources import SecretUnreadable, read_secret
@@ -57,7 +57,9 @@ def _read_configuration(path: str) -> Configuration:
     configuration = load(path)
     grants = configuration.grants.values()
     credentials = (source for grant in grants for source in grant.credentials.values())
-    for source in (*key_sources(configuration), *credentials):
+    store = configuration.store
+    password = () if store is None or store.password is None else (store.password,)
+    for source in (*key_sources(configuration), *password, *credentials):
         if source.env is not None:
             with contextlib.suppress(UnicodeError):  # read_secret reports that
                 environment.take(source.env)
@@ -174,6 +176,14 @@ def http_settings(provider: ProviderSettings) -> HttpSettings:
     )
     timeout = provider.answer_timeout
     return HttpSettings(ca_file, cert_file, key_file, provider.proxy, provider.insecure_http, answer_timeout=timeout)
+
+
+def store_http_settings(store: StoreSettings) -> HttpSettings:
+    """How the HTTP client reaches etcd: never through a proxy, whatever the environment says."""
+    ca_file, cert_file, key_file = (
+        None if file is None else Path(file) for file in (store.ca_file, store.cert_file, store.key_file)
+    )
+    return HttpSettings(ca_file, cert_file, key_file, proxy=Secret(""))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from brokerd import ctl
-from brokerd.config import daemon, grants, on_event, providers, rules, secrets, sockets, token_files
+from brokerd.config import daemon, grants, on_event, providers, rules, secrets, sockets, store, token_files
 from brokerd.config.load import load
 from brokerd.config.proxies import ProxyTable
 from brokerd.config.recipes import BUILT_IN_RECIPES, load_recipe
@@ -250,6 +250,7 @@ CONFIGURATION = {
     "## [daemon]": daemon.DaemonFile,
     "## [http]": sockets.HttpFile,
     "## [credentials]": sockets.SocketFile,
+    "## [store]": store.StoreFile,
     "## [providers.NAME]": providers.ProviderFile,
     "## [grants.NAME]": grants.GrantFile,
     "#### assertion": grant_types.Assertion,

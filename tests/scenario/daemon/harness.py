@@ -184,10 +184,11 @@ class Brokerd:
         http: bool = False,
         credentials: bool = False,
         metrics: str | None = None,
+        store: Table | None = None,
         **daemon: object,
     ) -> None:
         """Write brokerd.toml. `http`, `credentials`: brokerd listens for HTTP and for systemd too. `metrics`: at which
-        address and port they can be read."""
+        address and port they can be read. `store`: the table [store]."""
         own = {"socket": self.socket, "state_dir": self.state, "key": {"file": self.key}, **daemon}
         lines = [f"[daemon]\n{_keys(own)}"]
         lines += [f"[providers.{name}]\n{_keys(table)}" for name, table in providers.items()]
@@ -198,6 +199,8 @@ class Brokerd:
             lines.append(f"[http]\n{_keys({**own, **({'metrics': metrics} if metrics else {})})}")
         if credentials:
             lines.append(f"[credentials]\n{_keys({'socket': self.credentials_socket})}")
+        if store is not None:
+            lines.append(f"[store]\n{_keys(store)}")
         self.write("\n".join(lines))
 
     def write(self, text: str, name: str = "brokerd.toml") -> Path:

@@ -156,6 +156,10 @@ async def test_rules_that_changed_are_said_and_count_at_once(brokerd: Brokerd, s
     brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)}, allow=[rule], http=True)
     done = await brokerd.call("reload")
     assert (done["restart"], done["later"], done["tables"]) == (True, ["http"], [])
+    store = {"etcd": ["https://192.0.2.1:2379"], "fleet": "test-only", "name": "one"}
+    brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)}, allow=[rule], store=store)
+    done = await brokerd.call("reload")
+    assert (done["restart"], done["later"], done["tables"]) == (True, ["store"], [])
 
 
 async def test_unchanged_grants_keep_tokens_and_timers_and_the_others_change(

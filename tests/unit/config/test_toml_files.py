@@ -98,7 +98,7 @@ def test_what_everybody_could_write_is_not_believed(main: Path, name: str) -> No
         (
             "[provider.ix]",
             "CONFIG: provider: unknown table; "
-            "known: [daemon], [http], [credentials], [providers.…], [grants.…], [[allow]], [[on_event]]",
+            "known: [daemon], [http], [credentials], [store], [providers.…], [grants.…], [[allow]], [[on_event]]",
         ),
         ("providers = 5", "CONFIG: providers: expected a table, found 5"),
         ("[allow]\ngrants = []", "CONFIG: allow: expected an array, found a table"),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from brokerd.config.line_numbers import line_of, line_of_syntax
 from brokerd.config.load import load
@@ -150,6 +151,43 @@ def test_plain_http_is_found_where_nothing_would_be_sent(main: Path, provider: s
     assert [":4: providers.idp: plain http://" in each for each in said] == [True] * error
     assert [located(each) for each in warnings(path) if "insecure_http" in str(each)] != [] or not warning
     assert bool(list(warnings(path))) is warning
+
+
+STORE = '[store]\netcd = ["https://192.0.2.1:2379"]\nfleet = "test-only"\nname = "one"\n'
+
+
+def test_the_files_of_a_store_are_read_and_its_secrets_are_closed(main: Path, tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    host = ca.issue_cert("one.example")
+    host.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    host.private_key_pem.write_to_path(tmp_path / "key.pem")
+    write(tmp_path / "password", "test-only-secret\n")
+    names = ("ca", "cert", "key")
+    files = "".join(f'{each}_file = "{tmp_path / each}.pem"\n' for each in names)
+    files += f'user = "brokerd"\npassword = {{ file = "{tmp_path / "password"}" }}\n'
+    path = complete(main, 'token_url = "https://idp.example/token"', rule=STORE + files)
+    (tmp_path / "key.pem").chmod(0o640)
+    assert found(path) == []
+    assert list(warnings(path)) == []
+    (tmp_path / "key.pem").chmod(0o644)
+    (tmp_path / "password").chmod(0o604)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    said = found(path)
+    assert [each.partition(" can be opened by everybody")[0] for each in said[1:]] == [
+        f":14: store.key_file: {tmp_path}/key.pem",
+        f":16: store.password: {tmp_path}/password",
+    ]
+    assert said[0] == f":8: store: ca_file {tmp_path}/ca.pem: holds no certificate in PEM form"
+    assert "test-only-secret" not in "".join(said)
+
+
+def test_a_password_with_a_line_break_too_many_is_a_warning(main: Path, tmp_path: Path) -> None:
+    write(tmp_path / "password", "test-only-secret\n\n")
+    user = f'user = "brokerd"\npassword = {{ file = "{tmp_path / "password"}" }}\n'
+    path = complete(main, 'token_url = "https://idp.example/token"', rule=STORE + user)
+    (warning,) = warnings(path)
+    assert located(warning).startswith(f"{path}:13: store.password: {tmp_path}/password has a line break at its end")
 
 
 def test_users_and_groups_that_are_not_there_are_a_warning_with_a_line(main: Path) -> None:

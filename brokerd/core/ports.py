@@ -91,6 +91,10 @@ class AddressRefused(TransportError):
     """The name has a private address, to which a public server's metadata must not send us. Nothing was sent."""
 
 
+class AnswerTooLarge(TransportError):
+    """The answer is larger than the settings allow."""
+
+
 class Http(Protocol):
     """The HTTP client for one provider: TLS settings, proxy, deadlines, kept connections."""
 

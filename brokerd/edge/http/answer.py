@@ -27,6 +27,10 @@ class BadAnswer(Exception):
     """The answer is not complete, or breaks the rules. The text says why; the caller adds which server it was."""
 
 
+class TooLarge(BadAnswer):
+    """Its body is larger than the limits."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
     """`head`: bytes of the status line and the headers, including 1xx answers before them. `body`: bytes of everything
@@ -78,7 +82,7 @@ class AnswerReader:
             assert isinstance(event, h11.Data)
             self._parts.append(bytes(event.data))
             if len(self._parts) > MAX_PIECES:
-                raise BadAnswer(f"more than {MAX_PIECES} pieces in the answer")
+                raise TooLarge(f"more than {MAX_PIECES} pieces in the answer")
         return self.body_so_far
 
     async def _event(self) -> object:
@@ -110,7 +114,7 @@ class AnswerReader:
         else:
             self._protocol.receive_data(bytes(data))
         if self._head_size is not None and self._received - self._head_size > self._limits.body:
-            raise BadAnswer(f"answer larger than {size_text(self._limits.body)}")
+            raise TooLarge(f"answer larger than {size_text(self._limits.body)}")
 
     def _take_head(self, data: bytes) -> None:
         """Collect heads until the last one is complete. h11 gets each head only when it is complete."""

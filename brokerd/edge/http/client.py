@@ -10,8 +10,8 @@ import trio
 
 from brokerd import __version__
 from brokerd.core.exchange.steps import Request, Response
-from brokerd.core.ports import Clock, TransportError
-from brokerd.edge.http.answer import AnswerReader, BadAnswer
+from brokerd.core.ports import AnswerTooLarge, Clock, TransportError
+from brokerd.edge.http.answer import AnswerReader, BadAnswer, TooLarge
 from brokerd.edge.http.connection import Attempt, HttpConnection, HttpSettings, Opener, Origin, Stage, check, split_url
 from brokerd.edge.http.dial import Lookup, system_lookup
 from brokerd.edge.http.lenient_reading import decompressed
@@ -137,6 +137,7 @@ class HttpClient:
         """Read head and body; `reader` has the body. Returns the head, and why the answer is incomplete if it may hold
         tokens all the same (law 3). Raises TransportError for every other incomplete answer."""
         head: h11.Response | None = None
+        is_too_large = False
         try:
             limit = self._settings.timeouts(request.sends_stored).answer
             with trio.move_on_after(limit):
@@ -145,10 +146,13 @@ class HttpClient:
                 return head, None
             words = f"timed out after {limit:g} s waiting for an answer"
         except BadAnswer as error:
-            words = str(error)
+            words, is_too_large = str(error), isinstance(error, TooLarge)
         if reader.is_tls or (reader.closed_unanswered and not request.url.startswith("https:")):
             words += "; does it speak https?"
-        reason = _cut(attempt.failed(words), head, request)
+        failure = attempt.failed(words)
+        if is_too_large:
+            failure = AnswerTooLarge(failure.reason, sent=failure.sent)
+        reason = _cut(failure, head, request)
         assert head is not None
         return head, reason
 

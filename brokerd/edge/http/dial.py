@@ -92,6 +92,15 @@ class TcpStream(trio.abc.Stream):
             raise trio.WouldBlock
         return await self._stream.receive_some(max_bytes)
 
+    def probe(self, seconds: int) -> None:
+        """Let the kernel ask every so many seconds of silence whether the peer is there. After three without an answer,
+        or three in which nothing that was sent is acknowledged, the connection is broken."""
+        times = ((socket.TCP_KEEPIDLE, seconds), (socket.TCP_KEEPINTVL, seconds), (socket.TCP_KEEPCNT, 3))
+        with contextlib.suppress(OSError):  # it is broken already, and will say so
+            for option, value in (*times, (socket.TCP_USER_TIMEOUT, 3 * seconds * 1000)):
+                self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
     def detach(self) -> socket.socket:
         """The connected socket, which does not wait; this stream is of no use any more."""
         family, kind, protocol = self._sock.family, self._sock.type, self._sock.proto

@@ -23,6 +23,7 @@ from brokerd.broker.why_no_token import check_import, check_min_ttl, check_targe
 from brokerd.core.errors import Code, Failure, unknown
 from brokerd.core.events import Event
 from brokerd.core.exchange.outcomes import Cause, IssuedToken, Outcome, RetryLater, Tokens
+from brokerd.core.fleet.view import Fleet
 from brokerd.core.grant import attempts, downscoped, issuance
 from brokerd.core.grant.revocation import Revocation, revocation, revoked
 from brokerd.core.grant.state import State
@@ -40,7 +41,7 @@ LOCKED = "brokerd is locked; an operator unlocks it: brokerctl unlock"
 
 
 class TokenBroker:
-    """Everything that can be done with grants. Exchanges run in `nursery`, the daemon's.
+    """Everything that can be done with grants. Exchanges run in `nursery`, the daemon's. `fleet`: None outside of one.
 
     Many attributes: it joins the parts of broker/, and each part is one attribute."""
 
@@ -53,6 +54,7 @@ class TokenBroker:
         runner: ExchangeRunner,
         events: EventLog,
         metrics: Metrics,
+        fleet: Fleet | None = None,
     ) -> None:
         changed = self.tell_watchers
         self.registry = GrantRegistry()
@@ -66,6 +68,7 @@ class TokenBroker:
         runner.tokens = GrantTokens(self.registry, self._waiting, clock, self.failure, *watching)
         self.logins = Logins(nursery, self.registry, self.single_flight, clock, entropy, runner, events)
         self.store = store
+        self.fleet = fleet
         self.events = events
         self.metrics = metrics
         self._clock = clock

@@ -141,6 +141,12 @@ COMMANDS = {
             flag("--verify", "ask the providers whether the tokens are valid (RFC 7662)"),
         ),
     ),
+    "fleet": Command(
+        "show the hosts that share their grants through etcd, what each is doing, and how etcd is",
+        "fleet.fleet",
+        flag("--exit-code", "end with 4 if etcd cannot be reached, with 5 if a person must act"),
+        JSON,
+    ),
     "page": Command(
         "show all grants on a page in your browser, until interrupted",
         "page.page",

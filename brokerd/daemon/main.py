@@ -64,6 +64,7 @@ from brokerd.server.http.metrics_port import MetricsPort
 from brokerd.server.methods.changes import ChangeMethods
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.methods.explain import ExplainMethod
+from brokerd.server.methods.fleet import FleetMethod
 from brokerd.server.methods.health import HealthMethods
 from brokerd.server.methods.keys import KeyMethods
 from brokerd.server.methods.log_level import LogLevelMethod
@@ -328,6 +329,7 @@ class Daemon:
             EventTestMethod(self.alerts),
             ProxiedMethod(broker, rights, events, self.metrics),
             ShareMethod(shared),
+            FleetMethod(broker, rights),
         )
         return Dispatcher(table, broker, rights, events, watches, status_watch, logins, traces, shared)
 

@@ -16,8 +16,9 @@ from brokerd_client.client_protocol import WAIT
 
 from brokerd import __version__
 from brokerd.core.exchange.outcomes import Cause
+from brokerd.core.fleet.condition import troubles
 from brokerd.core.grant.advice import BY_CAUSE, GOES_ON, remedy, split
-from brokerd.core.grant.condition import LOCKED
+from brokerd.core.grant.condition import LOCKED, Tone
 from brokerd.doctor.context import Facts
 from brokerd.doctor.finding import Finding, ok, problem, problem_from, warning
 from brokerd.edge.files import ownership
@@ -105,6 +106,11 @@ def of_daemon(version: str, daemon: dict[str, Any], facts: Facts) -> Iterator[Fi
         yield problem(BEHIND, before.rstrip(":; "), ADOPT)
     if trouble := trouble.lstrip("; "):
         yield problem_from(BEHIND, trouble, f"df -h {facts.state}; dmesg | tail")
+    if (fleet := daemon.get("fleet")) is not None:
+        for each in troubles(fleet, time.time()):
+            words = f"fleet {fleet['fleet']}: {each.words}"
+            level = problem if each.tone is Tone.BAD else warning
+            yield level(BEHIND, words, each.remedy or "brokerctl fleet")
     if audit := daemon.get("audit"):  # an older brokerd has none
         yield problem_from(BEHIND, f"the audit log cannot be written: {audit}", f"df -h {facts.state}; dmesg | tail")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from brokerd.broker.broker import TokenBroker
-from brokerd.server.methods.status import NOT_ADOPTED
+from brokerd.server.methods.status import not_adopted
 from brokerd.telemetry.event_log import EventLog
 
 WITHHELD = "to see why, on this machine: brokerctl status"
@@ -24,11 +24,22 @@ class Checked(NamedTuple):
     why: str | None
 
 
+def _too_long_alone(broker: TokenBroker) -> str | None:
+    """Why nothing is served although tokens live."""
+    if broker.fleet is None:
+        return None
+    state = broker.fleet.etcd_state()
+    if state.reachable or state.serves_until is None or state.serves_until > broker.now().wall:
+        return None
+    return f"etcd has been away for longer than [store] offline allows: {state.trouble}"
+
+
 CHECKS = (
     ReadinessCheck("renewals", lambda broker, _: None if broker.schedule.runs else "the loop that renews tokens hangs"),
     ReadinessCheck("unlocked", lambda broker, _: "brokerd is locked; brokerctl unlock" if broker.locked else None),
-    ReadinessCheck("store-adopted", lambda broker, _: None if broker.store.adopted else NOT_ADOPTED),
+    ReadinessCheck("store-adopted", lambda broker, _: not_adopted(broker)),
     ReadinessCheck("store-writable", lambda broker, _: broker.store.trouble),
+    ReadinessCheck("fleet", lambda broker, _: _too_long_alone(broker)),
     ReadinessCheck("audit", lambda _, events: events.forbids_serving),
     ReadinessCheck("running", lambda broker, _: "brokerd stops" if broker.stopping else None),
 )

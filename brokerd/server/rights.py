@@ -160,6 +160,17 @@ class Rights:
             )
             raise Failure(Code.DENIED, words)
 
+    def require_status_of_all(self, session: CallerSession, method: str) -> None:
+        """Raises Failure unless the caller may see every grant, also those of other hosts."""
+        if self.matching(session).allows_status_of_all(session.caller):
+            return
+        self._deny(session, method, "*", "no rule allows this caller the status of every grant")
+        words = (
+            f"{method} is for root, for the user that brokerd runs as, and for callers that a rule with "
+            'grants = ["*"] allows the action status or admin; try sudo'
+        )
+        raise Failure(Code.DENIED, words)
+
     def rule_for(self, caller: Caller, grant: str, target: Target | None = None) -> str:
         """Which rule lets the caller get the token. For the audit log."""
         standing = self._standings.get(_key(caller)) if self._standings_of is self.policy else None

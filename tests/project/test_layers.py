@@ -127,6 +127,7 @@ LAYERS = (
     # The whole of brokerctl status: imported when the command runs.
     Layer("brokerd.ctl.status", (CORE, EDGE, CLIENT, "brokerd.ctl")),
     Layer("brokerd.ctl.commands.status", (CORE, EDGE, CLIENT, "brokerd.ctl")),
+    Layer("brokerd.ctl.commands.fleet", (CORE, EDGE, CLIENT, "brokerd.ctl")),
     Layer("brokerd.daemon", (*USE_CASES, "brokerd", "brokerd.alerts", BROKER, SERVER, SETUP, EDGE, CLIENT)),
     Layer("brokerd.daemon.check_command", (CORE, SETUP, "brokerd.ctl")),
     Layer("brokerd.daemon.readiness", (*USE_CASES, BROKER)),

@@ -244,6 +244,13 @@ class Policy:
             Action.ADMIN in rule.actions and "*" in rule.grants and rule.fits(caller) for rule in self.about("*")
         )
 
+    def allows_status_of_all(self, caller: Caller) -> bool:
+        """Whether the caller may see how every grant is, also those of other hosts."""
+        return self.allows_administration(caller) or any(
+            _covers(rule.actions, Action.STATUS) and "*" in rule.grants and rule.fits(caller)
+            for rule in self.about("*")
+        )
+
     def ground(self, caller: Caller, grant: str, target: Target | None = None) -> str:
         """Why the caller may get the grant's token, or a downscoped one: the place of the first rule that allows it, or
         that the caller is trusted. Empty: it may not."""

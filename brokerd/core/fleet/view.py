@@ -47,7 +47,10 @@ class EtcdState:
     `endpoint`: which one was asked last. `since`: since when it is `reachable`, or is not, in Unix seconds. `trouble`:
     why it is not reachable or refuses (no permission, no space), in words that name the remedy and have no secrets.
     `full`: it has no space (NOSPACE). `revision`: the newest that was seen, `cluster`: the id of its cluster, 0: none
-    was seen since the start. `unwritten`: how many records etcd could not be told yet."""
+    was seen since the start. `unwritten`: how many records etcd could not be told yet. `serves_until`: while etcd is
+    away and [store] offline is set, when this host ends to serve tokens.
+
+    Many attributes: each is a line of what an operator asks at night."""
 
     endpoint: str | None
     reachable: bool
@@ -58,6 +61,7 @@ class EtcdState:
     cluster: int
     adopted: bool
     unwritten: int = 0
+    serves_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,12 @@ OUTCOMES = ("done", "conflict", "away", "unanswered")
 
 
 class Fleet(Protocol):
-    """What the store of a fleet tells. Nothing here changes anything."""
+    """What the store of a fleet tells. Nothing here changes anything, and only `fleet` waits: a status of ten thousand
+    grants asks the others. What is wrong with etcd is in EtcdState alone, and in the store's `trouble` only what is
+    wrong with the local disk, so that nothing is said twice."""
+
+    fleet_name: str
+    host: str  # this one's name in the fleet
 
     async def fleet(self) -> FleetView:
         """Reads etcd. If that is away, what was seen last."""

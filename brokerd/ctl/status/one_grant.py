@@ -29,6 +29,7 @@ def one_grant(found: Mapping[str, Any], now: float, look: Look) -> list[str]:
         found_lines = look.wrapped(called(words.text) if words.is_remedy else words.text, 2, 2)
         lines += [look.paint(line, "remedy") if words.is_remedy else line for line in found_lines]
     lines += ["", *_token(grant, now, look, how_bad), *_provider(grant, found, now, look)]
+    lines += _renewer(grant, found["daemon"].get("fleet"), look)
     lines += _next(grant, now, look)
     if grant.get("history") is not None:
         lines += ["", look.paint("Last exchanges, the newest first", "heading"), *_history(grant["history"], now, look)]
@@ -73,6 +74,15 @@ def _provider(grant: Grant, found: Mapping[str, Any], now: float, look: Look) ->
     else:
         answers = "" if about["latency_p50"] is None else f"; it answers in {about['latency_p50'] * 1000:.0f} ms"
         yield from _labelled("provider", plain(f"{grant['provider']}{answers}"), look)
+
+
+def _renewer(grant: Grant, fleet: Mapping[str, Any] | None, look: Look) -> Iterator[str]:
+    """Which host of the fleet renews it by itself. If that one is away, another one does it a little later."""
+    if fleet is None:
+        return
+    name = grant["renewer"]
+    words = "not known yet" if name is None else f"{name}, this host" if name == fleet["host"] else name
+    yield from _labelled("renewed by", plain(f"{words} (fleet {fleet['fleet']})"), look)
 
 
 def _next(grant: Grant, now: float, look: Look) -> Iterator[str]:

@@ -79,6 +79,8 @@ def ending(found: Answer, now: float, look: Look) -> list[str]:
     daemon = found["daemon"]
     age = span(now - daemon["started_at"])
     about = plain(f"brokerd {daemon['version']}, pid {daemon['pid']}, started {age} ago")
+    if (fleet := daemon.get("fleet")) is not None:
+        about = plain(f"{about}; {fleet['host']} of the fleet {fleet['fleet']}")
     return [look.paint(about, "dim"), *look.wrapped(counts(found["grants"]), 0)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from brokerd.core.events import Event
+from brokerd.core.fleet.condition import troubles
 from brokerd.core.grant.advice import remedy, split
 from brokerd.core.grant.condition import LOCKED, UNLOCK, Grant, Tone, lacks_token
 from brokerd.ctl.terminal import away, called, plain
@@ -34,8 +35,18 @@ def about_daemon(daemon: Mapping[str, Any], now: float) -> Iterator[tuple[Tone, 
             when = since("failing", daemon.get(f"{name}_since"), now)
             said = plain(f"{words}: {daemon[name]}") + (f" ({when})" if when else "")
             yield Tone.BAD, [said, *([f"to fix: {WRITABLE}"] if when else [])]
+    if (fleet := daemon.get("fleet")) is not None:
+        yield from about_fleet(fleet, now)
     if unfinished := since("key rotate --full is not finished", daemon.get("resealing_since"), now):
         yield Tone.GOOD, [f"{unfinished}; it goes on by itself"]
+
+
+def about_fleet(fleet: Mapping[str, Any], now: float) -> Iterator[tuple[Tone, list[str]]]:
+    """What is wrong between this host and etcd."""
+    for trouble in troubles(fleet, now):
+        when = since("", trouble.since, now)
+        words = plain(f"fleet {fleet['fleet']}: {trouble.words}") + (f" ({when.lstrip()})" if when else "")
+        yield trouble.tone, [words, *([called(f"to fix: {trouble.remedy}")] if trouble.remedy else [])]
 
 
 def is_down(provider: Mapping[str, Any]) -> bool:

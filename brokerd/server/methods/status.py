@@ -28,6 +28,16 @@ PROTOCOL = 1
 MAX_MESSAGE = 64 * 1024  # bytes
 TURN = 50  # grants that one status collects before other callers have their turn
 NOT_ADOPTED = "the store was restored or copied to this machine, so no stored token is sent; brokerctl adopt"
+FLEET_NOT_ADOPTED = (
+    "etcd is another one than before, or was restored from a snapshot, so no stored token is sent; brokerctl adopt"
+)
+
+
+def not_adopted(broker: TokenBroker) -> str | None:
+    """Why no stored token is sent, with the remedy; None: stored tokens may be sent."""
+    if broker.fleet is not None and not broker.fleet.etcd_state().adopted:
+        return FLEET_NOT_ADOPTED
+    return None if broker.store.adopted else NOT_ADOPTED
 
 
 class StatusMethods:
@@ -85,7 +95,13 @@ class StatusMethods:
         return answer
 
     def of_grant(self, name: str) -> dict[str, object]:
-        return self._broker.status(name) | {"shared": self._shared.count(name)}
+        fleet = self._broker.fleet
+        renewer = None if fleet is None else fleet.renewer(name)
+        return self._broker.status(name) | {"shared": self._shared.count(name), "renewer": renewer}
+
+    def _fleet(self) -> dict[str, object] | None:
+        fleet = self._broker.fleet
+        return None if fleet is None else {"fleet": fleet.fleet_name, "host": fleet.host, **asdict(fleet.etcd_state())}
 
     def history(self, name: str) -> list[dict[str, object]]:
         """How its last exchanges ended. While brokerd is locked, that is not known."""
@@ -111,9 +127,10 @@ class StatusMethods:
             "pid": os.getpid(),
             "started_at": self._started_at,
             "locked": self._broker.locked,
-            "store": "; ".join(filter(None, (None if store.adopted else NOT_ADOPTED, store.trouble))) or None,
+            "store": "; ".join(filter(None, (not_adopted(self._broker), store.trouble))) or None,
             "store_since": store.since,
             "resealing_since": store.resealing_since,
+            "fleet": self._fleet(),
             "audit": audit,
             "audit_since": audit_since,
             "tasks": trio.lowlevel.current_statistics().tasks_living,

@@ -9,6 +9,7 @@ from brokerd.core.access.policy import Action
 from brokerd.server.methods import parameters as p
 from brokerd.server.methods.changes import ChangeMethods
 from brokerd.server.methods.explain import CREDENTIAL, DESCRIPTION, ExplainMethod
+from brokerd.server.methods.fleet import FleetMethod
 from brokerd.server.methods.health import HealthMethods
 from brokerd.server.methods.keys import KeyMethods
 from brokerd.server.methods.log_level import LogLevelMethod
@@ -30,6 +31,7 @@ EXPLAINING = 10.0  # an explanation, for which a process is looked at,
 CHANGE = 20.0  # and whatever the store or a provider has to work for
 GRANT = {"grant": p.text}
 WAITING = {"grant": p.text, "wait": p.wait}
+LOGIN = {**WAITING, "account": p.boolean}
 IMPORT = {**WAITING, "refresh_token": p.filled}
 GET = {"grant": p.text, "min_ttl": p.seconds, "wait": p.wait, "refused": p.text, "refused_sha256": p.sha256, **p.TARGET}
 GET_MANY = {"grants": p.names, "min_ttl": p.seconds, "wait": p.wait}
@@ -58,6 +60,7 @@ def methods(
     tests: EventTestMethod,
     proxied: ProxiedMethod,
     share: ShareMethod,
+    fleet: FleetMethod,
 ) -> Mapping[str, Method]:
     rows = {
         "hello": Method(status.hello, {}, right=NOBODY_ASKS, while_locked=True),
@@ -70,6 +73,7 @@ def methods(
         "unwatch": Method(watches.unwatch, {"grants": p.names}, ("grants",), NOBODY_ASKS, cost=_looks),
         "status": _of_all(status.status, STATUS, status.cost),
         "overview": _of_all(overview.overview, {"grants": p.names}, overview.cost),
+        "fleet": Method(fleet.fleet, {}, cost=CHANGE, is_large=True, while_locked=True),
         "watch_status": Method(status_watch.watch_status, {}, while_locked=True),
         "metrics": _of_all(health.metrics, {}, status.cost),
         "live": Method(health.live, {}, right=NOBODY_ASKS, while_locked=True),
@@ -77,9 +81,7 @@ def methods(
         "grant_ready": Method(health.grant_ready, GRANT, ("grant",), Action.STATUS, while_locked=True),
         "verify": Method(later(status.verify), WAITING, ("grant",), Action.REFRESH, again=True, cost=CHANGE),
         "explain": Method(explain.explain, EXPLAIN, ("grant",), cost=EXPLAINING),
-        "login": Method(
-            logins.login, {**WAITING, "account": p.boolean}, ("grant",), Action.LOGIN, cost=CHANGE, audited=True
-        ),
+        "login": Method(logins.login, LOGIN, ("grant",), Action.LOGIN, cost=CHANGE, audited=True),
         "login_answer": Method(logins.answer, {**STEP, "answer": p.texts}, ("login", "step", "answer"), cost=CHANGE),
         "login_wait": Method(logins.wait, STEP, ("login", "step")),
         "refresh": _of_grant(changes.refresh, WAITING, Action.REFRESH, durable=False),

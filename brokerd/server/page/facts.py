@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from brokerd.core.events import Event
+from brokerd.core.fleet import condition
 from brokerd.core.grant import advice
 from brokerd.core.grant.advice import split
 from brokerd.core.grant.condition import LOCKED, UNLOCK, Grant, is_problem, lacks_token, serves
@@ -101,6 +102,10 @@ def troubles(daemon: Mapping[str, Any], providers: Iterable[Provider], now: floa
         if reason := daemon[key]:
             fix = "" if daemon[f"{key}_since"] is None else f". To fix: {Event.STORE_NOT_WRITTEN.remedy}"
             yield joined(f"{what} fails", since(daemon[f"{key}_since"], now), ": ", foreign(reason), fix)
+    if daemon["fleet"] is not None:
+        for each in condition.troubles(daemon["fleet"], now):
+            fix = f". To fix: {each.remedy}" if each.remedy else ""
+            yield joined("Fleet", since(each.since, now), ": ", foreign(each.words), fix)
     for provider in providers:
         if is_down(provider):
             yield joined("Provider ", foreign(provider["name"]), ": ", about_provider(provider, now))

@@ -17,6 +17,7 @@ from brokerd.edge.system.shared_memory import SharedMemory
 from brokerd.server.methods.changes import ChangeMethods
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.methods.explain import ExplainMethod
+from brokerd.server.methods.fleet import FleetMethod
 from brokerd.server.methods.health import HealthMethods
 from brokerd.server.methods.keys import KeyMethods
 from brokerd.server.methods.log_level import LogLevelMethod
@@ -130,6 +131,7 @@ def dispatcher_of(broker: TokenBroker, nursery: trio.Nursery, log: EventLog | No
         EventTestMethod(nothing),
         ProxiedMethod(broker, rights, events, metrics),
         ShareMethod(shared),
+        FleetMethod(broker, rights),
     )
     return Dispatcher(table, broker, rights, events, watches, status_watch, logins, traces, shared)
 

@@ -59,6 +59,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "unwatch": {"grants": MADE_UP[:MANY]},
     "status": {"grants": MADE_UP},
     "overview": {"grants": MADE_UP[:MANY]},
+    "fleet": {},
     "watch_status": {},
     "verify": {"grant": MADE_UP[0]},
     "explain": {"grant": MADE_UP[0]},

@@ -17,6 +17,7 @@ DAEMON = {
     "audit": None,
     "audit_since": None,
     "tasks": 10,
+    "fleet": None,
 }
 WELL = {
     "state": "ready",

@@ -85,7 +85,14 @@ def overview(grants: list[dict[str, Any]], **daemon: Any) -> dict[str, Any]:
     for each in grants:
         states[each["state"]] = states.get(each["state"], 0) + 1
     own = {"version": "0.9.0", "pid": 4711, "started_at": NOW - 86_400 * 3, "locked": False, "store": None}
-    own |= {"store_since": None, "resealing_since": None, "audit": None, "audit_since": None, "tasks": 12}
+    own |= {
+        "store_since": None,
+        "resealing_since": None,
+        "audit": None,
+        "audit_since": None,
+        "tasks": 12,
+        "fleet": None,
+    }
     away = provider("slow", failures=9, failing_since=NOW - 1_500, cause="unanswered", breaker_open_until=NOW + 40)
     return {
         "daemon": own | daemon,

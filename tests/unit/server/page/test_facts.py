@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, replace
 from html import unescape
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from brokerd.core.events import Event
 from brokerd.server.page import facts
+from tests.fleet_of_two import AWAY
 from tests.unit.server.page.sample import NOW, failing, grant, overview, provider
 
 
@@ -69,6 +71,10 @@ def test_a_refresh_token_that_lives_for_long_is_not_worth_a_sentence() -> None:
         ({"locked": True}, "locked and serves nothing. To unlock: brokerctl unlock"),
         ({"store": "disk full", "store_since": NOW - 60}, "The store fails for 1 min, since 03:09:00: disk full"),
         ({"audit": "disk full", "audit_since": NOW - 60}, "The audit log fails for 1 min"),
+        (
+            {"fleet": asdict(replace(AWAY, since=NOW - 60))},
+            "Fleet for 1 min, since 03:09:00: etcd cannot be reached; tokens that live are served",
+        ),
     ],
 )
 def test_what_is_wrong_with_brokerd_itself(daemon: dict[str, Any], words: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from brokerd_client import Broker, BrokerError
 from brokerd_client.address import CALLERS
-from brokerd_client.client_protocol import WAIT
+from brokerd_client.request import WAIT
 
 from brokerd import __version__
 from brokerd.core.exchange.outcomes import Cause

@@ -6,19 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from brokerd_client.address import find_socket
-from brokerd_client.client_protocol import (
-    GETS,
-    REPEATABLE,
-    TIMEOUT,
-    WAIT,
-    Lost,
-    get_params,
-    lost,
-    patience,
-    read_result,
-)
+from brokerd_client.client_protocol import GETS, Lost, lost
 from brokerd_client.errors import from_map
-from brokerd_client.messages import Gone, Token, of_watched, read_proof, read_token, read_tokens
+from brokerd_client.messages import Gone, Token, of_watched, read_proof, read_tokens
+from brokerd_client.request import REPEATABLE, TIMEOUT, WAIT, ClientRequest, Gets, get_params, patience
+from brokerd_client.wire import read_result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -36,7 +28,7 @@ class SharedConnection(Protocol):
 
     failure: BaseException | None  # why it ended
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Response:
+    async def ask(self, request: ClientRequest) -> Response:
         """Raises `failure`. May be cancelled: the answer is then ignored."""
         ...
 
@@ -67,6 +59,7 @@ class AsyncBroker:
         self._timeout = timeout
         self._share = share
         self._gets: dict[str, int] = {}  # of each grant, over the socket
+        self._known = Gets()
         self._shared: SharedTokenReaders | None = None
         self._connection: SharedConnection | None = None
 
@@ -96,7 +89,8 @@ class AsyncBroker:
         if refused is not None and self._shared is not None:
             self._shared.refuse(grant, refused)
         params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
-        token = read_token(await self.call("get", **params), grant)
+        get = self._known.find(params)
+        token = get.token(await self._answered(get))
         if own and self._share:
             self._gets[grant] = number = self._gets.get(grant, 0) + 1
             if number >= GETS:
@@ -128,20 +122,23 @@ class AsyncBroker:
 
     async def call(self, method: str, /, **params: Any) -> Any:
         """Calls any method of docs/protocol.md. Returns its result as plain maps and arrays."""
-        return await self._within(patience(params, self._timeout), self._call(method, params))
+        return read_result(await self._answered(ClientRequest(method, params)))
 
-    async def _call(self, method: str, params: dict[str, Any]) -> Any:
+    async def _answered(self, request: ClientRequest) -> Response:
+        return await self._within(patience(request.params, self._timeout), self._ask(request))
+
+    async def _ask(self, request: ClientRequest) -> Response:
         for tries_left in (1, 0):
             async with self._lock:
                 if self._connection is None or self._connection.failure is not None:
                     self._connection = await self._connect()
                 connection = self._connection
             try:
-                return read_result(await connection.ask(method, params))
+                return await connection.ask(request)
             except Lost:
-                if not tries_left or method not in REPEATABLE:
+                if not tries_left or request.method not in REPEATABLE:
                     break
-        raise lost(method)
+        raise lost(request.method)
 
     def _share_token(self, grant: str) -> None:
         """Have the next gets of the grant read it in memory, if that is possible."""
@@ -224,7 +221,7 @@ class Watch:
     async def _open(self) -> SharedConnection:
         connection = await self._broker._connect()
         try:
-            read_result(await connection.ask("watch", {"grants": self._grants}))
+            read_result(await connection.ask(ClientRequest("watch", {"grants": self._grants})))
         except BaseException:
             connection.close()
             raise
@@ -260,14 +257,14 @@ class Following(Watch):
         try:
             watched = []
             for grant in self._grants:
-                response = await connection.ask("watch", {"grants": [grant]})
+                response = await connection.ask(ClientRequest("watch", {"grants": [grant]}))
                 if response.error is None:
                     watched.append(grant)
                 else:
                     self._states.append(_gone(grant, from_map(response.error)))
             if watched:
-                result = read_result(await connection.ask("get_many", {"grants": watched, "min_ttl": 0, "wait": 0}))
-                for grant, found in read_tokens(watched, result).items():
+                many = ClientRequest("get_many", {"grants": watched, "min_ttl": 0, "wait": 0})
+                for grant, found in read_tokens(watched, read_result(await connection.ask(many))).items():
                     self._states.append(found if isinstance(found, Token) else _gone(grant, found))
         except BaseException:
             connection.close()

@@ -8,21 +8,10 @@ import sys
 from time import monotonic, sleep
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
-from brokerd_client.client_protocol import (
-    GETS,
-    READ_SIZE,
-    REPEATABLE,
-    TIMEOUT,
-    WAIT,
-    ClientProtocol,
-    Lost,
-    get_params,
-    lost,
-    patience,
-    read_result,
-    unanswered,
-)
-from brokerd_client.messages import of_watched, read_proof, read_token, read_tokens
+from brokerd_client.client_protocol import GETS, READ_SIZE, ClientProtocol, Lost, lost, unanswered
+from brokerd_client.messages import of_watched, read_proof, read_tokens
+from brokerd_client.request import REPEATABLE, TIMEOUT, WAIT, ClientRequest, Gets, get_params, patience
+from brokerd_client.wire import read_result
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -35,6 +24,7 @@ if TYPE_CHECKING:
     from brokerd_client.wire import Response
 
 KEPT = 8  # idle connections, at most
+LATE = 0.01  # seconds by which a timeout may end too late
 
 
 class Broker:
@@ -57,6 +47,7 @@ class Broker:
         self._timeout = timeout
         self._share = share
         self._gets: dict[str, int] = {}  # of each grant, over the socket
+        self._known = Gets()
         self._shared: SharedTokenReaders | None = None
         self._idle: list[_BlockingConnection] = []  # append and pop are atomic, so no lock is needed
         self._closed = False
@@ -91,7 +82,8 @@ class Broker:
         if refused is not None and self._shared is not None:
             self._shared.refuse(grant, refused)
         params = get_params(grant, min_ttl, wait, refused, scope, audience, resource, request_id)
-        token = read_token(self.call("get", **params), grant)
+        get = self._known.find(params)
+        token = get.token(self._answered(get))
         if own and self._share:
             self._gets[grant] = number = self._gets.get(grant, 0) + 1
             if number >= GETS:
@@ -136,16 +128,19 @@ class Broker:
 
     def call(self, method: str, /, **params: Any) -> Any:
         """Calls any method of docs/protocol.md. Returns its result as plain maps and arrays."""
-        seconds = patience(params, self._timeout)
+        return read_result(self._answered(ClientRequest(method, params)))
+
+    def _answered(self, request: ClientRequest) -> Response:
+        seconds = patience(request.params, self._timeout)
         deadline = monotonic() + seconds
-        repeatable = method in REPEATABLE
+        repeatable = request.method in REPEATABLE
         for first in (True, False) if repeatable else (False,):
             connection = self._take() if first else None
             try:
-                return self._ask(connection or self._connect(deadline, seconds), method, params, deadline, seconds)
+                return self._ask(connection or self._connect(deadline, seconds), request, deadline, seconds)
             except Lost:
                 self._forget_idle()  # they are just as old
-        raise lost(method)
+        raise lost(request.method)
 
     def call_on_one(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
         """The results of requests that continue each other (`backup`, `import_part`), all on one new connection. The
@@ -157,7 +152,7 @@ class Broker:
                 deadline = monotonic() + seconds
                 connection = connection or self._connect(deadline, seconds)
                 try:
-                    response = connection.ask(method, params, deadline)
+                    response = connection.ask(ClientRequest(method, params), deadline)
                 except TimeoutError:
                     raise unanswered(seconds) from None
                 except Lost:
@@ -182,6 +177,7 @@ class Broker:
     def close(self) -> None:
         """Closes the connections. A connection that another thread uses is closed after its answer."""
         self._closed = True
+        self._known.clear()
         if self._shared is not None:
             self._shared.close()
             self._shared = None
@@ -194,10 +190,10 @@ class Broker:
         self.close()
 
     def _ask(
-        self, connection: _BlockingConnection, method: str, params: dict[str, Any], deadline: float, seconds: float
-    ) -> Any:
+        self, connection: _BlockingConnection, request: ClientRequest, deadline: float, seconds: float
+    ) -> Response:
         try:
-            response = connection.ask(method, params, deadline)
+            response = connection.ask(request, deadline)
         except TimeoutError:
             connection.close()
             raise unanswered(seconds) from None
@@ -208,7 +204,7 @@ class Broker:
             connection.close()
         else:
             self._idle.append(connection)
-        return read_result(response)
+        return response
 
     def _take(self) -> _BlockingConnection | None:
         while self._idle:
@@ -247,7 +243,7 @@ class Broker:
         deadline = monotonic() + seconds
         connection = self._connect(deadline, seconds)
         try:
-            read_result(connection.ask(method, params, deadline))
+            read_result(connection.ask(ClientRequest(method, params), deadline))
         except TimeoutError:
             connection.close()
             raise unanswered(seconds) from None
@@ -308,12 +304,13 @@ class _BlockingConnection:
     def __init__(self, sock: _socket.socket) -> None:
         self.pid = os.getpid()
         self._sock = sock
+        self._timeout = 0.0  # the socket's, if it has one
         self._protocol = ClientProtocol()
 
-    def ask(self, method: str, params: dict[str, Any], deadline: float) -> Response:
+    def ask(self, request: ClientRequest, deadline: float) -> Response:
         """Raises Lost, TimeoutError, ProtocolError."""
-        data = self._protocol.request(method, params)
-        self._sock.settimeout(max(deadline - monotonic(), 0.001))
+        data = self._protocol.request(request)
+        self._wait_until(deadline)
         try:  # noqa: SIM105 - contextlib costs time to import
             self._sock.sendall(data)
         except ConnectionError:
@@ -341,11 +338,20 @@ class _BlockingConnection:
         self._sock.close()
 
     def _receive(self, deadline: float | None) -> bytes:
-        self._sock.settimeout(None if deadline is None else max(deadline - monotonic(), 0.001))
+        self._wait_until(deadline)
         try:
             return self._sock.recv(READ_SIZE)
         except ConnectionError:
             raise Lost from None
+
+    def _wait_until(self, deadline: float | None) -> None:
+        """Setting the socket's timeout is a system call: one that ends a little too late stays."""
+        if deadline is None:
+            self._timeout = 0.0
+            self._sock.settimeout(None)
+        elif not 0.0 <= self._timeout - (left := max(deadline - monotonic(), 0.001)) <= LATE:
+            self._timeout = left + LATE / 2
+            self._sock.settimeout(self._timeout)
 
     def __del__(self) -> None:  # if nobody closed the Broker: a socket would warn
         if hasattr(self, "_sock"):  # an interrupt may have come before it was set

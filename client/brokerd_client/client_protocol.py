@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from brokerd_client.errors import BadRequest, BrokerError, NoDaemon, ProtocolError, Unavailable, from_map
 from brokerd_client.messages import read_event
+from brokerd_client.request import REPEATABLE
 from brokerd_client.wire import (
     MAX_ANSWER,
     MAX_ID,
@@ -11,30 +12,20 @@ from brokerd_client.wire import (
     Notification,
     Reader,
     load_msgpack,
-    pack_request,
     read_reply,
 )
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from brokerd_client.messages import Gone, Token
+    from brokerd_client.request import ClientRequest
     from brokerd_client.wire import Response
 
 READ_SIZE = 64 * 1024  # bytes to read from the socket at once
-WAIT, MAX_WAIT = 10.0, 60.0  # seconds: how long the daemon waits for a provider by default, and at most
 GETS = 3  # gets of a grant over the socket, after which a shared token is asked for
-TIMEOUT = 5.0  # seconds longer than that until a call fails because the daemon does not answer
-
-# Methods that may be sent again after a restart of the daemon, because doing them twice changes nothing. Not `import`:
-# the token may have been replaced meanwhile. Not methods whose answer says what they changed.
-REPEATABLE = frozenset({"hello", "get", "get_many", "proof", "watch", "unwatch", "status", "refresh", "login_wait"})
-
-# A refused token of at most so many characters is sent as it is, as older daemons expect it. Of a longer one only the
-# SHA-256 is sent, because a request has at most 64 KiB.
-LONGEST_REFUSED = 60_000
 
 
 class Lost(Exception):
@@ -46,24 +37,21 @@ class ClientProtocol:
 
     def __init__(self) -> None:
         self._reader = Reader(MAX_ANSWER)
-        self._waiting: dict[int, Any] = {}
+        self._waiting: dict[int, tuple[ClientRequest, Any]] = {}
         self._id = 0
         self.events: dict[str, Token | Gone] = {}  # by grant: only the newest is kept
         self.steps: list[dict[str, Any]] = []  # of a renewal that is followed, the newest last
 
-    def request(self, method: str, params: dict[str, Any], waiter: object = None) -> bytes:
-        """The bytes of a new request. Raises BadRequest if the daemon would close the connection because of them."""
+    def request(self, request: ClientRequest, waiter: object = None) -> bytes:
+        """Its bytes with a new id. Raises BadRequest if the daemon would close the connection because of them."""
         if self._id == 1:  # whoever asks twice asks often
             load_msgpack()
         while self._id in self._waiting:
             self._id = (self._id + 1) & MAX_ID
-        try:
-            data = pack_request(self._id, method, params)
-        except (UnicodeError, OverflowError):
-            raise BadRequest(f"expected {method} with text in UTF-8 and numbers of at most 64 bits") from None
+        data = request.with_id(self._id)
         if len(data) > MAX_MESSAGE:
-            raise BadRequest(f"expected {method} with at most {MAX_MESSAGE} bytes, found {len(data)}")
-        self._waiting[self._id] = waiter
+            raise BadRequest(f"expected {request.method} with at most {MAX_MESSAGE} bytes, found {len(data)}")
+        self._waiting[self._id] = request, waiter
         self._id = (self._id + 1) & MAX_ID
         return data
 
@@ -74,6 +62,10 @@ class ClientProtocol:
         """
         if not data:
             raise Lost
+        if (again := self._answered_again(data)) is not None:
+            yield again
+            return
+        alone = not self._reader.partial
         self._reader.feed(data)
         for message in self._reader:
             reply = read_reply(message)
@@ -87,9 +79,23 @@ class ClientProtocol:
             elif reply.id is None:
                 raise from_map(reply.error)
             elif reply.id in self._waiting:
-                yield self._waiting.pop(reply.id), reply
+                request, waiter = self._waiting.pop(reply.id)
+                if alone and not self._reader.partial:
+                    request.remember(reply, data)
+                yield waiter, reply
             else:
                 raise ProtocolError(f"expected the answer to a request, found one to {reply.id}, which was never asked")
+            alone = False
+
+    def _answered_again(self, data: bytes) -> tuple[Any, Response] | None:
+        """The waiter and the answer, if one request is waiting, and these bytes are its last answer."""
+        if len(self._waiting) != 1 or self._reader.partial:
+            return None
+        for msgid, (request, waiter) in self._waiting.items():
+            if (response := request.same_answer(msgid, data)) is not None:
+                del self._waiting[msgid]
+                return waiter, response
+        return None
 
     def next_event(self) -> Token | Gone | None:
         """Removes and returns the oldest event, or None."""
@@ -99,58 +105,9 @@ class ClientProtocol:
 
     def abandon(self) -> list[Any]:
         """The waiters whose answers will never come."""
-        waiters = list(self._waiting.values())
+        waiters = [waiter for _, waiter in self._waiting.values()]
         self._waiting.clear()
         return waiters
-
-
-def read_result(response: Response) -> Any:
-    """The result in an answer. Raises the BrokerError in it."""
-    if response.error is not None:
-        raise from_map(response.error)
-    return response.result
-
-
-def get_params(
-    grant: str,
-    min_ttl: float,
-    wait: float,
-    refused: str | None,
-    scope: Iterable[str] | None,
-    audience: str | None,
-    resource: str | None,
-    request_id: str | None,
-) -> dict[str, Any]:
-    """The parameters of `get`, without defaults: the daemon is fastest if only the grant is given."""
-    params: dict[str, Any] = {"grant": grant}
-    if wait != WAIT:
-        params["wait"] = wait
-    if min_ttl:
-        params["min_ttl"] = min_ttl
-    if refused is not None:
-        params |= refused_params(refused)
-    if scope is not None:
-        params["scope"] = scope.split() if isinstance(scope, str) else list(scope)
-    if audience is not None:
-        params["audience"] = audience
-    if resource is not None:
-        params["resource"] = resource
-    return params if request_id is None else {**params, "request_id": request_id}
-
-
-def refused_params(token: str) -> dict[str, Any]:
-    """The parameter of `get` that says which token an API refused."""
-    if len(token) <= LONGEST_REFUSED:
-        return {"refused": token}
-    from hashlib import sha256  # seldom needed, and slow to import
-
-    return {"refused_sha256": sha256(token.encode()).hexdigest()}
-
-
-def patience(params: dict[str, Any], timeout: float) -> float:
-    """Seconds to wait for an answer: as long as the daemon may wait for a provider, plus `timeout`."""
-    wait = params.get("wait", WAIT)
-    return timeout + (wait if 0 <= wait <= MAX_WAIT else MAX_WAIT)
 
 
 def unanswered(seconds: float) -> BrokerError:

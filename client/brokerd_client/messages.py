@@ -104,6 +104,19 @@ def read_token(found: object, asked: str | None = None) -> Token:
     return Token(value, token_type, expires_at, grant, present, None if scope is None else tuple(scope), fields)
 
 
+def copied(token: Token) -> Token:
+    """The same token for another caller, who may change its dicts."""
+    made = _new(Token)
+    _set_value(made, token.value)
+    _set_token_type(made, token.token_type)
+    _set_expires_at(made, token.expires_at)
+    _set_grant(made, token.grant)
+    _set_scope(made, token.scope)
+    _set_fields(made, {**token.fields})
+    _set_header(made, {**token.header})
+    return made
+
+
 def _are_texts(found: object) -> bool:
     return isinstance(found, dict) and all(isinstance(each, str) for pair in found.items() for each in pair)
 
@@ -147,3 +160,9 @@ def read_event(method: str, params: dict[str, object]) -> Token | Gone | None:
             raise ProtocolError("expected the grant of a gone to be text")
         return Gone(error.grant, error)
     return None
+
+
+_new = object.__new__
+_set_value, _set_token_type, _set_expires_at, _set_grant, _set_scope, _set_fields, _set_header = (
+    Token.__dict__[name].__set__ for name in ("value", "token_type", "expires_at", "grant", "scope", "fields", "header")
+)

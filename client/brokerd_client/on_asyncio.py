@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket as stdlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from brokerd_client.address import BUSY_PAUSE, connect
 from brokerd_client.asynchronous import AsyncBroker, T
-from brokerd_client.client_protocol import TIMEOUT, ClientProtocol, Lost, unanswered
+from brokerd_client.client_protocol import ClientProtocol, Lost, unanswered
 from brokerd_client.errors import BrokerError
+from brokerd_client.request import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from brokerd_client.messages import Gone, Token
+    from brokerd_client.request import ClientRequest
     from brokerd_client.wire import Response
 
 __all__ = ["Broker"]
@@ -75,13 +77,13 @@ class _AsyncioConnection(asyncio.Protocol):
         self._protocol = ClientProtocol()
         self._news = asyncio.Event()
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Response:
+    async def ask(self, request: ClientRequest) -> Response:
         if self.loop is not asyncio.get_running_loop():
             raise RuntimeError("this Broker belongs to another event loop; make one for each loop")
         response = None
         if self.failure is None:
             waiter: asyncio.Future[Response | None] = self.loop.create_future()
-            self._transport.write(self._protocol.request(method, params, waiter))
+            self._transport.write(self._protocol.request(request, waiter))
             response = await waiter
         if response is None:
             assert self.failure is not None

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import socket as stdlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 
 from brokerd_client.address import BUSY_PAUSE, connect
 from brokerd_client.asynchronous import AsyncBroker, T
-from brokerd_client.client_protocol import READ_SIZE, TIMEOUT, ClientProtocol, Lost, unanswered
+from brokerd_client.client_protocol import READ_SIZE, ClientProtocol, Lost, unanswered
 from brokerd_client.errors import BrokerError
+from brokerd_client.request import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from brokerd_client.messages import Gone, Token
+    from brokerd_client.request import ClientRequest
     from brokerd_client.wire import Response
 
 __all__ = ["Broker"]
@@ -82,10 +84,10 @@ class _TrioConnection:
         self._to_send = trio.Event()
         self._news = trio.Event()
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Response:
+    async def ask(self, request: ClientRequest) -> Response:
         waiter = _Waiter()
         if self.failure is None:
-            self._unsent += self._protocol.request(method, params, waiter)
+            self._unsent += self._protocol.request(request, waiter)
             self._to_send.set()
             await waiter.done.wait()
         if waiter.response is None:

@@ -14,9 +14,11 @@ from time import CLOCK_BOOTTIME, clock_gettime, monotonic, sleep, time
 from msgpack import unpackb
 
 from brokerd_client.address import BUSY_PAUSE, connect, find_socket
-from brokerd_client.client_protocol import GETS, READ_SIZE, ClientProtocol, Lost, read_result, unanswered
+from brokerd_client.client_protocol import GETS, READ_SIZE, ClientProtocol, Lost, unanswered
 from brokerd_client.errors import BrokerError, ProtocolError
 from brokerd_client.messages import Token, read_token
+from brokerd_client.request import ClientRequest
+from brokerd_client.wire import read_result
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:
@@ -222,7 +224,7 @@ class _Connection:
     def share(self, grant: str) -> SharedTokenReader:
         """Raises OSError, ValueError, Lost and BrokerError."""
         self._sock.settimeout(WITHIN)
-        self._sock.sendall(self._protocol.request("share", {"grant": grant}))
+        self._sock.sendall(self._protocol.request(ClientRequest("share", {"grant": grant})))
         descriptors: list[int] = []
         try:
             while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brokerd_client import short_messages
-from brokerd_client.errors import ProtocolError
+from brokerd_client.errors import ProtocolError, from_map
 
 TYPE_CHECKING = False  # typing's own would cost a fetch from a shell some milliseconds
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class Reader:
 
     @property
     def partial(self) -> bool:
-        """Whether there are bytes of an incomplete message. Valid after the iteration has ended."""
-        return bool(self._bytes)
+        """Whether there are bytes behind the last message; after an iteration, these are of an incomplete one."""
+        return self._start < len(self._bytes)
 
 
 def load_msgpack() -> None:
@@ -162,6 +162,16 @@ def load_msgpack() -> None:
         except (ImportError, OSError):
             return
         _pack, _unpackb = Packer().pack, unpackb  # one Packer for all threads: no call is interrupted by another
+
+
+def request_start(msgid: int) -> bytes:
+    """What pack_request puts before the method."""
+    return _REQUEST_START + _pack(msgid)
+
+
+def answer_start(msgid: int | None) -> bytes:
+    """What pack_result and pack_error put before the error."""
+    return _ANSWER_START + _pack(msgid)
 
 
 def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
@@ -217,6 +227,13 @@ def read_reply(message: list[Any]) -> Response | Notification:
     raise ProtocolError("expected an answer [1, id, error, result] or an event [2, method, params]")
 
 
+def read_result(response: Response) -> Any:
+    """The result in an answer. Raises the BrokerError in it."""
+    if response.error is not None:
+        raise from_map(response.error)
+    return response.result
+
+
 def _read_params(params: object, msgid: int | None) -> dict[str, Any]:
     if type(params) is list:
         if not params:
@@ -256,6 +273,7 @@ _COUNTED = {0xD9: -1, 0xDA: -2, 0xDB: -4, 0xDC: -2, 0xDD: -4, 0xDE: -2, 0xDF: -4
 _KNOWN = {**dict.fromkeys((*range(0xA0), *range(0xE0, 0x100)), 1), **_SINGLE, **_INTEGERS, **_COUNTED}
 _LENGTHS = [_KNOWN.get(kind, kind - 0x9F if 0xA0 <= kind < 0xC0 else 0) for kind in range(256)]
 _ITEMS = [*[0] * 0x80, *range(0, 32, 2), *range(16), *[0] * 0x3C, 1, 1, 2, 2, *[0] * 32]
+_REQUEST_START, _ANSWER_START = b"\x94\x00", b"\x94\x01"
 _ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 _NESTS = _ARRAYS | {*range(0x80, 0x90), 0xDE, 0xDF}
 NEVER_USED = 0xC1

@@ -7,8 +7,8 @@ from argparse import Namespace
 
 from brokerd_client import Broker
 from brokerd_client.address import manager
-from brokerd_client.client_protocol import WAIT
 from brokerd_client.errors import from_map
+from brokerd_client.request import WAIT
 
 from brokerd.ctl.terminal import Failed, ask, at_terminal, away, complain, decoded, plain, type_unseen, write
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 import os
 
 from brokerd_client import Token
-from brokerd_client.client_protocol import refused_params
 from brokerd_client.messages import read_token
+from brokerd_client.request import refused_params
 
 from brokerd.ctl.terminal import Failed, away, complain, plain, write, write_json
 

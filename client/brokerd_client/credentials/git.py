@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from brokerd_client.client_protocol import refused_params
 from brokerd_client.credentials.asking import (
     FAILED,
     USERNAME,
@@ -19,6 +18,7 @@ from brokerd_client.credentials.asking import (
     write,
 )
 from brokerd_client.helpers import PORTS, Address, Use, address_of
+from brokerd_client.request import refused_params
 
 TYPE_CHECKING = False  # typing's own would cost some milliseconds
 if TYPE_CHECKING:

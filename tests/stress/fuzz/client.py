@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from brokerd_client.client_protocol import ClientProtocol, Lost, read_result
+from brokerd_client.client_protocol import ClientProtocol, Lost
 from brokerd_client.errors import BrokerError
 from brokerd_client.messages import Gone, Token, read_token, read_tokens
-from brokerd_client.wire import Response
+from brokerd_client.request import ClientRequest
+from brokerd_client.wire import Response, read_result
 
 from tests.stress.fuzz.shown_text import fit_for_people
 
@@ -21,9 +22,9 @@ def check(data: bytes) -> None:
         return
     step, stream = 1 + data[0] * 7, data[1:]
     session = ClientProtocol()
-    session.request("get", {"grant": GRANTS[0]}, one)
-    session.request("get_many", {"grants": GRANTS}, many)
-    session.request("watch", {"grants": GRANTS}, read_result)
+    session.request(ClientRequest("get", {"grant": GRANTS[0]}), one)
+    session.request(ClientRequest("get_many", {"grants": GRANTS}), many)
+    session.request(ClientRequest("watch", {"grants": GRANTS}), read_result)
     try:
         for at in range(0, len(stream) + 1, step):  # the last piece may be empty: the end of the stream
             for waiter, response in session.receive(stream[at : at + step]):

@@ -25,7 +25,7 @@ from brokerd_client import (
     UnknownGrant,
     errors,
 )
-from brokerd_client.client_protocol import REPEATABLE
+from brokerd_client.request import REPEATABLE
 
 from tests.unit.client.daemon import Daemon, Hangup
 

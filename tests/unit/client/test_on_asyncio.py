@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from brokerd_client import Denied, Gone, NoDaemon, Token, Unavailable, UnknownGrant
-from brokerd_client.client_protocol import LONGEST_REFUSED
 from brokerd_client.on_asyncio import Broker
+from brokerd_client.request import LONGEST_REFUSED
 
 from tests.unit.client.daemon import Daemon, Hangup
 

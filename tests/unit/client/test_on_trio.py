@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.lowlevel
 from brokerd_client import Denied, Gone, NoDaemon, ProtocolError, Token, Unavailable, UnknownGrant
-from brokerd_client.client_protocol import LONGEST_REFUSED
 from brokerd_client.on_trio import Broker
+from brokerd_client.request import LONGEST_REFUSED
 
 from tests.unit.client.daemon import Daemon, Hangup
 

@@ -78,8 +78,8 @@ def test_a_program_that_cannot_reach_msgpack_any_more_goes_on_without(daemon: Da
 @pytest.mark.parametrize(
     ("program", "loads"),
     [
-        ("protocol.request('get', {'grant': 'ix'})", False),
-        ("protocol.request('get', {'grant': 'ix'}); protocol.request('get', {'grant': 'ix'})", True),
+        ("protocol.request(get)", False),
+        ("protocol.request(get); protocol.request(get)", True),
         (
             "list(protocol.receive(wire.pack_notification('token', {'grant': 'ix', 'value': 'v', 'token_type': 't'})))",
             True,
@@ -92,7 +92,8 @@ def test_a_second_request_an_event_or_a_long_answer_loads_msgpack(program: str, 
         "import sys",
         "from brokerd_client import wire",
         "from brokerd_client.client_protocol import ClientProtocol",
-        "protocol = ClientProtocol()",
+        "from brokerd_client.request import ClientRequest",
+        "protocol, get = ClientProtocol(), ClientRequest('get', {'grant': 'ix'})",
         program,
         "print('msgpack' in sys.modules)",
     )

@@ -25,7 +25,17 @@ sys.exit(code)
 """
 CLIENT = frozenset(
     f"brokerd_client{name}"
-    for name in ("", ".address", ".blocking", ".client_protocol", ".errors", ".messages", ".short_messages", ".wire")
+    for name in (
+        "",
+        ".address",
+        ".blocking",
+        ".client_protocol",
+        ".errors",
+        ".messages",
+        ".request",
+        ".short_messages",
+        ".wire",
+    )
 )
 CTL = frozenset({"brokerd", "brokerd.ctl", "brokerd.ctl.commands", "brokerd.ctl.terminal"})
 HELPER = frozenset(f"brokerd_client.{name}" for name in ("credentials", "credentials.asking", "helpers"))

@@ -108,7 +108,8 @@ def of_daemon(version: str, daemon: dict[str, Any], facts: Facts) -> Iterator[Fi
         yield problem_from(BEHIND, trouble, f"df -h {facts.state}; dmesg | tail")
     if (fleet := daemon.get("fleet")) is not None:
         for each in troubles(fleet, time.time()):
-            words = f"fleet {fleet['fleet']}: {each.words}"
+            when = "" if each.since is None else lasting(each.since, time.time())
+            words = f"fleet {fleet['fleet']}: {each.sentence(when)}"
             level = problem if each.tone is Tone.BAD else warning
             yield level(BEHIND, words, each.remedy or "brokerctl fleet")
     if audit := daemon.get("audit"):  # an older brokerd has none

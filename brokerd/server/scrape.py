@@ -1,17 +1,21 @@
-# What /metrics shows: the counters, and the gauges of the daemon, of grants and of providers.
+# What /metrics shows: the counters, and the gauges of the daemon, of its fleet, of grants and of providers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from brokerd.broker import gauges
 from brokerd.broker.broker import TokenBroker
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import Provider
+from brokerd.core.fleet.view import EtcdState, Fleet, FleetNumbers
+from brokerd.core.timing.moment import Moment
+from brokerd.server.methods.status import not_adopted
 from brokerd.server.readiness_checks import checked, is_ready
 from brokerd.telemetry.event_log import EventLog
-from brokerd.telemetry.exposition import counted, head, number
-from brokerd.telemetry.metrics import GAUGE, GRANT, PROVIDER, Gauge, Metrics
+from brokerd.telemetry.exposition import counted, head, labelled, number
+from brokerd.telemetry.metrics import COUNTER, GAUGE, GRANT, PROVIDER, Gauge, MetricRow, Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,76 @@ class Scrape:
         )
         of_providers = gauges.of_providers([providers[name] for name in sorted(providers)], now)
         of_counters = "".join(counted(self.metrics.registry.collect(), shows))
-        return of_counters + of_daemon + of_providers + of_grants
+        of_fleet = "" if broker.fleet is None else _of_fleet(broker.fleet, now)
+        return of_counters + of_daemon + of_fleet + of_providers + of_grants
 
 
+class SeenFleet(NamedTuple):
+    """A fleet as this host sees it."""
+
+    etcd: EtcdState
+    numbers: FleetNumbers
+
+
+def _of_fleet(fleet: Fleet, now: Moment) -> str:
+    seen = SeenFleet(fleet.etcd_state(), fleet.numbers())
+    found = "".join(
+        f"{head(row.name, GAUGE, row.help)}{row.name} {number(value)}\n"
+        for row in FLEET
+        if (value := row.value(seen, now)) is not None
+    )
+    row = TRANSACTIONS
+    lines = (
+        f"{row.name}{labelled({'outcome': outcome})} {count}\n"
+        for outcome, count in sorted(seen.numbers.transactions.items())
+    )
+    return found + head(row.name, row.kind, row.help) + "".join(lines)
+
+
+FLEET = (
+    Gauge[SeenFleet](
+        "brokerd_fleet_members",
+        (),
+        "Hosts of the fleet whose lease lives.",
+        lambda seen, _: float(seen.numbers.members),
+    ),
+    Gauge[SeenFleet](
+        "brokerd_fleet_etcd_up", (), "1 while etcd answers this host.", lambda seen, _: float(seen.etcd.reachable)
+    ),
+    Gauge[SeenFleet](
+        "brokerd_fleet_etcd_failing_since_timestamp_seconds",
+        (),
+        "Since when etcd does not answer this host. While it does, it is not there.",
+        lambda seen, _: None if seen.etcd.reachable else seen.etcd.since,
+    ),
+    Gauge[SeenFleet](
+        "brokerd_fleet_etcd_full",
+        (),
+        "1 while etcd has no space and refuses every write (NOSPACE).",
+        lambda seen, _: float(seen.etcd.full),
+    ),
+    Gauge[SeenFleet](
+        "brokerd_fleet_watch_lag_seconds",
+        (),
+        "Seconds since this host was last known to have seen every change in etcd.",
+        lambda seen, _: seen.numbers.watch_lag,
+    ),
+    Gauge[SeenFleet](
+        "brokerd_fleet_claims",
+        (),
+        "Exchanges under way of which this host has the claim.",
+        lambda seen, _: float(seen.numbers.claims),
+    ),
+    Gauge[SeenFleet](
+        "brokerd_fleet_unwritten_records",
+        (),
+        "Records that etcd could not be told yet.",
+        lambda seen, _: float(seen.etcd.unwritten),
+    ),
+)
+TRANSACTIONS = MetricRow(
+    "brokerd_fleet_transactions_total", COUNTER, ("outcome",), "Transactions of this host in etcd, by how they ended."
+)
 DAEMON = (
     Gauge[Scrape](
         "brokerd_ready",
@@ -80,7 +151,7 @@ DAEMON = (
         "brokerd_store_adopted",
         (),
         "0 if the store was restored or copied to this machine, and brokerctl adopt has to follow.",
-        lambda self, _: float(self.broker.store.adopted),
+        lambda self, _: float(not_adopted(self.broker) is None),
     ),
     Gauge[Scrape](
         "brokerd_audit_up",

@@ -9,34 +9,41 @@ from brokerd.core.grant.condition import Tone
 
 BY_ITSELF = "brokerd goes on by itself when etcd answers; to see which server does not: brokerctl doctor"
 MAKE_SPACE = "compact and defragment etcd, then: etcdctl alarm disarm"
+STOPPED = "tokens that live are served, and no stored token is sent"
+OVER = "no token is served, because that is longer than [store] offline allows"
 PERMIT = "look at user, password and role in etcd: brokerctl doctor"
 
 
 class FleetTrouble(NamedTuple):
-    """`since`: in Unix seconds, if it is known. `remedy`: None: nothing is to be done."""
+    """`what` is wrong, `since` when (Unix seconds, if that is known), `why`, what comes `then`, and the `remedy`. ""
+    where there is nothing to say."""
 
     tone: Tone
-    words: str
+    what: str
     since: float | None
-    remedy: str | None
+    why: str
+    then: str
+    remedy: str
+
+    def sentence(self, when: str) -> str:
+        """`when`: "for 4 min, since 19:11:40", or nothing."""
+        why = f" ({self.why})" if self.why else ""
+        then = f"; {self.then}" if self.then else ""
+        return f"{self.what}{' ' if when else ''}{when}{why}{then}"
 
 
 def troubles(etcd: Mapping[str, Any], now: float) -> Iterator[FleetTrouble]:
     """The worst first. That the store is not adopted is said of the store itself."""
-    why = f": {etcd['trouble']}" if etcd["trouble"] else ""
+    since, why = etcd["since"], etcd["trouble"] or ""
     if etcd["full"]:
-        words = f"etcd has no space, so nothing is stored there and no stored token is sent{why}"
-        yield FleetTrouble(Tone.BAD, words, etcd["since"], MAKE_SPACE)
+        yield FleetTrouble(Tone.BAD, "etcd has no space", since, why, STOPPED, MAKE_SPACE)
     elif not etcd["reachable"]:
         ends = etcd["serves_until"]
-        if ends is not None and ends <= now:
-            words = "etcd has been away for longer than [store] offline allows, so no token is served"
-            yield FleetTrouble(Tone.BAD, f"{words}{why}", etcd["since"], BY_ITSELF)
-        else:
-            words = f"etcd cannot be reached; tokens that live are served, and no stored token is sent{why}"
-            yield FleetTrouble(Tone.WARN, words, etcd["since"], BY_ITSELF)
-    elif etcd["trouble"]:
-        yield FleetTrouble(Tone.BAD, f"etcd refuses what brokerd asks{why}", etcd["since"], PERMIT)
+        over = ends is not None and ends <= now
+        tone, then = (Tone.BAD, OVER) if over else (Tone.WARN, STOPPED)
+        yield FleetTrouble(tone, "etcd cannot be reached", since, why, then, BY_ITSELF)
+    elif why:
+        yield FleetTrouble(Tone.BAD, "etcd refuses what brokerd asks", since, why, STOPPED, PERMIT)
     if number := etcd["unwritten"]:
-        words = f"{number} record{'' if number == 1 else 's'} not in etcd yet; brokerd tries again by itself"
-        yield FleetTrouble(Tone.WARN, words, None, None)
+        words = f"{number} record{' is' if number == 1 else 's are'} not in etcd yet"
+        yield FleetTrouble(Tone.WARN, words, None, "", "brokerd tries again by itself", "")

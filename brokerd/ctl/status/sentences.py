@@ -44,9 +44,9 @@ def about_daemon(daemon: Mapping[str, Any], now: float) -> Iterator[tuple[Tone, 
 def about_fleet(fleet: Mapping[str, Any], now: float) -> Iterator[tuple[Tone, list[str]]]:
     """What is wrong between this host and etcd."""
     for trouble in troubles(fleet, now):
-        when = since("", trouble.since, now)
-        words = plain(f"fleet {fleet['fleet']}: {trouble.words}") + (f" ({when.lstrip()})" if when else "")
-        yield trouble.tone, [words, *([called(f"to fix: {trouble.remedy}")] if trouble.remedy else [])]
+        words = trouble.sentence(since("", trouble.since, now).lstrip())
+        to_fix = [called(f"to fix: {trouble.remedy}")] if trouble.remedy else []
+        yield trouble.tone, [plain(f"fleet {fleet['fleet']}: {words}"), *to_fix]
 
 
 def is_down(provider: Mapping[str, Any]) -> bool:

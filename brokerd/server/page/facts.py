@@ -104,8 +104,9 @@ def troubles(daemon: Mapping[str, Any], providers: Iterable[Provider], now: floa
             yield joined(f"{what} fails", since(daemon[f"{key}_since"], now), ": ", foreign(reason), fix)
     if daemon["fleet"] is not None:
         for each in condition.troubles(daemon["fleet"], now):
+            why, then = (f" ({each.why})" if each.why else ""), (f"; {each.then}" if each.then else "")
             fix = f". To fix: {each.remedy}" if each.remedy else ""
-            yield joined("Fleet", since(each.since, now), ": ", foreign(each.words), fix)
+            yield joined("Fleet: ", foreign(each.what), since(each.since, now), foreign(why), foreign(then), fix)
     for provider in providers:
         if is_down(provider):
             yield joined("Provider ", foreign(provider["name"]), ": ", about_provider(provider, now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from brokerd.broker.gauges import TURN
 from brokerd.server.scrape import Scrape
+from tests.fleet_of_two import AWAY, SINCE, FleetOfTwo
 from tests.scenario.laws.helpers import until
 from tests.scenario.laws.world import ISSUING, LIFETIME, PROVIDER, WALL, World, world
 
@@ -52,6 +54,24 @@ async def test_the_times_of_a_grant_are_those_of_the_wall_clock_of_now(
         stepped = await scraped(made)
         for name in ("grant_expiration_timestamp_seconds", "grant_renewal_timestamp_seconds"):
             assert stepped[name] == pytest.approx(found[name] + 5_000, abs=1)
+
+
+async def test_the_fleet_is_there_as_this_host_sees_it(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with world(tmp_path, ISSUING) as made:
+        assert not [name for name in await scraped(made) if name.startswith("fleet")]
+        made.broker.fleet = fleet = FleetOfTwo()
+        found = await scraped(made)
+        names = ("members", "etcd_up", "etcd_full", "watch_lag_seconds", "claims", "unwritten_records")
+        assert [found[f"fleet_{name}"] for name in names] == [2, 1, 0, 0.25, 1, 0]
+        assert "fleet_etcd_failing_since_timestamp_seconds" not in found
+        assert found["store_adopted"] == 1
+        text = await Scrape(made.broker, made.broker.events, made.broker.metrics).text(lambda _: False)
+        assert 'brokerd_fleet_transactions_total{outcome="unanswered"} 2\n' in text
+        fleet.etcd = replace(AWAY, full=True, adopted=False, unwritten=3)
+        found = await scraped(made)
+        assert [found[f"fleet_{name}"] for name in names] == [2, 0, 1, 0.25, 1, 3]
+        assert found["fleet_etcd_failing_since_timestamp_seconds"] == SINCE
+        assert found["store_adopted"] == 0
 
 
 async def test_what_fails_is_there_since_it_fails_and_gone_when_it_works(

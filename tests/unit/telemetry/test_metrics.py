@@ -16,8 +16,8 @@ LABELS = {"grant", "provider", "state", "operation", "outcome", "kind", "version
 
 def rows() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Name → type and labels."""
-    found = {row.name: (row.kind, row.labels) for row in (*ROWS, gauges.CERTIFICATES)}
-    for table_ in (gauges.GRANTS, gauges.PROVIDERS, scrape.DAEMON):
+    found = {row.name: (row.kind, row.labels) for row in (*ROWS, gauges.CERTIFICATES, scrape.TRANSACTIONS)}
+    for table_ in (gauges.GRANTS, gauges.PROVIDERS, scrape.DAEMON, scrape.FLEET):
         found |= {row.name: (GAUGE, row.labels) for row in table_}
     return found
 

@@ -13,8 +13,8 @@ from tests.fleet_of_two import AWAY, SINCE, WELL
 NOW = SINCE + 600
 
 
-def said(state: EtcdState) -> list[tuple[Tone, str, str | None]]:
-    return [(each.tone, each.words, each.remedy) for each in troubles(asdict(state), NOW)]
+def said(state: EtcdState) -> list[tuple[Tone, str, str]]:
+    return [(each.tone, each.sentence(""), each.remedy) for each in troubles(asdict(state), NOW)]
 
 
 def test_nothing_is_said_of_an_etcd_that_is_well() -> None:
@@ -24,25 +24,26 @@ def test_nothing_is_said_of_an_etcd_that_is_well() -> None:
 @pytest.mark.parametrize(
     ("state", "tone", "words", "remedy"),
     [
-        (AWAY, Tone.WARN, "etcd cannot be reached; tokens that live are served", "brokerctl doctor"),
+        (AWAY, Tone.WARN, "; tokens that live are served, and no stored token is sent", "brokerctl doctor"),
         (replace(AWAY, serves_until=NOW + 1), Tone.WARN, "etcd cannot be reached", "brokerctl doctor"),
-        (replace(AWAY, serves_until=NOW), Tone.BAD, "[store] offline allows, so no token is served", "brokerd goes on"),
+        (replace(AWAY, serves_until=NOW), Tone.BAD, "no token is served, because that is longer", "brokerd goes on"),
         (replace(WELL, full=True), Tone.BAD, "etcd has no space", "etcdctl alarm disarm"),
         (replace(AWAY, full=True), Tone.BAD, "etcd has no space", "etcdctl alarm disarm"),
-        (replace(WELL, trouble="permission denied"), Tone.BAD, "etcd refuses what brokerd asks: permission", "role"),
-        (replace(WELL, unwritten=1), Tone.WARN, "1 record not in etcd yet", None),
-        (replace(WELL, unwritten=3), Tone.WARN, "3 records not in etcd yet", None),
+        (replace(WELL, trouble="permission denied"), Tone.BAD, "etcd refuses what brokerd asks (permission", "role"),
+        (replace(WELL, unwritten=1), Tone.WARN, "1 record is not in etcd yet", ""),
+        (replace(WELL, unwritten=3), Tone.WARN, "3 records are not in etcd yet", ""),
     ],
 )
-def test_each_trouble_has_its_words_and_what_to_do(
-    state: EtcdState, tone: Tone, words: str, remedy: str | None
-) -> None:
+def test_each_trouble_has_its_words_and_what_to_do(state: EtcdState, tone: Tone, words: str, remedy: str) -> None:
     ((found, sentence, to_fix),) = said(state)
     assert (found, words in sentence) == (tone, True), sentence
-    assert to_fix is None if remedy is None else remedy in str(to_fix)
+    assert (remedy in to_fix) if remedy else (to_fix == "")
 
 
-def test_why_it_cannot_be_reached_is_said_with_since_when() -> None:
+def test_since_when_and_why_come_before_what_follows() -> None:
     (found,) = troubles(asdict(AWAY), NOW)
-    assert found.words.endswith("https://10.0.0.1:2379: connection refused")
+    assert found.sentence("for 4 min") == (
+        "etcd cannot be reached for 4 min (https://10.0.0.1:2379: connection refused); "
+        "tokens that live are served, and no stored token is sent"
+    )
     assert found.since == SINCE

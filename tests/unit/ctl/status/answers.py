@@ -1,7 +1,10 @@
 # Answers of the method `status` at one moment, for the pictures of brokerctl status: a bad night in a small company.
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
+
+from tests.fleet_of_two import AWAY
 
 NOW = 1_800_000_000.0
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
@@ -154,3 +157,6 @@ WELL_GRANT = answer(
     {**READY[0], "fields": ["instance_url"], "variants": 2, "shared": 3, "history": PAST[:1], "next": RENEWS},
     providers=(provider("click2mail"),),
 )
+ETCD = asdict(replace(AWAY, since=NOW - 4 * MINUTE, trouble="https://10.0.0.1:2379: connection refused"))
+FLEET = {"fleet": {"fleet": "prod", "host": "web-1", **ETCD}}
+IN_FLEET = answer({**READY[0], "renewer": "web-2"}, {**READY[1], "renewer": "web-1"}, **FLEET)

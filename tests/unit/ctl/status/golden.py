@@ -10,7 +10,7 @@ from pathlib import Path
 from brokerd.ctl.status.look import Look
 from brokerd.ctl.status.one_grant import one_grant
 from brokerd.ctl.status.overview import overview
-from tests.unit.ctl.status.answers import FAILING_GRANT, LOCKED, NIGHT, NOW, QUIET, WELL_GRANT
+from tests.unit.ctl.status.answers import FAILING_GRANT, IN_FLEET, LOCKED, NIGHT, NOW, QUIET, WELL_GRANT
 
 FOLDER = Path(__file__).parent / "golden"
 WIDTHS = (60, 80, 200)
@@ -27,6 +27,8 @@ def pictures() -> Iterator[tuple[str, list[str]]]:
     yield "well-grant-80", one_grant(WELL_GRANT, NOW, Look(80))
     yield "locked-80", overview(LOCKED, NOW, Look(80))
     yield "locked-grant-80", one_grant({**LOCKED, "grants": LOCKED["grants"][:1]}, NOW, Look(80))
+    yield "fleet-80", overview(IN_FLEET, NOW, Look(80))
+    yield "fleet-grant-80", one_grant({**IN_FLEET, "grants": IN_FLEET["grants"][:1]}, NOW, Look(80))
     yield "one-80", overview(QUIET, NOW, Look(80))
 
 

@@ -33,6 +33,11 @@ NAMES = [path.stem for path in sorted(FOLDER.glob("*.txt"))]
 
 
 @pytest.fixture(autouse=True)
+def no_options() -> None:
+    OPTIONS.clear()  # a test of a whole command leaves them
+
+
+@pytest.fixture(autouse=True)
 def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "UTC")

@@ -73,7 +73,7 @@ def test_a_refresh_token_that_lives_for_long_is_not_worth_a_sentence() -> None:
         ({"audit": "disk full", "audit_since": NOW - 60}, "The audit log fails for 1 min"),
         (
             {"fleet": asdict(replace(AWAY, since=NOW - 60))},
-            "Fleet for 1 min, since 03:09:00: etcd cannot be reached; tokens that live are served",
+            "Fleet: etcd cannot be reached for 1 min, since 03:09:00 (https://10.0.0.1:2379: connection refused); tok",
         ),
     ],
 )

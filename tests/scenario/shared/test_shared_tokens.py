@@ -394,10 +394,11 @@ def test_what_the_library_needs_for_it_may_be_missing() -> None:
         import sys
         sys.modules["mmap"] = None
         from brokerd_client import Broker
+        from brokerd_client.wire import Response
         broker = Broker("/nowhere")
-        broker.call = lambda method, **params: {
-            "grant": "app", "value": "v", "token_type": "Bearer", "expires_at": None
-        }
+        broker._answered = lambda request: Response(
+            0, None, {"grant": "app", "value": "v", "token_type": "Bearer", "expires_at": None}
+        )
         assert [broker.get("app").value for _ in range(5)] == ["v"] * 5
         assert broker._shared is None
     """

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format man pictures lock bench profile simulate mutants torture restarts fuzz sdks soak deb package-test fresh-test clean
+.PHONY: help setup demo test check format man pictures lock bench profile simulate mutants torture fleet-torture restarts fuzz sdks soak deb package-test fresh-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -75,6 +75,10 @@ TIMES ?= 200
 torture: .venv/.made ## kill the real daemon at every point, with real servers (TIMES=200)
 	$(BIN)/python -m tests.stress.torture --times $(TIMES)
 
+fleet-torture: MINUTES ?= 10
+fleet-torture: .venv/.made ## five hosts that share grants through etcd: kills, partitions, pauses, wrong clocks (MINUTES=10, root)
+	$(BIN)/python -m tests.stress.fleet_torture --minutes $(MINUTES)
+
 restarts: SECONDS ?= 60
 restarts: .venv/.made ## restart and kill the service under 200 fetches a second: is any lost? (SECONDS=60)
 	$(BIN)/python -m tests.real.systemd.restarts --seconds $(SECONDS)
@@ -88,7 +92,7 @@ fuzz: SECONDS ?= 60
 fuzz: .venv/.fuzz ## random bytes for whatever reads bytes (SECONDS=60 for each target)
 	$(BIN)/python -m tests.stress.fuzz --seconds $(SECONDS)
 
-MINUTES ?= 30
+soak: MINUTES ?= 30
 soak: .venv/.made ## the daemon for minutes among faults and rude clients; is everything flat? (MINUTES=30)
 	$(BIN)/python -m tests.stress.soak --minutes $(MINUTES)
 

@@ -291,7 +291,7 @@ COMMANDS = {
         "check what brokerd needs to work, and say how to fix what is wrong",
         "doctor.doctor",
         which("--config"),
-        flag("--offline", "send no request to any provider"),
+        flag("--offline", "send no request to any provider, nor to etcd"),
         JSON,
         needs_daemon=False,
     ),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
-from brokerd.config.settings import ProviderSettings
-from brokerd.doctor import files, machine, network, store
+from brokerd.config.settings import ProviderSettings, StoreSettings
+from brokerd.doctor import etcd, files, machine, network, store
 from brokerd.doctor import socket as listening
 from brokerd.doctor.context import Facts, gather
 from brokerd.doctor.finding import Finding, hidden, problem
@@ -57,16 +57,20 @@ async def examine(
     environ: Mapping[str, str] = os.environ,
 ) -> None:
     """Show the findings in the order of CHECKS, providers last. A check that hangs delays only its own findings: after
-    SETTLED, the others are shown without it. `offline`: ask no provider. `named`: the user named this configuration, so
-    its own socket is checked. `environ`: the environment that tells its brokerd where the state directory is."""
+    SETTLED, the others are shown without it. `offline`: ask neither providers nor etcd. `named`: the user named this
+    configuration, so its own socket is checked. `environ`: the environment that tells its brokerd where the state
+    directory is."""
     facts = await trio.to_thread.run_sync(lambda: gather(path, socket, state, environ, named=named))
     settings = () if facts.configuration is None or offline else tuple(facts.configuration.providers.values())
+    shared = None if facts.configuration is None or offline else facts.configuration.store
     clock, ordered = SystemClock(), _Ordered(tell)
     async with trio.open_nursery() as waiting:
         waiting.start_soon(ordered.settle_later)
         async with trio.open_nursery() as nursery:
             for name, check in CHECKS.items():
                 nursery.start_soon(_look, facts, name, check, ordered.place())
+            if shared is not None:
+                nursery.start_soon(_ask_etcd, shared, facts, clock, ordered.place())
             for each in settings:
                 nursery.start_soon(_ask, each, facts, clock, ordered.place())
         waiting.cancel_scope.cancel()
@@ -97,6 +101,14 @@ async def _ask(provider: ProviderSettings, facts: Facts, clock: SystemClock, tel
             await network.ask(provider, facts.environ, clock, lambda finding: tell(finding.of(provider.name)))
     except trio.TooSlowError:
         tell(late("endpoint").of(provider.name))
+
+
+async def _ask_etcd(shared: StoreSettings, facts: Facts, clock: SystemClock, tell: Tell) -> None:
+    try:
+        with trio.fail_after(WITHIN):
+            await etcd.ask(shared, facts, clock, lambda finding: tell(facts.with_configuration(finding)))
+    except trio.TooSlowError:
+        tell(late(etcd.NAME))
 
 
 def late(check: str) -> Finding:

@@ -59,7 +59,7 @@ def problem_from(check: str, text: str, otherwise: str) -> Finding:
 
 
 LOOK_AS_ROOT = "sudo brokerctl doctor"
-NETWORK = frozenset({"dns", "connection", "proxy", "tls", "endpoint"})
+NETWORK = frozenset({"dns", "connection", "proxy", "tls", "endpoint", "etcd"})
 TO_MEND, UNREACHABLE, NO_DAEMON = 2, 4, 6  # as brokerctl's other commands end
 
 

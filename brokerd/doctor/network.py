@@ -89,7 +89,7 @@ class _Walk:
             self._tell(self._refused(error))
             return False
         except TransportError as error:
-            self._tell(_in_the_way(attempt.stage, error.reason, origin, way))
+            self._tell(in_the_way(attempt.stage, error.reason, origin, way))
             return False
         connection.tcp.close()
         self._walked[origin] = True
@@ -184,7 +184,7 @@ def skew_of(response: Response) -> float | None:
     return None if date is None else response.at.wall - date
 
 
-def _in_the_way(stage: Stage, reason: str, origin: Origin, way: Proxy | None) -> Finding:
+def in_the_way(stage: Stage, reason: str, origin: Origin, way: Proxy | None) -> Finding:
     """The finding about a failure on the way."""
     near = way.endpoint if way else origin.endpoint
     look = f"curl -sv -o /dev/null {_bare(origin)}"

@@ -6,15 +6,16 @@ import os
 import socket as sockets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from brokerd_client import Broker, BrokerError
+from brokerd_client import Broker, BrokerError, Denied
 from brokerd_client.address import CALLERS
 from brokerd_client.request import WAIT
 
 from brokerd import __version__
+from brokerd.config.settings import CLOCK_DIFFERENCE
 from brokerd.core.exchange.outcomes import Cause
 from brokerd.core.fleet.condition import troubles
 from brokerd.core.grant.advice import BY_CAUSE, GOES_ON, remedy, split
@@ -81,7 +82,8 @@ def _behind(facts: Facts) -> Iterator[Finding]:
         with Broker(facts.socket, timeout=ANSWERS_WITHIN - WAIT) as broker:
             version = broker.call("hello")["server"]
             said = broker.call("status")
-        found = list(of_daemon(version, said["daemon"], facts))
+            members = [] if said["daemon"].get("fleet") is None else _members(broker)
+        found = [*of_daemon(version, said["daemon"], facts), *of_members(members, facts)]
         grants = list(of_grants(said["grants"], time.time()))
     except BrokerError as error:
         yield problem(BEHIND, f"brokerd does not answer: {error.message}", facts.journal)
@@ -92,6 +94,26 @@ def _behind(facts: Facts) -> Iterator[Finding]:
         return
     yield from found or [ok(BEHIND, f"brokerd {version} answers")]
     yield from grants
+
+
+def _members(broker: Broker) -> list[dict[str, Any]]:
+    """None if the user may not see them."""
+    try:
+        return list(broker.call("fleet")["members"])
+    except Denied:
+        return []
+
+
+def of_members(members: Iterable[dict[str, Any]], facts: Facts) -> Iterator[Finding]:
+    """The clocks of the other hosts, as far as they are known. Pure."""
+    store = facts.configuration.store if facts.configuration else None
+    permitted = CLOCK_DIFFERENCE if store is None else store.clock_difference
+    for each in members:
+        if each["clock"] is not None and abs(each["clock"]) > permitted:
+            side = "ahead of" if each["clock"] > 0 else "behind"
+            words = f"the clock of {each['host']} is {abs(each['clock']):.0f} s {side} this machine's"
+            remedy = "timedatectl status; date -u, on both"
+            yield problem("clock", f"{words}, more than clock_difference of [store] permits", remedy)
 
 
 def of_daemon(version: str, daemon: dict[str, Any], facts: Facts) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ TWICE = {
 # Who besides daemon/main builds objects that reach the outside world or that the daemon has one of: other programs.
 BUILDERS = {
     "doctor/__init__.py": {"SystemClock"},  # brokerctl doctor
+    "doctor/etcd.py": {"EtcdClient", "HttpClient", "Opener"},
     "doctor/network.py": {"HttpClient", "Opener"},
     "setup/installation.py": {"SqliteStore", "SystemEntropy"},  # opens the store for the daemon and for brokerctl
     "setup/recipe_trial.py": {"HttpClient", "SystemClock", "SystemEntropy"},  # brokerctl recipe try

@@ -15,7 +15,8 @@ class EtcdError(Exception):
 
 
 class EtcdAway(EtcdError):
-    """Surely nothing was changed: no endpoint could be asked, or etcd said no (no leader, too many requests)."""
+    """Surely nothing was changed: no endpoint could be asked, a read had no answer, or etcd said no (no leader, too
+    many requests)."""
 
 
 class EtcdFull(EtcdAway):
@@ -90,8 +91,9 @@ class Changes:
 
 
 class Etcd(Protocol):
-    """An etcd cluster. Reads are linearizable. Every method may raise EtcdAway and EtcdRefused; those that change
-    something may raise EtcdUnanswered and EtcdFull."""
+    """An etcd cluster. Reads are linearizable, and may be repeated by themselves at another server; what changes
+    something is sent to another server only if surely nothing was done. Every method may raise EtcdAway and
+    EtcdRefused; those that change something may raise EtcdUnanswered and EtcdFull."""
 
     async def read(self, keys: Iterable[bytes]) -> Found:
         """These keys at one revision."""
@@ -110,9 +112,10 @@ class Etcd(Protocol):
         """How many seconds it lives from the moment that was asked. Raises LeaseGone."""
 
     async def end_lease(self, lease: int) -> None:
-        """Everything that was written with it is deleted."""
+        """Everything that was written with it is deleted. It is no error if the lease has ended already."""
 
     def watch(self, prefix: bytes, since: int) -> AbstractAsyncContextManager[AsyncIterator[Changes]]:
         """Every change below a prefix, from revision `since` on. Raises Compacted, and EtcdAway when it is lost; it
-        ends in no other way. Every other method that raises EtcdAway or EtcdUnanswered ends it too, because both go to
-        the same server."""
+        ends in no other way. It goes to the server that all other methods ask; when a request fails there, the next
+        server is asked from then on and the watch ends, so EtcdAway and EtcdUnanswered of any method end it. EtcdFull,
+        EtcdRefused, Compacted and LeaseGone are answers, and do not."""

@@ -4,6 +4,7 @@
 # carried out.
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -21,7 +22,7 @@ class FailureKind(Enum):
     FULL = auto()
     REFUSED = auto()  # a person must change something
     TOKEN = auto()  # the token of our user counts no longer
-    TOO_LARGE = auto()  # the answer, for etcd's gateway or for us
+    TOO_LARGE = auto()  # the answer or the request, for etcd's gateway or for us
     LATER = auto()  # this server will soon be able to, as soon as there is a leader
     LEADER_CHANGED = auto()  # the same for a read
     ELSEWHERE = auto()  # another server may be able to
@@ -45,7 +46,7 @@ KNOWN: dict[str, tuple[FailureKind, str]] = {
     ),
     "permission denied": (
         FailureKind.REFUSED,
-        "Give the user of [store] a role that may read and write the keys of the fleet",
+        "Set user and password in [store], and give that user a role that may read and write the keys of the fleet",
     ),
     "authentication failed, invalid user ID or password": (FailureKind.REFUSED, "Check user and password in [store]"),
     "user name is empty": (FailureKind.REFUSED, "Set user and password in [store]"),
@@ -75,7 +76,10 @@ KNOWN: dict[str, tuple[FailureKind, str]] = {
     "corrupt cluster": (FailureKind.ELSEWHERE, "See etcd's documentation on data corruption: etcdctl alarm list"),
     "rpc not supported for learner": (FailureKind.ELSEWHERE, "Name only voting members in [store] etcd"),
 }
-FAR_TOO_LARGE = "grpc: received message larger than max"  # the gateway of 3.4 before 3.4.17 reads at most 4 MiB
+# A server says so of a request, and the gateway of older releases (until 3.4.16) of an answer of more than 4 MiB.
+OF_GRPC = re.compile("^rpc error: code = [A-Za-z]+ desc = ")  # before the reason why a watch was cancelled
+FAR_TOO_LARGE = "grpc: received message larger than max"
+NAMED_CERTIFICATE = b"CommonName of client sending a request against gateway will be ignored"
 
 
 class _Told(msgspec.Struct):
@@ -98,13 +102,20 @@ def failure_of(body: bytes) -> EtcdFailure | None:
 
 def refused_answer(status: int, body: bytes) -> EtcdFailure:
     """What an answer that is no 200 means."""
+    if body.startswith(NAMED_CERTIFICATE):
+        words = "with authentication on, its gateway refuses client certificates that have a CommonName. "
+        return EtcdFailure(FailureKind.REFUSED, words + "Make one without (cert_file in [store])")
     words = f"it answered with status {status} and nothing that etcd says"
+    if status == 404:
+        words += ". If it is etcd, start it with --enable-grpc-gateway"
     return failure_of(body) or EtcdFailure(FailureKind.UNCLEAR, words)
 
 
 def _failure(text: str) -> EtcdFailure:
     if text.startswith(FAR_TOO_LARGE):
-        return EtcdFailure(FailureKind.TOO_LARGE, "the answer is larger than etcd's gateway can read")
+        words = "request or answer is larger than its servers take. Raise etcd's --max-request-bytes"
+        return EtcdFailure(FailureKind.TOO_LARGE, words)
+    text = OF_GRPC.sub("", text)
     said = text.removeprefix("etcdserver: ")
     kind, remedy = KNOWN.get(said, (FailureKind.UNCLEAR, ""))
     if said not in KNOWN and (said == text or not text.isascii() or not text.isprintable() or len(text) > SHOWN):

@@ -16,6 +16,7 @@ from brokerd.core.fleet.gateway_errors import EtcdFailure, FailureKind, refused_
 from brokerd.core.fleet.gateway_json import BadGatewayAnswer
 from brokerd.core.ports import AnswerTooLarge, Clock, TransportError
 from brokerd.core.secret import Secret
+from brokerd.edge.etcd.lines import PIECE
 from brokerd.edge.etcd.login import EtcdLogin, EtcdUser
 from brokerd.edge.etcd.servers import Servers
 from brokerd.edge.http.client import HttpClient
@@ -27,7 +28,7 @@ Attempt = Callable[[str, "Secret | None"], Awaitable["T | EtcdFailure"]]  # the 
 
 CONNECT, ONE_TRY = 2.0, 3.0  # seconds for a connection, and for one request to one server with its answer
 ALL_TRIES = 4.5  # seconds after which no further try begins
-ELECTION = 2.0  # seconds that a server may be without a leader before another one is asked; an election takes one
+ELECTION = 2.0  # seconds to wait for a leader before the next server is asked; an election takes one or two
 PAUSE = 0.1  # seconds before a server without a leader is asked again
 AT_ONCE = 32  # requests; more of them wait
 ANSWER = 16 << 20  # bytes
@@ -51,7 +52,7 @@ class Effect(Enum):
 
 
 class PageTooLarge(EtcdAway):
-    """The answer is larger than etcd's gateway can read, or than we do."""
+    """The answer is larger than etcd's gateway reads, or than we do."""
 
 
 class Asking:
@@ -91,20 +92,20 @@ class Asking:
         """What the first server answers that can. Raises EtcdError."""
         began = trio.current_time()
         may_fail, may_be_done = len(self.servers), False
-        leaderless: tuple[str, float] | None = None
+        leaderless: float | None = None
         while True:
             server = self.servers.current
             answer = await self._with_token(attempt, server)
             if not isinstance(answer, EtcdFailure):
                 return answer
             words, now = words_of(server, answer), trio.current_time()
-            _raise_if_final(answer.kind, words)
+            _raise_if_final(answer.kind, words, effect)
             is_over = now - began >= ALL_TRIES
             if answer.kind is FailureKind.LATER or (
                 answer.kind is FailureKind.LEADER_CHANGED and effect is Effect.NONE
             ):
-                leaderless = (server, now) if leaderless is None or leaderless[0] != server else leaderless
-                if now - leaderless[1] < ELECTION and not is_over:
+                leaderless = now if leaderless is None else leaderless
+                if now - leaderless < ELECTION and not is_over:
                     await trio.sleep(PAUSE)
                     continue
             elif answer.kind is not FailureKind.ELSEWHERE:
@@ -157,13 +158,15 @@ def _within_limits(settings: HttpSettings) -> HttpSettings:
         total_timeout=ONE_TRY,
         max_answer=ANSWER,
         max_idle=IDLE,
+        read_size=PIECE,
     )
 
 
-def _raise_if_final(kind: FailureKind, words: str) -> None:
+def _raise_if_final(kind: FailureKind, words: str, effect: Effect) -> None:
     """Raise the error behind which asking again is of no use."""
     if kind is FailureKind.TOO_LARGE:
-        raise PageTooLarge(words)
+        # What changed something has a small answer. So it was the request, or the pairs that were not as expected.
+        raise PageTooLarge(words) if effect is Effect.NONE else EtcdRefused(words)
     if kind in ERRORS:
         raise ERRORS[kind](words)
 
@@ -174,10 +177,15 @@ def headers_with(token: Secret | None) -> tuple[tuple[str, str], ...]:
     return known if token is None else (*known, ("Authorization", token.reveal()))
 
 
+def name_of(server: str) -> str:
+    """Host and port."""
+    return server.partition("://")[2]
+
+
 def without(server: str, error: Exception) -> str:
     """The reason without the server's name, which stands before it."""
-    return str(error).removeprefix(f"{server.partition('://')[2]}: ")
+    return str(error).removeprefix(f"{name_of(server)}: ")
 
 
 def words_of(server: str, failure: EtcdFailure) -> str:
-    return f"etcd {server.partition('://')[2]}: {failure.words}"
+    return f"etcd {name_of(server)}: {failure.words}"

@@ -2,6 +2,7 @@
 # a failure is; core/fleet/gateway_json.py reads and writes the JSON.
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 from brokerd.core.fleet import gateway_json
 from brokerd.core.fleet.etcd import Changes, Compacted, EtcdAway, Found, LeaseGone, Pair, Put, Transacted
 from brokerd.core.ports import Clock
-from brokerd.edge.etcd.asking import Asking, Effect, PageTooLarge
+from brokerd.edge.etcd.asking import Asking, Effect, PageTooLarge, name_of
 from brokerd.edge.etcd.login import EtcdUser
 from brokerd.edge.etcd.watching import watching
 from brokerd.edge.http.connection import HttpSettings
@@ -52,7 +53,7 @@ class EtcdClient:
         body = gateway_json.of_lease(lease)
         left = await self._asking.ask(KEEP_ALIVE, body, gateway_json.seconds_left, Effect.SAME_TWICE, urgent=True)
         if not left:
-            raise LeaseGone(f"etcd {self.server}: the lease has ended")
+            raise LeaseGone(f"etcd {name_of(self.server)}: the lease has ended")
         return left
 
     async def end_lease(self, lease: int) -> None:
@@ -66,15 +67,11 @@ class EtcdClient:
 
     async def _once_more(self, read: Callable[[], Awaitable[Found]]) -> Found:
         """If a compaction comes between two of its parts, reading begins again."""
-        try:
-            return await read()
-        except Compacted:
-            pass
-        try:
-            return await read()
-        except Compacted:
-            words = "twice a compaction came while everything was read; compact less often"
-            raise EtcdAway(f"etcd {self.server}: {words}") from None
+        for _ in range(2):
+            with contextlib.suppress(Compacted):
+                return await read()
+        words = "twice a compaction came while everything was read; let etcd compact less often"
+        raise EtcdAway(f"etcd {name_of(self.server)}: {words}")
 
     async def _read(self, keys: Sequence[bytes]) -> Found:
         pairs: dict[bytes, Pair] = {}

@@ -10,7 +10,7 @@ from brokerd.edge.http.answer import READ_SIZE, AnswerLimits, AnswerReader, BadA
 from brokerd.edge.http.connection import Attempt, HttpConnection, Stage
 from brokerd.edge.http.tls import broken_reason
 
-PIECE = 64 << 10  # bytes for one read; larger than those of client.py, because etcd is ours and says much
+PIECE = 64 << 10  # bytes for one read
 LINE = 32 << 20  # bytes; etcd's messages have 2 MiB unless its --max-request-bytes was raised
 
 

@@ -34,11 +34,12 @@ class TooLarge(BadAnswer):
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
     """`head`: bytes of the status line and the headers, including 1xx answers before them. `body`: bytes of everything
-    after that, including chunk headers. `read_timeout`: seconds."""
+    after that, including chunk headers. `read_timeout`: seconds. `read_size`: bytes for one read."""
 
     head: int
     body: int
     read_timeout: float
+    read_size: int = READ_SIZE
 
 
 class AnswerReader:
@@ -100,7 +101,7 @@ class AnswerReader:
             raise BadAnswer("a chunk header or trailer is too long")
         try:
             with trio.move_on_after(self._limits.read_timeout) as scope:
-                data = await self._stream.receive_some(READ_SIZE)
+                data = await self._stream.receive_some(self._limits.read_size)
         except trio.BrokenResourceError as error:
             self.closed_unanswered = not self._received
             raise BadAnswer(f"{broken_reason(error)} {self._where()}") from None

@@ -18,7 +18,7 @@ from brokerd.core.exchange.steps import ANSWER_TIMEOUT
 from brokerd.core.ports import AddressRefused, Clock, TransportError
 from brokerd.core.secret import Secret
 from brokerd.edge.http import tls
-from brokerd.edge.http.answer import AnswerLimits
+from brokerd.edge.http.answer import READ_SIZE, AnswerLimits
 from brokerd.edge.http.dial import Endpoint, Lookup, Resolver, TcpStream, connect, is_public
 from brokerd.edge.http.proxy import Proxies, Proxy, always, from_environment, is_host, parse_proxy, tunnel
 
@@ -59,6 +59,7 @@ class HttpSettings:
     answer_timeout: float | None = None
     max_answer: int = 1 << 20
     max_headers: int = 64 << 10
+    read_size: int = READ_SIZE  # for one read; more only for servers that are ours
     max_idle: int = 4  # connections kept per origin
     idle_timeout: float = 15.0  # shorter than the idle timeouts of common servers and NATs
 
@@ -67,7 +68,7 @@ class HttpSettings:
         return tls.TlsFiles(self.ca_file, self.cert_file, self.key_file)
 
     def limits(self, sends_stored: bool = False) -> AnswerLimits:
-        return AnswerLimits(self.max_headers, self.max_answer, self.timeouts(sends_stored).read)
+        return AnswerLimits(self.max_headers, self.max_answer, self.timeouts(sends_stored).read, self.read_size)
 
     def timeouts(self, sends_stored: bool) -> AnswerTimeouts:
         """How long to wait for an answer: minutes if giving up could lose a refresh token (law 3)."""

@@ -54,8 +54,8 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca_file = folder / "ca.pem"
         self._authority.cert_pem.write_to_path(str(self.ca_file))
-        self.cert_file, self.key_file = self._certified("client", "client.test")
-        self._certified("server", LOOPBACK, "localhost")
+        self.cert_file, self.key_file = self.certified("client", "client.test")
+        self.certified("server", LOOPBACK, "localhost")
         self._context = ssl.create_default_context(cafile=self.ca_file)
         self._context.load_cert_chain(self.cert_file, self.key_file)
 
@@ -67,6 +67,14 @@ class Cluster:
     def settings(self) -> HttpSettings:
         certificate = (self.cert_file, self.key_file) if self._mutual else (None, None)
         return HttpSettings(self.ca_file, *certificate, proxy=Secret(""))
+
+    def certified(self, name: str, *names: str, common_name: str | None = None) -> tuple[Path, Path]:
+        """A certificate of the cluster's authority, and its key."""
+        certificate = self._authority.issue_cert(*names, common_name=common_name)
+        paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        certificate.cert_chain_pems[0].write_to_path(str(paths[0]))
+        certificate.private_key_pem.write_to_path(str(paths[1]))
+        return paths
 
     def start(self) -> None:
         """Waits until all servers have a leader."""
@@ -145,6 +153,11 @@ class Cluster:
             found: dict[str, Any] = json.load(answer)
         return found
 
+    async def root(self) -> str:
+        """A token of root, where users are required."""
+        found = await self.admin("/v3/auth/authenticate", {"name": "root", "password": "root"})
+        return str(found["token"])
+
     async def require_users(self, user: str, password: str, prefix: bytes) -> None:
         """Turn authentication on, with a user who may do all below a prefix, and root (password "root")."""
         text = b64encode(prefix).decode(), b64encode(prefix[:-1] + bytes([prefix[-1] + 1])).decode()
@@ -210,13 +223,6 @@ class Cluster:
             self._processes[number] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-
-    def _certified(self, name: str, *names: str) -> tuple[Path, Path]:
-        certificate = self._authority.issue_cert(*names)
-        paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        certificate.cert_chain_pems[0].write_to_path(str(paths[0]))
-        certificate.private_key_pem.write_to_path(str(paths[1]))
-        return paths
 
 
 class _PortTaken(Exception):

@@ -9,7 +9,7 @@ import zlib
 import pytest
 import trio
 
-from brokerd.core.ports import TransportError
+from brokerd.core.ports import AnswerTooLarge, TransportError
 from brokerd.edge.http.client import HttpSettings
 from brokerd.edge.http.connection import AnswerTimeouts
 from tests.unit.edge.http.fixtures import client, failure, get, post
@@ -246,7 +246,9 @@ async def test_limits_are_met_to_the_byte() -> None:
         async with client(max_headers=len(head) - 1) as http:
             assert (await failure(http, get(server.url))).reason.endswith(f"headers larger than {len(head) - 1} bytes")
         async with client(max_answer=4999) as http:
-            assert (await failure(http, get(server.url))).reason.endswith("answer larger than 4999 bytes")
+            large = await failure(http, get(server.url))
+            assert isinstance(large, AnswerTooLarge)
+            assert large.reason.endswith("answer larger than 4999 bytes")
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,13 @@ def test_an_endpoint_shows_as_people_write_it() -> None:
 )
 def test_loopback_is_a_matter_of_addresses(address: str, near: bool) -> None:
     assert dial.is_loopback(address) is near
+
+
+async def test_the_kernel_asks_whether_a_silent_peer_is_there() -> None:
+    async with serving(always_ok) as server:
+        tcp = await dial.connect(on_loopback("127.0.0.1", port=server.port), Endpoint("127.0.0.1", server.port))
+        tcp.probe(5)
+        with tcp.detach() as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [5, 5, 3, 15_000]

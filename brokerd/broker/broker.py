@@ -176,13 +176,13 @@ class TokenBroker:
             can_issue = grant.can_issue()
             await grant.change(self.store, lambda record: attempts.again(record, can_issue=can_issue, by_hand=True))
             self.single_flight.grant_changed(grant)
-        before = grant.record.access_token
+        before, renewals = grant.record.access_token, grant.record.renewals
         await self._waiting.wait_for(grant, wait)
         if not self.registry.holds(grant):
             raise self.absent(name)
         if (token := grant.serves(now := self._clock.now())) is None:
             raise self.failure(grant)
-        if token is before:
+        if before is not None and token.value == before.value and grant.record.renewals == renewals:
             raise self.failure(grant, problem=not_refreshed(grant, now))
         return token
 

@@ -122,11 +122,14 @@ class ExchangeRunner:
         sends_stored = grant.ability(now, plan.target).sends_stored(plan.operation)
         with trio.CancelScope() as scope:
             guard = SendGuard(self.store, self.clock, grant, generation, scope, self.tokens)
-            context = ExchangeContext(guard.journal, guard.stands)
-            ended = await self._sending(grant, plan, generation, sent, context)
+            context = ExchangeContext(guard.journal, guard.stands, guard.last_look)
+            is_free = sends_stored or await guard.claim()
+            ended = await self._sending(grant, plan, generation, sent, context) if is_free else None
+            if ended is None or guard.held:
+                await guard.wait_for_other()
+                return None
             ending = _ending(plan, generation, ended, sends_stored, sent)
-            refused = used if ended.status in REFUSES_WHO_ASKS else {}
-            if isinstance(ended.outcome, Misconfigured) and await self._changed(grant, used, refused):
+            if isinstance(ended.outcome, Misconfigured) and await self._changed(grant, used, ended.status):
                 now = self.clock.now()
                 if _stands(plan, grant, generation, now):
                     _learn(grant, ending, now, self.entropy.fraction())
@@ -135,8 +138,8 @@ class ExchangeRunner:
                         ended = await self._sending(grant, plan, generation, sent, context)
                         ending = _ending(plan, generation, ended, sends_stored, sent)
             # A password that was on its way when an operator insisted has its answer now, and they learn of it.
-            is_done = isinstance(ended.outcome, Issued) or verdict(ending) is not Verdict.NOTHING
-            grant.insisted = grant.insisted and not is_done
+            if isinstance(ended.outcome, Issued) or verdict(ending) is not Verdict.NOTHING:
+                grant.insisted = False
             return ended.outcome if await self._conclude(grant, ending) else None
         return None
 
@@ -146,8 +149,7 @@ class ExchangeRunner:
         """The conversation. A password that has not proved right, or was doubted since, is noted in the record before
         it is sent: if brokerd ends before the answer comes, it is not sent again at once (law 7)."""
         now, used, settings = self.clock.now(), grant.credentials, grant.settings
-        if grant.record.state is not State.RENEWING:
-            grant.record = begun(grant.record)
+        grant.record = grant.record if grant.record.state is State.RENEWING else begun(grant.record)
         proven = sent.password == grant.record.proven_password and sent.earlier is None
         if sent.password is not None and not proven:
             doubt = sent.doubt(now, doubted_delay(sent.times, self.entropy.fraction()))
@@ -329,9 +331,10 @@ class ExchangeRunner:
         except SecretsUnreadable:
             return False
 
-    async def _changed(self, grant: LiveGrant, used: dict[str, Secret], refused: Mapping[str, Secret]) -> bool:
+    async def _changed(self, grant: LiveGrant, used: dict[str, Secret], status: int | None) -> bool:
         """Before Misconfigured is believed, secret files and commands are read again (law 7), and the tokens of other
-        grants that were `refused` are replaced."""
+        grants are replaced where that `status` may be about one."""
+        refused = used if status in REFUSES_WHO_ASKS else NONE_REFUSED
         try:
             return await self.read_credentials(grant, again=True, refused=refused) != used
         except SecretsUnreadable:

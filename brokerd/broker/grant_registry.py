@@ -22,6 +22,11 @@ class GrantRegistry:
         """Whether it is configured still. A reload may have replaced it by another one of the same name."""
         return self.grants.get(grant.name) is grant
 
+    def find(self, name: str, fingerprint: str) -> LiveGrant | None:
+        """The grant whose record this is, configured or leaving."""
+        grant = self.grants.get(name)
+        return grant if grant and grant.fingerprint == fingerprint else self._leaving.get((name, fingerprint))
+
     def all(self) -> Iterator[LiveGrant]:
         """The configured grants and those that leave."""
         yield from self.grants.values()

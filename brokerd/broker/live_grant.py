@@ -20,7 +20,7 @@ from brokerd.core.grant.renewal import Ability, Operation, Plan, downscoped_due,
 from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
 from brokerd.core.grant.tokens import AccessToken, RefreshToken, alive, already_expired, usable
-from brokerd.core.ports import GenerationConflict, Store, StoreError, StoreUnavailable
+from brokerd.core.ports import ChangedElsewhere, GenerationConflict, Store, StoreError, StoreUnavailable
 from brokerd.core.secret import Secret
 from brokerd.core.timing.moment import Moment, seconds_until
 from brokerd.dialects.dialect import Dialect, GrantView
@@ -54,8 +54,7 @@ class LiveGrant:
     refused password is right now (law 7); `attempted`: when its last exchange began; `history`: how its last exchanges
     ended, packed (core/grant/history.py).
 
-    It has more than 12 attributes because each of them is a fact about the same grant that only memory knows, and all
-    of them change together when the grant does."""
+    Many attributes: each is a fact about the same grant that only memory knows, and all change together."""
 
     settings: GrantSettings
     provider: Provider
@@ -107,8 +106,8 @@ class LiveGrant:
         self.credentials, self.attempted, self.insisted = None, None, True
         if self._downscoped is not None:
             self._downscoped.forget()
-        if self.record.last_error is not None and self._early_renewals:  # the last exchange renewed nothing
-            self._early_renewals.pop(None, None)
+        if self.record.last_error is not None:  # the last exchange renewed nothing
+            self.forget_early_renewal(None)
 
     # -- questions
 
@@ -150,6 +149,10 @@ class LiveGrant:
             there = {None, target, *(each.target for each in self.record.downscoped)}
             self._early_renewals = {each: at for each, at in self._early_renewals.items() if each in there}
 
+    def forget_early_renewal(self, target: Target | None) -> None:
+        if self._early_renewals:
+            self._early_renewals.pop(target, None)
+
     @property
     def downscoped(self) -> DownscopedRequests:
         """How often downscoped tokens were asked for."""
@@ -182,8 +185,12 @@ class LiveGrant:
     @property
     def is_busy(self) -> bool:
         """Whether an exchange is under way, a change is being stored, or the newest tokens are not stored."""
-        is_changing = self._lock is not None and self._lock.locked()
-        return self.running is not None or self.unstored or is_changing
+        return self.running is not None or self.unstored or self.is_changing
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a change is being stored."""
+        return self._lock is not None and self._lock.locked()
 
     def bounded(self, delay: float, now: Moment) -> float:
         """The delay, but at most half of what is left of the served token's life."""
@@ -326,9 +333,9 @@ class LiveGrant:
                 history = before if ended is None else with_row(before, ended)
                 try:
                     await store.write(changed, self.fingerprint, self.stored, concludes=concludes, history=history)
-                except GenerationConflict:
+                except GenerationConflict as conflict:
                     try:
-                        await self._take_over(store)
+                        await self._take_over(store, elsewhere=isinstance(conflict, ChangedElsewhere))
                         continue
                     except StoreError:  # the disk went away between the two
                         self.unstored = True
@@ -365,21 +372,25 @@ class LiveGrant:
                 theirs = await self._read(store)
                 if theirs is None or theirs.generation == generation:
                     return True
-                self._adopt(theirs)
+                self.take(theirs)
                 return False
         except StoreUnavailable:
             return True
 
-    async def _take_over(self, store: Store) -> None:
+    async def _take_over(self, store: Store, *, elsewhere: bool) -> None:
         """Take over the store's record if it is newer. Else it is an older one of ours: what seemed not to be written
-        may have been."""
+        may have been. `elsewhere`: it is another host's."""
         theirs = await self._read(store)
-        if theirs is not None and theirs.generation > self.record.generation:
-            self._adopt(theirs)
+        if theirs is not None and theirs.generation >= self.record.generation + (not elsewhere):
+            self.take(theirs)
         else:
             self.stored = theirs.generation if theirs else None
 
-    def _adopt(self, theirs: Record) -> None:
+    def take(self, theirs: Record) -> None:
+        """The record of another process, or another host. An exchange that is under way here goes on."""
+        is_renewing = self.record.state is State.RENEWING and theirs.generation == self.record.generation
+        if is_renewing and theirs.state in (State.READY, State.RETRYING):
+            theirs = attempts.begun(theirs)
         self.record, self.stored = theirs, theirs.generation
 
     async def _read(self, store: Store) -> Record | None:

@@ -6,7 +6,7 @@ from brokerd.broker.live_grant import LiveGrant
 from brokerd.core.grant.renewal import Plan
 from brokerd.core.grant.target import Target
 from brokerd.core.ports import Store
-from brokerd.core.timing.moment import Moment
+from brokerd.core.timing.moment import Moment, seconds_until
 
 
 class ExchangePlanner:
@@ -19,6 +19,12 @@ class ExchangePlanner:
     def by_itself(self, grant: LiveGrant, now: Moment) -> Plan | None:
         """The grant's next exchange, and when it is due, if nobody asks."""
         return self._permitted(grant, grant.plan(now, for_caller=False), now)
+
+    def patience(self, grant: LiveGrant, now: Moment) -> float:
+        """Seconds that another host of the fleet is left to renew a grant that is due; 0 or less: begin."""
+        token = grant.serves(now)
+        left = None if token is None or token.expires is None else seconds_until(token.expires, now)
+        return self._store.patience(grant.name, grant.fingerprint, 0.0 if token is None else left)
 
     def for_caller(self, grant: LiveGrant, target: Target | None, now: Moment) -> Plan | None:
         """The next exchange for a caller that wants a token for `target`. None also where a caller had the living token

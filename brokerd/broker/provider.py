@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -59,10 +59,11 @@ class Person(Protocol):
 class ExchangeContext:
     """What an exchange needs besides the provider. `journal` is awaited before a stored token is sent: no journal, no
     sending (law 2). `stands` is asked when the limit lets the first request go: what the exchange was begun for may be
-    over by then. `person` is there for logins."""
+    over by then. `last_look`: for each request that sends a stored token. `person` is there for logins."""
 
     journal: Journal | None = None
     stands: Stands | None = None
+    last_look: Callable[[], None] | None = None
     person: Person | None = None
 
 
@@ -208,7 +209,9 @@ class Provider:
             case Discover():
                 return await self._discovered()
             case Request():
-                return await self._send(step, context.journal, context.stands if is_first else None)
+                last_look = context.last_look if step.sends_stored else None
+                request = step if last_look is None else replace(step, last_look=last_look)
+                return await self._send(request, context.journal, context.stands if is_first else None)
 
     async def _send(self, request: Request, journal: Journal | None = None, stands: Stands | None = None) -> Response:
         if self._limiter.available_tokens < 1:

@@ -2,7 +2,8 @@
 # be sent now (laws 2, 3 and 10). exchanges.py runs the exchange.
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,10 +11,14 @@ import trio
 
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import OVERTAKEN
-from brokerd.core.grant.renewal import sent_again_after
-from brokerd.core.ports import Clock, Store, StoreUnavailable
+from brokerd.core.exchange.steps import ANSWER_TIMEOUT
+from brokerd.core.grant import attempts
+from brokerd.core.grant.renewal import in_grace, sent_again_after
+from brokerd.core.ports import Awaits, Clock, HeldElsewhere, Store, StoreUnavailable
 from brokerd.core.secret import Secret
 from brokerd.telemetry import steps, tracing
+
+SENDING = 60.0  # seconds for everything before the answer is waited for: connecting, and sending the request
 
 
 class TokensOfGrants(Protocol):
@@ -28,10 +33,10 @@ class TokensOfGrants(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SendGuard:
     """Asked by provider.py before requests of an exchange leave. `generation`: the record's when the exchange began.
-    `scope` is the exchange's own cancel scope."""
+    `scope` is the exchange's own cancel scope. `held`: another host of the fleet has the grant's exchange."""
 
     store: Store
     clock: Clock
@@ -39,6 +44,7 @@ class SendGuard:
     generation: int
     scope: trio.CancelScope
     tokens: TokensOfGrants
+    held: bool = False
 
     def stands(self) -> bool:
         """Whether the exchange still has a purpose: the grant was neither revoked nor given another token, and no
@@ -48,12 +54,45 @@ class SendGuard:
 
     async def journal(self) -> None:
         """Before a stored token is sent (law 2). Raises StoreUnavailable where it must not be sent now."""
-        grant, store = self.grant, self.store
+        grant, pace = self.grant, self.grant.settings.pace
         self.scope.shield = True  # from here on the exchange runs to its end, whatever is cancelled (law 3)
-        await store.begin(grant.name, grant.fingerprint, self.generation, self.clock.now())
+        awaits = Awaits(
+            (grant.provider.settings.answer_timeout or ANSWER_TIMEOUT) + SENDING,
+            patient=not in_grace(grant.record, pace, self.clock.now()),
+        )
+        with self._noticing():
+            await self.store.begin(grant.name, grant.fingerprint, self.generation, self.clock.now(), awaits)
         tracing.note(lambda: steps.journalled(self.generation))
         await grant.settled()  # what was written in the same transaction may be durable before memory knows
-        if sent_again_after(grant.record, grant.settings.pace, self.clock.now()) > 0:
+        if sent_again_after(grant.record, pace, self.clock.now()) > 0:
             raise StoreUnavailable("the provider's grace for a used refresh token ended while the exchange waited")
         if not self.stands():
             raise StoreUnavailable(OVERTAKEN)
+
+    async def claim(self) -> bool:
+        """Before an exchange that sends no stored token. It goes on if nobody can say whether another host has one.
+        False: one has it."""
+        with contextlib.suppress(StoreUnavailable), self._noticing():
+            await self.store.claim(self.grant.name, self.grant.fingerprint, self.clock.now())
+        return not self.held
+
+    async def wait_for_other(self) -> None:
+        """Another host has an exchange of the grant: its result is for those who wait here too (law 1)."""
+        grant = self.grant
+        before, grant.record = grant.stored, attempts.reopened(grant.record, interrupted=None)
+        await self.store.until_free(grant.name, grant.fingerprint)
+        if grant.stored == before and grant.record.last_error is None and grant.running is not None:
+            grant.running.postponed = True  # it ended without a result
+            grant.forget_early_renewal(grant.running.target)
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except HeldElsewhere:
+            self.held = True
+            raise
+
+    def last_look(self) -> None:
+        """Right before a stored token leaves. Raises StoreUnavailable."""
+        self.store.last_look(self.grant.name, self.grant.fingerprint)

@@ -69,6 +69,8 @@ class SingleFlight:
         plan = self._planner.by_itself(grant, now)
         if plan is None or plan.delay > 0:
             self._schedule.plan_by(grant, plan, now)
+        elif (wait := self._planner.patience(grant, now)) > 0:
+            self._schedule.look_at(grant.name, now.boot + wait)
         else:
             self.begin(grant, plan)
 
@@ -123,7 +125,11 @@ class SingleFlight:
         """An exchange, and those that have to follow it at once; each is stored before the next begins."""
         target, following = plan.target, plan
         for _ in range(STEPS_MOST):
-            outcome = await self._runner.exchange(grant, following)
+            try:
+                outcome = await self._runner.exchange(grant, following)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._runner.store.end(grant.name, grant.fingerprint, unstored=grant.unstored)
             now = self._clock.now()
             leads_nowhere = not isinstance(outcome, Issued | Rejected)
             if leads_nowhere or (isinstance(outcome, Issued) and grant.serves_target(target, now)):

@@ -30,6 +30,9 @@ def _no_token(
     why = f": {record.error}" if record.error else ""
     if grant.blocked:
         return Failure(Code.MISCONFIGURED, f"{name}: {grant.blocked}", name)
+    if store.cut_off and record.state is not State.REVOKED:
+        words = f"{name}: {store.trouble}: for so long that another host may have revoked it ([store] offline)"
+        return Failure(Code.UNAVAILABLE, words, name, 5.0)
     if grant.stopped or record.state is State.REVOKED:
         words = f"{name} was revoked; to use it again: {grant.login_command}"
         return Failure(Code.REVOKED, words, name)

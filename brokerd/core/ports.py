@@ -124,6 +124,27 @@ class GenerationConflict(StoreError):
     """Nothing was written: the store has another generation than the one to replace (law 4)."""
 
 
+class ChangedElsewhere(GenerationConflict):
+    """Nothing was written: another host of the fleet has changed the record since."""
+
+
+class HeldElsewhere(StoreUnavailable):
+    """Another host of the fleet has an exchange of the grant under way; `host` is "" if its name is not known."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host or 'another host of the fleet'} has an exchange of this grant under way")
+        self.host = host
+
+
+@dataclass(frozen=True, slots=True)
+class Awaits:
+    """`seconds` after which no answer of an exchange is waited for any more. `patient`: if the outcome of another
+    host's exchange is not known, begin only when no answer to that can come."""
+
+    seconds: float
+    patient: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
     """A record as the store has it. `damage`: why it could not be opened; `record` is then None. `dormant_since`: when
@@ -147,12 +168,22 @@ class Store(Protocol):
 
     `adopted`: it belongs to this machine, so its tokens may be sent (law 15). `trouble`: what is wrong with the disk,
     `since`: since when, in Unix seconds. `resealing_since`: when a full rotation of the keys began that has not
-    ended."""
+    ended. `cut_off`: the fleet's etcd has been away for longer than the configuration permits, so nothing is served."""
 
-    adopted: bool
-    trouble: str | None
-    since: float | None
-    resealing_since: float | None
+    @property
+    def adopted(self) -> bool: ...
+
+    @property
+    def cut_off(self) -> bool: ...
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    @property
+    def since(self) -> float | None: ...
+
+    @property
+    def resealing_since(self) -> float | None: ...
 
     async def read(self, grant: str) -> Iterable[StoredRecord]:
         """The records of one grant as the disk has them, the active one first."""
@@ -160,8 +191,25 @@ class Store(Protocol):
     async def newest(self, grant: str) -> Iterable[StoredRecord]:
         """The same. If systemd keeps a newer record because the disk refused it, that one replaces the disk's."""
 
-    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
-        """Journal that the token of this generation is about to be sent (law 2)."""
+    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment, awaits: Awaits, /) -> None:
+        """An exchange begins that is about to send the token of this generation. That is journalled (law 2), and nobody
+        else may have an exchange of the grant at the same time (law 1). Raises HeldElsewhere, StoreUnavailable."""
+
+    async def claim(self, grant: str, fingerprint: str, at: Moment, /) -> None:
+        """The same for one that sends no stored token: nothing is journalled."""
+
+    def last_look(self, grant: str, fingerprint: str, /) -> None:
+        """Right before the first byte of a stored token leaves. Raises StoreUnavailable: it must not (law 3)."""
+
+    async def end(self, grant: str, fingerprint: str, /, *, unstored: bool) -> None:
+        """The exchange that `begin` or `claim` began is over. `unstored`: its outcome is still to be written."""
+
+    async def until_free(self, grant: str, fingerprint: str, /) -> None:
+        """After HeldElsewhere, until the other host's exchange has ended."""
+
+    def patience(self, grant: str, fingerprint: str, left: float | None, /) -> float:
+        """Seconds that another host is left to renew a grant that is due by itself; 0 or less: begin. `left`: how
+        long the token lives."""
 
     async def write(
         self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool, history: bytes = b""

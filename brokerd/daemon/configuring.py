@@ -25,9 +25,10 @@ from brokerd.core.secret import SecretSource
 from brokerd.core.validation import ConfigError
 from brokerd.daemon.file_reading import in_secrets_thread, unreadable_files
 from brokerd.daemon.readiness import Readiness
+from brokerd.daemon.sharing import AnyStore
 from brokerd.edge.audit.writer import AuditWriter
 from brokerd.edge.files.secret_sources import SecretUnreadable
-from brokerd.edge.store.store import SqliteStore, in_thread
+from brokerd.edge.store.store import in_thread
 from brokerd.edge.system.clock import SystemClock
 from brokerd.edge.system.entropy import SystemEntropy
 from brokerd.edge.systemd import notify
@@ -47,7 +48,7 @@ class Configurator:
     """
 
     _path: str
-    _store: SqliteStore
+    _store: AnyStore
     _clock: SystemClock
     _entropy: SystemEntropy
     _http_client: Callable[[ProviderSettings], Http]

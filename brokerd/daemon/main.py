@@ -41,8 +41,9 @@ from brokerd.core.access.admission import Admission
 from brokerd.core.audit import findings
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event
-from brokerd.core.ports import Http, StoreUnavailable
+from brokerd.core.ports import Http
 from brokerd.core.validation import ConfigError
+from brokerd.daemon.auditing import audit_writer
 from brokerd.daemon.certificates import watch_certificates
 from brokerd.daemon.check_command import check
 from brokerd.daemon.configuring import Configurator
@@ -50,8 +51,9 @@ from brokerd.daemon.file_reading import files_are_readable, read_files, read_sec
 from brokerd.daemon.late_imports import import_late
 from brokerd.daemon.listening import LOGGED_AS, PROTOCOLS, Listeners, address_of, exit_code, listening, passed_sockets
 from brokerd.daemon.readiness import Readiness
-from brokerd.edge.audit.files import FOLDER
+from brokerd.daemon.sharing import AnyStore, connect, stop_serving_offline, store_of
 from brokerd.edge.audit.writer import AuditWriter
+from brokerd.edge.fleet.store import FleetStore
 from brokerd.edge.http.client import HttpClient
 from brokerd.edge.peer.peer import SystemProcesses
 from brokerd.edge.store.store import SqliteStore
@@ -85,7 +87,7 @@ from brokerd.server.server import Server
 from brokerd.server.shared_tokens import SharedTokens
 from brokerd.server.short_way import RepeatedGets
 from brokerd.server.token_memories import TokenMemories
-from brokerd.setup.installation import EXIT_UNAVAILABLE, CannotStart, http_settings, opened_store, read_configuration
+from brokerd.setup.installation import CannotStart, http_settings, opened_store, read_configuration
 from brokerd.setup.layout import in_use
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
@@ -147,17 +149,21 @@ async def run(path: str, output: log.Log) -> None:
     with passed_sockets() as passed:
         configuration = await read_configuration(path)
         with (
-            contextlib.closing(await opened_store(configuration, pieces)) as store,
+            contextlib.closing(await opened_store(configuration, pieces)) as local,
             listening(configuration, passed) as listeners,
         ):
             async with trio.open_nursery() as writing:
-                writing.start_soon(store.run)
-                audit = await _audit_writer(configuration, store)
+                writing.start_soon(local.run)
+                clock = SystemClock()
+                store = await store_of(configuration.store, local, clock, SystemEntropy(), writing)
+                audit = await audit_writer(configuration, local)
                 if audit is not None:
                     writing.start_soon(audit.run)
                 daemon = Daemon(
                     path,
+                    local,
                     store,
+                    clock,
                     configuration,
                     EventLog(audit=audit, required=configuration.daemon.audit == "stop", output=output),
                     audit,
@@ -167,34 +173,32 @@ async def run(path: str, output: log.Log) -> None:
                 writing.cancel_scope.cancel()
 
 
-async def _audit_writer(configuration: Configuration, store: SqliteStore) -> AuditWriter | None:
-    """None: the configuration turns the audit log off. Raises CannotStart."""
-    settings = configuration.daemon
-    if settings.audit == "off":
-        return None
-    try:
-        memory = None if store.is_locked else await store.audit_memory()
-    except StoreUnavailable as error:
-        raise CannotStart(str(error), EXIT_UNAVAILABLE) from None
-    return AuditWriter(store.path.parent / FOLDER, memory, settings.audit_size * 1024 * 1024, store.remember_audit)
-
-
 class Daemon:
-    """Everything that runs between an opened store and the last write to it."""
+    """Everything that runs between an opened store and the last write to it.
+
+    Many attributes: it joins the daemon."""
 
     broker: TokenBroker
     scrape: Scrape
     configurator: Configurator
 
     def __init__(
-        self, path: str, store: SqliteStore, configuration: Configuration, events: EventLog, audit: AuditWriter | None
+        self,
+        path: str,
+        local: SqliteStore,
+        store: AnyStore,
+        clock: SystemClock,
+        configuration: Configuration,
+        events: EventLog,
+        audit: AuditWriter | None,
     ) -> None:
         self.path = path
-        self.store = store
+        self.local, self.store, self.store_trouble = local, store, store.trouble
         self.audit = audit
         self.initial: Configuration | None = configuration  # until it was applied
         self.settings = configuration.daemon
-        self.clock, self.entropy = SystemClock(), SystemEntropy()
+        self.offline = None if configuration.store is None else configuration.store.offline
+        self.clock, self.entropy = clock, SystemEntropy()
         self.events = events
         self.alerts = AlertCommands(events)
         self.metrics = Metrics()
@@ -229,8 +233,9 @@ class Daemon:
 
     async def _begin(self) -> None:
         """Log what was found and how safe it is to run here."""
-        store, events = self.store, self.events
+        store, events = self.local, self.events
         store.noticed, store.took = self._log_store_trouble, self.metrics.store_commits.observe
+        self.store.noticed = self._log_store_trouble
         if not hardening.lock_memory():
             events.say(Event.MEMORY_NOT_LOCKED)
         if os.geteuid() == 0:
@@ -241,7 +246,7 @@ class Daemon:
             events.say(Event.STORE_CREATED, path=str(store.path))
         if (done := store.migration) is not None:
             events.say(Event.STORE_UPGRADED, before=done.before, after=done.after, kept=str(done.copy))
-        if not store.adopted:
+        if not self.store.adopted:
             events.say(Event.STORE_NOT_ADOPTED, path=str(store.path))
         events.say(Event.STARTING, version=__version__, pid=os.getpid())
         if self.audit is not None:
@@ -273,6 +278,10 @@ class Daemon:
         dispatcher = self._dispatcher(serving, rights, key_manager, http_socket, limits.shared_tokens)
         short_way = RepeatedGets(broker, rights, events, self.metrics)
         server = Server(serving, dispatcher, admission, events, self.metrics, short_way)
+        if isinstance(store, FleetStore):
+            changes = connect(store, broker, configurator.providers)
+            if self.offline is not None:
+                serving.start_soon(stop_serving_offline, store, changes, self.offline)
         initial, self.initial = self.initial, None
         assert initial is not None, "a daemon runs once"
         await serving.start(self.alerts.run)
@@ -368,9 +377,10 @@ class Daemon:
             await trio.sleep(SWEEP)
 
     def _log_store_trouble(self) -> None:
-        if self.store.trouble:
-            self.events.say(Event.STORE_NOT_WRITTEN, reason=self.store.trouble)
-        else:
+        before, self.store_trouble = self.store_trouble, self.store.trouble
+        if self.store_trouble and self.store_trouble != before:
+            self.events.say(Event.STORE_NOT_WRITTEN, reason=self.store_trouble)
+        elif before and not self.store_trouble:
             self.events.say(Event.STORE_WRITTEN_AGAIN)
 
     def _log_audit_finding(self, entry: Mapping[str, object]) -> None:

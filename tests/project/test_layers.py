@@ -97,6 +97,7 @@ LAYERS = (
     # The start and a reload read the credentials that say who a grant is.
     Layer(f"{BROKER}.reload", (*BELOW_RELOAD, f"{EDGE}.files.secret_sources")),
     # What is derived of a passphrase is arithmetic, and stays in edge for its salt alone.
+    Layer(f"{BROKER}.fleet_changes", BELOW_RELOAD),
     Layer(f"{BROKER}.key_management", (*BELOW_RELOAD, f"{EDGE}.store.passphrase")),
     Layer("brokerd.alerts", (*USE_CASES, BROKER, EDGE)),
     Layer(SERVER, (*USE_CASES, "brokerd", BROKER, f"{EDGE}.peer.peer", f"{EDGE}.http.requests", CLIENT)),

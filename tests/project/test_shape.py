@@ -36,6 +36,8 @@ BUILDERS = {
     "doctor/__init__.py": {"SystemClock"},  # brokerctl doctor
     "doctor/etcd.py": {"EtcdClient", "HttpClient", "Opener"},
     "doctor/network.py": {"HttpClient", "Opener"},
+    "daemon/auditing.py": {"AuditWriter"},  # one for the daemon
+    "daemon/sharing.py": {"EtcdClient", "FleetStore", "Mirror"},  # likewise, if it is in a fleet
     "setup/installation.py": {"SqliteStore", "SystemEntropy"},  # opens the store for the daemon and for brokerctl
     "setup/recipe_trial.py": {"HttpClient", "SystemClock", "SystemEntropy"},  # brokerctl recipe try
     "ctl/commands/add.py": {"CreatedFiles", "HttpClient", "SystemClock"},  # brokerctl add

@@ -24,7 +24,8 @@ class Request:
     may lead to public addresses only. `patient`: if no whole answer comes, the exchange goes on with Unanswered.
     `password`: it contains a user's password, so the provider may count a failed login (law 7). `secret_places`: the
     outermost fields and the headers of the answer, the latter as `header:name`, from which tokens or their further
-    values are taken. `notice`: is told how far the HTTP client has come: a name and words.
+    values are taken. `notice`: is told how far the HTTP client has come: a name and words. `last_look` is called right
+    before the first byte leaves, and may raise StoreUnavailable: then nothing was sent.
 
     Many attributes: each is a fact about the one request."""
 
@@ -39,6 +40,7 @@ class Request:
     password: bool = False
     secret_places: frozenset[str] = frozenset()
     notice: Callable[[str, str], None] | None = field(default=None, compare=False)
+    last_look: Callable[[], None] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"Request({self.method} {'/'.join(self.url.split('/', 3)[:3])})"

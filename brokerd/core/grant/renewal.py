@@ -164,9 +164,14 @@ def near_end(token: AccessToken | None, now: Moment) -> float:
 def sent_again_after(record: Record, pace: Pace, now: Moment) -> float:
     """Seconds until a refresh token that may be used up is sent again (law 3): at once within the provider's grace,
     else near the end of the living access token. 0 if nothing was interrupted."""
-    if record.interrupted is None or 0 <= -_until(record.interrupted, now) < pace.reuse_grace:
+    if record.interrupted is None or in_grace(record, pace, now):
         return 0.0
     return near_end(record.access_token, now)
+
+
+def in_grace(record: Record, pace: Pace, now: Moment) -> bool:
+    """Whether a refresh token that may be used up can be sent again without harm."""
+    return record.interrupted is not None and 0 <= -_until(record.interrupted, now) < pace.reuse_grace
 
 
 def due_in(token: AccessToken | RefreshToken | None, unnamed: float, now: Moment) -> float:

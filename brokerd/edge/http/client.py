@@ -116,6 +116,8 @@ class HttpClient:
             raise attempt.failed("the request breaks HTTP's rules: is its Content-Length right?") from None
         attempt.tcp, attempt.taken_before = connection.tcp, connection.tcp.taken
         attempt.begins(Stage.REQUEST, "sending the request")
+        if request.last_look is not None:
+            request.last_look()
         sent_at = self._clock.now()
         await self._send_all(connection.stream, data, attempt)
         attempt.begins(Stage.REQUEST, "waiting for an answer")

@@ -43,6 +43,11 @@ class DataKeys:
     def is_open(self) -> bool:
         return self._kek is not None
 
+    @property
+    def kek(self) -> bytes | None:
+        """The key-encryption key; None while brokerd is locked."""
+        return self._kek
+
     def attach(self, database: Database) -> None:
         """A database was opened, at the start or again. Raises StoreError."""
         self.store, self.passphrase = database.meta("store") or "", database.meta(PASSPHRASE) or ""

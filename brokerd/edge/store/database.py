@@ -148,6 +148,16 @@ class Database:
     def set_meta(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def metas(self, prefix: str) -> dict[str, str]:
+        """All whose key begins so."""
+        found = self._connection.execute(
+            "SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+        )
+        return dict(found)
+
+    def drop_meta(self, key: str) -> None:
+        self._connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+
     def schema(self) -> int:
         """The file's schema, which may be that of the next release."""
         return int(self.meta(schema.SCHEMA) or 1)
@@ -255,6 +265,10 @@ class Database:
             found = f"generation {stored[0]}" if stored else "nothing"
             expected = "nothing" if replaces is None else f"generation {replaces}"
             raise GenerationConflict(f"{grant}: the store holds {found} where {expected} was to be replaced")
+        self.put_copy(grant, fingerprint, generation, sealed)
+
+    def put_copy(self, grant: str, fingerprint: str, generation: int, sealed: bytes) -> None:
+        """Write a record over whatever is there."""
         self._connection.execute(
             "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, NULL)", (grant, fingerprint, generation, sealed)
         )

@@ -1,5 +1,5 @@
-# The store as the broker uses it: records sealed and opened, writes grouped into one transaction, one thread of its
-# own. database.py has the SQL, data_keys.py the keys, core/grant/record.py what a record holds.
+# The store as the broker uses it: records sealed and opened, writes grouped in one transaction, a thread of its own.
+# database.py has the SQL, data_keys.py the keys, core/grant/record.py what a record holds.
 from __future__ import annotations
 
 import contextlib
@@ -21,6 +21,7 @@ from brokerd.core.ports import Entropy, StoredRecord, StoreError, StoreUnavailab
 from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.store import resealing
+from brokerd.edge.store.alone import Alone
 from brokerd.edge.store.data_keys import DataKeys
 from brokerd.edge.store.database import FILE, GONE, Database, code_of, opened
 from brokerd.edge.store.lock import Lock, opened_alone
@@ -45,7 +46,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 _thread = trio.CapacityLimiter(1)
 
 
-class SqliteStore:
+class SqliteStore(Alone):
     """An open store; core/ports.py describes most methods. The asynchronous ones wait for `run`, which must be running.
     `runner` runs the blocking work: in a thread, or in simulations in the task itself.
 
@@ -61,17 +62,17 @@ class SqliteStore:
         progress: Progress = lambda _: None,
         pieces: Pieces | None = None,
     ) -> None:
-        """Opens or creates the store in `folder`; without a key it is locked. A store of an earlier release is brought
-        to the present schema. Blocking. Raises StoreError, WrongKey: then nothing was changed."""
+        """Opens or creates the store in `folder`; without a key it is locked. One of an earlier release is brought to
+        the present schema. Blocking. Raises StoreError, WrongKey: then nothing was changed."""
         self._folder, self._machine = folder, machine
-        self._keys, self._entropy = DataKeys(entropy), entropy
-        self._unstored, self._runner = Unstored(pieces, self._keys), runner
+        self.keys, self._entropy = DataKeys(entropy), entropy
+        self._unstored, self._runner = Unstored(pieces, self.keys), runner
         self._lock, self._database = opened_alone(folder)
         try:
             self._attach()
             if kek is not None:
-                self._keys.open(self._database, kek)
-                self._keys.committed()
+                self.keys.open(self._database, kek)
+                self.keys.committed()
             self.is_new = self._database.is_new
             self.migration = migrated(self._database, progress)
             unfinished = self._database.resealing()
@@ -97,7 +98,7 @@ class SqliteStore:
     def _attach(self) -> None:
         """Take identity and keys from the open database."""
         self._identity = self._identity_of(self._database.inode)
-        self._keys.attach(self._database)
+        self.keys.attach(self._database)
 
     def _identity_of(self, inode: int) -> str:
         return f"{self._machine} {inode}"
@@ -109,7 +110,7 @@ class SqliteStore:
         found, generations = dict[Place, StoredRecord](), dict[Place, int]()
         for row in self._database.each_row():
             generations[place := (row.grant, row.fingerprint)] = row.generation
-            found[place] = open_row(self._keys, row)
+            found[place] = open_row(self.keys, row)
         for piece, record in self._unstored.taken(generations):
             place, result = (piece.grant, piece.fingerprint), _Result()
             self._group([(self._writing(record, piece.fingerprint, piece.replaces, False, b""), result)])
@@ -123,7 +124,7 @@ class SqliteStore:
         return self._database.breakers()
 
     def metadata(self) -> dict[str, Metadata]:
-        return opened_metadata(self._database, self._keys)
+        return opened_metadata(self._database, self.keys)
 
     @property
     def path(self) -> Path:
@@ -162,11 +163,11 @@ class SqliteStore:
             result.done.set()
 
     async def read(self, grant: str) -> list[StoredRecord]:
-        return await self._do(lambda database: [open_row(self._keys, row) for row in database.rows(grant)])
+        return await self.do(lambda database: [open_row(self.keys, row) for row in database.rows(grant)])
 
     async def newest(self, grant: str) -> list[StoredRecord]:
-        rows = await self._do(lambda database: database.rows(grant))
-        found = {row.fingerprint: open_row(self._keys, row) for row in rows}
+        rows = await self.do(lambda database: database.rows(grant))
+        found = {row.fingerprint: open_row(self.keys, row) for row in rows}
         on_disk = {row.fingerprint: row.generation for row in rows}
         for each in self.kept():
             there = on_disk.get(each.fingerprint)
@@ -182,17 +183,17 @@ class SqliteStore:
         return list(found.values())
 
     async def dormant(self) -> list[StoredRecord]:
-        rows = await self._do(lambda database: [row for row in database.each_row() if row.dormant_since is not None])
-        return [open_row(self._keys, row) for row in rows]
+        rows = await self.do(lambda database: [row for row in database.each_row() if row.dormant_since is not None])
+        return [open_row(self.keys, row) for row in rows]
 
-    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
-        await self._do(lambda database: database.put_attempt(grant, fingerprint, generation, at))
+    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment, _: object = None) -> None:
+        await self.do(lambda database: database.put_attempt(grant, fingerprint, generation, at))
 
     async def write(
         self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool, history: bytes = b""
     ) -> None:
         try:
-            await self._do(self._writing(record, fingerprint, replaces, concludes, history))
+            await self.do(self._writing(record, fingerprint, replaces, concludes, history))
         except StoreUnavailable:
             if self._unstored.is_possible:
                 with trio.CancelScope(shield=True):
@@ -202,7 +203,7 @@ class SqliteStore:
 
     def _writing(self, record: Record, fingerprint: str, replaces: int | None, concludes: bool, history: bytes) -> Work:
         def work(database: Database) -> None:
-            sealed = seal(database, self._keys, record, fingerprint)
+            sealed = seal(database, self.keys, record, fingerprint)
             database.put_record(record.name, fingerprint, record.generation, sealed, replaces)
             if history:
                 database.put_history(record.name, fingerprint, history)
@@ -222,30 +223,29 @@ class SqliteStore:
 
     async def set_dormant(self, records: Iterable[tuple[str, str]], since: float | None) -> None:
         places = list(records)
-        await self._do(lambda database: database.set_dormant(places, since))
+        await self.do(lambda database: database.set_dormant(places, since))
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
-        number = await self._do(lambda database: database.delete(grant, fingerprint))
+        number = await self.do(lambda database: database.delete(grant, fingerprint))
         self._unstored.drop(grant, fingerprint)
         return number
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
-        await self._do(lambda database: database.put_breaker(provider, breaker))
+        await self.do(lambda database: database.put_breaker(provider, breaker))
 
     async def write_metadata(self, provider: str, metadata: Metadata) -> None:
-        await self._do(lambda database: put_metadata(database, self._keys, provider, metadata))
+        await self.do(lambda database: put_metadata(database, self.keys, provider, metadata))
 
     async def audit_memory(self) -> Memory:
         """The audit log's key, made where there is none, and its heads. Raises StoreUnavailable."""
-        return await self._do(lambda database: audit_memory_of(database, self._keys, self._entropy))
+        return await self.do(lambda database: audit_memory_of(database, self.keys, self._entropy))
 
     async def remember_audit(self, heads: Mapping[str, Head]) -> None:
         """Store where the audit log ends, so that a cut is noticed. Raises StoreUnavailable."""
-        plain = msgspec.msgpack.encode(heads)
-        await self._do(lambda database: put_sealed(database, self._keys, AUDIT_HEADS, plain))
+        await self.do(lambda database: put_sealed(database, self.keys, AUDIT_HEADS, msgspec.msgpack.encode(heads)))
 
     async def adopt(self) -> None:
-        await self._do(lambda database: database.set_meta("machine", self._identity))
+        await self.do(lambda database: database.set_meta("machine", self._identity))
         self.adopted = True
 
     async def snapshot(self) -> bytes:
@@ -260,47 +260,47 @@ class SqliteStore:
 
     @property
     def is_locked(self) -> bool:
-        return not self._keys.is_open
+        return not self.keys.is_open
 
     @property
     def passphrase(self) -> str:
-        return self._keys.passphrase
+        return self.keys.passphrase
 
     async def lock(self) -> None:
-        await self._runner(self._keys.close)
+        await self._runner(self.keys.close)
 
     async def unlock(self, kek: bytes, passphrase: str = "") -> None:
-        await self._do(lambda database: self._keys.open(database, kek, passphrase))
+        await self.do(lambda database: self.keys.open(database, kek, passphrase))
 
     async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
-        await self._do(lambda database: self._keys.rewrap(database, kek, passphrase))
+        await self.do(lambda database: self.keys.rewrap(database, kek, passphrase))
 
     def is_in_use(self, kek: bytes) -> bool:
-        return self._keys.is_in_use(kek)
+        return self.keys.is_in_use(kek)
 
     async def reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
         """Seals in groups between other writes, then deletes the old data keys. An interrupted run has deleted no data
         key that is in use, and `goes_on` later. The data keys of records that cannot be opened stay."""
-        current = await self._do(resealing.begun) if goes_on else None
+        current = await self.do(resealing.begun) if goes_on else None
         if current is None and not goes_on:
             since = round(time.time(), 2)
-            current = await self._do(lambda database: resealing.begin(database, self._keys, since))
+            current = await self.do(lambda database: resealing.begin(database, self.keys, since))
             self.resealing_since = since
         count = damaged = 0
         if current is not None:  # else its last commit seemed to fail, but reached the disk
-            count, damaged = await resealing.everything(self._do, self._keys, current)
-            left = await self._do(lambda database: resealing.end(database, self._keys, current, self._unstored.sealed))
+            count, damaged = await resealing.everything(self.do, self.keys, current)
+            left = await self.do(lambda database: resealing.end(database, self.keys, current, self._unstored.sealed))
             await self._runner(lambda: self._forget_old_keys(current, left))
         self.resealing_since = None
         return count, damaged
 
     def _forget_old_keys(self, current: int, left: list[int]) -> None:
-        self._keys.retired(current, left)
+        self.keys.retired(current, left)
         with contextlib.suppress(sqlite3.Error):
             self._database.checkpoint()
         discard_copies(self._folder)  # the old data keys open them
 
-    async def _do(self, work: Callable[[Database], T]) -> T:
+    async def do(self, work: Callable[[Database], T]) -> T:
         """Raises StoreUnavailable, or what `work` raises."""
         if self._has_ended:
             raise StoreUnavailable(ENDED)
@@ -319,7 +319,7 @@ class SqliteStore:
         try:
             self._open_again_if_needed()
             database = self._database
-            self._keys.begin(database)
+            self.keys.begin(database)
             for work, result in group:
                 try:
                     result.value = work(database)
@@ -347,14 +347,14 @@ class SqliteStore:
             self._commits = self._attempted
             self._lock.note(self._commits)
             self.trouble = self.since = None
-        self._keys.committed()
+        self.keys.committed()
 
     def _fail(self, error: Exception) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._database.rollback()
         self.trouble = str(error) if isinstance(error, StoreError) else f"{self._database.path}: {error}"
         self.since = self.since or round(time.time(), 2)
-        self._keys.rolled_back()
+        self.keys.rolled_back()
         if code_of(error) in GONE:
             self._close_files()
 
@@ -375,7 +375,7 @@ class SqliteStore:
         elsewhere = StoreUnavailable(
             f"{path} was deleted or replaced while brokerd runs; put it back, or restart brokerd"
         )
-        left = self._identity, self._keys.store
+        left = self._identity, self.keys.store
         if not path.exists() or self._identity_of(path.stat().st_ino) != self._identity:
             raise elsewhere
         try:
@@ -383,10 +383,10 @@ class SqliteStore:
             self._database = opened(self._folder, create=False)
             self._attach()
             found = self._database.commits()
-            if self._keys.store != left[1] or not self._commits <= found <= self._attempted:
+            if self.keys.store != left[1] or not self._commits <= found <= self._attempted:
                 raise elsewhere
         except BaseException:
-            self._identity, self._keys.store = left
+            self._identity, self.keys.store = left
             self._close_files()
             raise
         self._commits = self._attempted = found

@@ -25,6 +25,7 @@ from brokerd.core.secret import Secret, SecretSource
 from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.files.secret_sources import read_secret
+from brokerd.edge.store.alone import Alone
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 
@@ -60,7 +61,7 @@ class TestEntropy:
         return self.next
 
 
-class MemoryStore:
+class MemoryStore(Alone):
     """The Store port. `broken` refuses everything; what was written before stays, and outlives a crash."""
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class MemoryStore:
         if self.broken:
             raise StoreUnavailable("the store cannot be written: no space left on device")
 
-    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
+    async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment, _: object = None) -> None:
         await trio.lowlevel.checkpoint()
         self._check()
         self.attempts[grant] = (fingerprint, generation, at)

@@ -100,14 +100,16 @@ async def fill(store: SqliteStore) -> None:
 
 
 async def audited(store: SqliteStore) -> None:
-    """What the audit log keeps in the table meta."""
+    """What the audit log keeps in the table meta. The release before this one has other names for keys and `do`."""
+    present = store if hasattr(store, "do") else None
+    keys = present.keys if present else store._keys  # type: ignore[attr-defined]
 
     def work(database: Any) -> None:
         for name, plain in (("audit_key", b"a" * 32), ("audit_heads", b"\x80")):
-            bound = Bound(store._keys.store, name, 0, "meta")
-            database.set_meta(name, base64.b64encode(store._keys.seal(database, plain, bound)).decode())
+            bound = Bound(keys.store, name, 0, "meta")
+            database.set_meta(name, base64.b64encode(keys.seal(database, plain, bound)).decode())
 
-    await store._do(work)
+    await (present.do if present else store._do)(work)  # type: ignore[attr-defined]
 
 
 async def go_on(store: SqliteStore) -> None:

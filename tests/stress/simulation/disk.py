@@ -117,9 +117,9 @@ class SimStore(SqliteStore):
         self._really_snapshot = self._database.snapshot
         self._database.snapshot = self._copied  # type: ignore[method-assign]
 
-    async def _do(self, work: Callable[[Database], T]) -> T:
+    async def do(self, work: Callable[[Database], T]) -> T:
         self._life.check()
-        return await super()._do(work)
+        return await super().do(work)
 
     async def _work(self, work: Callable[[], None]) -> None:
         group = (getattr(work, "__defaults__", None) or ([],))[0]  # as Store.run binds it; other work has none
@@ -190,14 +190,14 @@ class SimStore(SqliteStore):
 
     def _record(self, row: Row) -> Record | None:
         """What is in a row; it is opened again only if it or the data keys have changed."""
-        name, known = (row.grant, row.fingerprint), (row, self._keys._ring.ids)
+        name, known = (row.grant, row.fingerprint), (row, self.keys._ring.ids)
         if name not in self._opened or self._opened[name][0] != known:
-            self._opened[name] = known, open_row(self._keys, row).record
+            self._opened[name] = known, open_row(self.keys, row).record
         return self._opened[name][1]
 
     def remembered(self) -> Memory:
         """What the store knows of the audit log."""
-        found = audit_memory(self._database.meta, self._keys.unseal, self._keys.store)
+        found = audit_memory(self._database.meta, self.keys.unseal, self.keys.store)
         assert found is not None, "the store has the audit log's key from the start on"
         return found
 
@@ -209,7 +209,7 @@ class SimStore(SqliteStore):
         """Whether anything can be opened with that key."""
         for key_id, wrapped, _ in self._database.data_keys():
             with contextlib.suppress(EnvelopeError):
-                return bool(unwrap(wrapped, kek, self._keys.store, key_id))
+                return bool(unwrap(wrapped, kek, self.keys.store, key_id))
         return False
 
     def journalled(self, grant: str) -> int | None:

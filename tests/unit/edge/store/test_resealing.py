@@ -78,12 +78,12 @@ async def test_a_new_data_key_whose_commit_failed_and_landed_opens_what_was_seal
     async with running(tmp_path) as store:
 
         def both(database: Database) -> None:  # in one transaction
-            resealing.begin(database, store._keys, 1.0)
+            resealing.begin(database, store.keys, 1.0)
             store._writing(beside, "print", None, True, b"")(database)
 
         with monkeypatch.context() as patch:
             patch.setattr(Database, "commit", lands)
             with pytest.raises(StoreUnavailable):
-                await store._do(both)
+                await store.do(both)
         assert [row.record for row in await store.read("beside")] == [beside]
         assert await store.reencrypt() == (2, 0), "the next data key has another number"

@@ -343,5 +343,5 @@ async def test_a_history_is_written_with_its_record_or_not_at_all(tmp_path: Path
 async def test_a_history_that_somebody_replaced_by_text_is_read_as_bytes(tmp_path: Path) -> None:
     async with running(tmp_path) as store:
         await store.write(FULL, PRINT, None, concludes=True, history=b"one")
-        await store._do(lambda database: database._connection.execute("UPDATE history SET packed = 'text'").rowcount)
+        await store.do(lambda database: database._connection.execute("UPDATE history SET packed = 'text'").rowcount)
         assert [row.history for row in await store.read("reports")] == [b"text"]

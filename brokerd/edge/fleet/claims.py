@@ -1,0 +1,213 @@
+# Who has a grant's one exchange (law 1), and whether a stored token may be sent now (laws 2 and 3): one transaction
+# puts the claim and the journal row. Claims end with their host's lease; journal rows have none.
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from brokerd.core.fleet.etcd import LeaseGone, Pair, Put
+from brokerd.core.fleet.layout import ClaimValue, JournalValue, RecordPlace, RecordValue
+from brokerd.core.ports import Awaits, HeldElsewhere, StoreUnavailable
+from brokerd.core.timing.moment import Moment
+from brokerd.edge.fleet.lease import LIFE, HostLease
+from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
+
+
+@dataclass(eq=False, slots=True)
+class Fence:
+    """What this process has of a grant. `key`: of the journal row, or of the claim where nothing is spent; nobody else
+    has taken over while that is as it was in `revision`. `has_outcome`: the exchange has ended, and its outcome is to
+    be written. `lease`: 0 if an earlier process had it."""
+
+    key: bytes
+    revision: int
+    lease: int
+    sends_stored: bool
+    has_outcome: bool = False
+
+
+class Claims:
+    def __init__(self, shared: Shared, lease: HostLease) -> None:
+        self._shared = shared
+        self._lease = lease
+        self._fences: dict[RecordPlace, Fence] = {}
+        self._pending: set[bytes] = set()  # writes of claims whose answer is waited for
+        self._abandoned: set[bytes] = set()  # and those whose answer never came
+        self._orphans: dict[bytes, float] = {}  # journal rows without a claim: CLOCK_BOOTTIME when that was first seen
+        self._freed: dict[RecordPlace, trio.Event] = {}
+
+    def fence(self, place: RecordPlace) -> Fence | None:
+        return self._fences.get(place)
+
+    def restore(self, place: RecordPlace, revision: int) -> None:
+        """An earlier process ended an exchange in that row, and its outcome is still to be written."""
+        key = self._shared.keys.journal(place)
+        self._fences[place] = Fence(key, revision, 0, sends_stored=True, has_outcome=True)
+
+    async def begin(
+        self, place: RecordPlace, record: int, at: Moment, generation: int = 0, awaits: Awaits | None = None
+    ) -> None:
+        """`record`: the revision of the record that the exchange begins with. `awaits`: None if it sends no stored
+        token. Raises HeldElsewhere, StoreUnavailable."""
+        shared, keys = self._shared, self._shared.keys
+        claim_key, row_key, number = keys.claim(place), keys.journal(place), self._lease.number
+        self._require_free(place)
+        if awaits is not None and awaits.patient:
+            self._require_no_answer(place)
+        if not self._lease.is_safe(number):
+            raise StoreUnavailable("etcd: the lease of this host may have ended")
+        write = shared.new_write()
+        # What is at the two keys, if anything, is of an exchange of an earlier process, or of one that is over.
+        expected = {keys.record(place): record} | {key: shared.modified(key) for key in (claim_key, row_key)}
+        about: dict[str, Any] = {"host": shared.me.host, "written": at, "instance": shared.me.instance, "write": write}
+        changes: dict[bytes, Put | None] = {claim_key: Put(ClaimValue(**about).encoded(), number)}
+        if awaits is not None:
+            row = JournalValue(generation=generation, answer_within=awaits.seconds, **about)
+            changes[row_key] = Put(row.encoded())
+        revision = await self._taken(expected, changes, claim_key, write)
+        self._fences[place] = Fence(claim_key if awaits is None else row_key, revision, number, awaits is not None)
+
+    async def _taken(
+        self, expected: dict[bytes, int], changes: dict[bytes, Put | None], claim_key: bytes, write: bytes
+    ) -> int:
+        """The revision in which the claim was put. Raises HeldElsewhere, StoreUnavailable."""
+
+        def is_ours(found: Mapping[bytes, Pair]) -> int:
+            pair = found.get(claim_key)
+            value = None if pair is None else ClaimValue.decoded(pair.value)
+            return pair.modified if pair is not None and value is not None and value.write == write else 0
+
+        self._pending.add(write)
+        try:
+            return await self._shared.transact(expected, changes, is_ours)
+        except Unknown:  # it may be carried out later; then it is deleted
+            self._abandoned.add(write)
+            raise
+        except Conflict as conflict:
+            raise HeldElsewhere(_holder(conflict.found.get(claim_key))) from None
+        except LeaseGone:
+            self._lease.drop()
+            raise StoreUnavailable("etcd: the lease of this host has ended") from None
+        finally:
+            self._pending.discard(write)
+
+    def _require_free(self, place: RecordPlace) -> None:
+        claim = self._shared.value(self._shared.keys.claim(place), ClaimValue)
+        if claim is not None and claim.host != self._shared.me.host:
+            raise HeldElsewhere(claim.host)
+
+    def _require_no_answer(self, place: RecordPlace) -> None:
+        """Of another host's exchange whose outcome is unknown (law 3)."""
+        key = self._shared.keys.journal(place)
+        row = self._shared.value(key, JournalValue)
+        if row is None or row.host == self._shared.me.host:
+            return
+        now = self._shared.clock.now().boot
+        left = self._orphans.setdefault(key, now) + row.answer_within - now
+        if left > 0:
+            words = f"{row.host} began an exchange and was not heard of since: its answer may still come"
+            raise StoreUnavailable(f"{words}, for {left:.0f} s at most")
+
+    def last_look(self, place: RecordPlace) -> None:
+        """Right before the first byte of a stored token leaves. Raises StoreUnavailable: it must not."""
+        fence = self._fences.get(place)
+        if fence is None or not self._lease.is_safe(fence.lease):
+            raise StoreUnavailable("etcd: the claim of this host may have ended before the token was sent")
+
+    def expected(self, place: RecordPlace) -> dict[bytes, int]:
+        """What must still be so for the outcome of this process's exchange to count. Raises StoreUnavailable while
+        another host that took over is at work."""
+        fence = self._fences.get(place)
+        if fence is None:
+            return {}
+        there = self._shared.modified(fence.key)
+        if there == fence.revision:
+            return {fence.key: fence.revision}
+        if there:
+            raise StoreUnavailable("etcd: another host has begun an exchange of this grant since")
+        return {fence.key: 0}
+
+    def changes(self, place: RecordPlace) -> dict[bytes, Put | None]:
+        """What is deleted with the outcome."""
+        fence = self._fences.get(place)
+        if fence is None:
+            return {}
+        keys, found = self._shared.keys, dict[bytes, Put | None]()
+        if fence.sends_stored:
+            found[keys.journal(place)] = None
+        claim = self._shared.value(keys.claim(place), ClaimValue)
+        if claim is not None and self._shared.is_own(claim):
+            found[keys.claim(place)] = None
+        return found
+
+    def ended(self, place: RecordPlace) -> None:
+        """The outcome is written, or nobody needs it."""
+        self._fences.pop(place, None)
+
+    async def end(self, place: RecordPlace, *, unstored: bool) -> None:
+        """The exchange is over. Others may go on, unless its outcome is still to be written (`unstored`)."""
+        if self._fences.get(place) is None or unstored:
+            return
+        with contextlib.suppress(Conflict, LeaseGone, StoreUnavailable):
+            # If that fails, the claim ends with the lease, and the row is for the next exchange to look at.
+            expected, changes = self.expected(place), self.changes(place)
+            if changes:
+                await self._shared.transact(expected, changes, lambda _: 0)
+        self.ended(place)
+
+    # -- what others do
+
+    def note(self, keys: set[bytes]) -> set[bytes]:
+        """These have changed. Returns the claims that nobody needs: the answer to their transaction was lost."""
+        shared, unneeded = self._shared, set[bytes]()
+        for key in keys:
+            kind, _ = shared.keys.kind(key)
+            if (place := shared.keys.place(key)) is None:
+                continue
+            row_key = shared.keys.journal(place)
+            if kind != "record":
+                self._orphans.pop(row_key, None)
+            if shared.modified(row_key) and not shared.modified(shared.keys.claim(place)):
+                self._orphans.setdefault(row_key, shared.clock.now().boot)
+            claim = shared.value(key, ClaimValue) if kind == "claim" else None
+            if claim is not None and claim.write in self._abandoned and place not in self._fences:
+                unneeded.add(key)
+            if (event := self._freed.pop(place, None)) is not None:
+                event.set()
+        return unneeded
+
+    async def until_free(self, place: RecordPlace) -> None:
+        """Until another host's exchange has ended, or its claim."""
+        shared = self._shared
+        before = shared.modified(shared.keys.record(place))
+        with trio.move_on_after(2 * LIFE):
+            while shared.modified(shared.keys.record(place)) == before:
+                claim = shared.value(shared.keys.claim(place), ClaimValue)
+                if claim is None or claim.host == shared.me.host:
+                    return
+                await self._freed.setdefault(place, trio.Event()).wait()
+
+    def interrupted(self, place: RecordPlace, record: RecordValue) -> Moment | None:
+        """When an exchange began whose outcome nobody will write, if there is one of this record's generation."""
+        shared, key = self._shared, self._shared.keys.journal(place)
+        row = shared.value(key, JournalValue)
+        if row is None or row.generation != record.generation:
+            return None
+        fence = self._fences.get(place)
+        if fence is not None and fence.key == key and fence.revision == shared.modified(key):
+            return None
+        if row.write in self._pending or row.write in self._abandoned:
+            return None  # nothing was sent
+        claim = shared.value(shared.keys.claim(place), ClaimValue)
+        if claim is not None and claim.write == row.write and claim.host != shared.me.host:
+            return None  # that host is at work
+        return shared.in_our_terms(key, row, row.written)
+
+
+def _holder(pair: Pair | None) -> str:
+    value = None if pair is None else ClaimValue.decoded(pair.value)
+    return "" if value is None else value.host

@@ -1,0 +1,78 @@
+# The data keys that the hosts of a fleet share: wrapped in etcd by the key that [daemon] key names on each host.
+# Nothing leaves the host unsealed (law 15).
+from __future__ import annotations
+
+from brokerd.core.fleet.etcd import Pair
+from brokerd.core.fleet.layout import FleetKeys, MetaValue, RecordPlace
+from brokerd.core.grant.record import Record
+from brokerd.core.ports import Entropy, StoreUnavailable, WrongKey
+from brokerd.core.sealing import KEY_BYTES, Bound, EnvelopeError, Keyring, unwrap, wrap
+from brokerd.edge.store.sealed_record import decoded, encoded
+
+MOST = 1024 * 1024  # bytes of a sealed record; etcd takes requests of 1.5 MiB
+
+
+class FleetDataKeys:
+    """Locked until `open`."""
+
+    def __init__(self, keys: FleetKeys, entropy: Entropy) -> None:
+        self._keys = keys
+        self._entropy = entropy
+        self._ring = Keyring(entropy)
+        self.store = ""
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._ring.current)
+
+    def first(self, kek: bytes, store: str) -> bytes:
+        """A first data key, wrapped: what a new fleet begins with."""
+        return wrap(self._entropy.bytes(KEY_BYTES), kek, store, 1, self._entropy)
+
+    def open(self, kek: bytes, meta: MetaValue, pairs: dict[bytes, Pair]) -> None:
+        """Unwrap all of them. Raises WrongKey."""
+        ring = Keyring(self._entropy)
+        for key, pair in pairs.items():
+            kind, names = self._keys.kind(key)
+            if kind != "key" or len(names) != 1 or not names[0].isdecimal():
+                continue
+            try:
+                ring.add(int(names[0]), unwrap(pair.value, kek, meta.store, int(names[0])))
+            except EnvelopeError:
+                words = "the key of this host is not the one that the fleet's data keys are wrapped with"
+                raise WrongKey(f"{words}; nothing was changed; give every host the same [daemon] key") from None
+        if not ring.current:
+            raise StoreUnavailable("the fleet's data keys are gone from etcd, and with them all records")
+        self._ring, self.store = ring, meta.store
+
+    def close(self) -> None:
+        self._ring = Keyring(self._entropy)
+
+    def rewrapped(self, old: bytes, new: bytes, meta: MetaValue, pairs: dict[bytes, Pair]) -> dict[bytes, bytes]:
+        """All data keys, wrapped by another key. One that is wrapped by it already is left out. Raises WrongKey."""
+        found = {}
+        for key, pair in pairs.items():
+            kind, names = self._keys.kind(key)
+            if kind != "key":
+                continue
+            number = int(names[0])
+            try:
+                plain = unwrap(pair.value, old, meta.store, number)
+            except EnvelopeError:
+                try:
+                    unwrap(pair.value, new, meta.store, number)
+                    continue
+                except EnvelopeError:
+                    raise WrongKey("the fleet's data keys are wrapped by neither key; nothing was changed") from None
+            found[key] = wrap(plain, new, meta.store, number, self._entropy)
+        return found
+
+    def seal(self, record: Record, place: RecordPlace) -> bytes:
+        """Raises StoreUnavailable."""
+        if not self.is_open:
+            raise StoreUnavailable("the fleet's data keys are not open yet")
+        return self._ring.seal(encoded(record), Bound(self.store, place.grant, record.generation, place.fingerprint))
+
+    def unseal(self, sealed: bytes, place: RecordPlace, generation: int) -> Record:
+        """Raises EnvelopeError, msgspec.DecodeError."""
+        return decoded(self._ring.open(sealed, Bound(self.store, place.grant, generation, place.fingerprint)))

@@ -1,0 +1,106 @@
+# What this host keeps of its fleet in its own store: a sealed copy of every record, so that living tokens are served
+# while etcd is away, also after a restart; records that etcd could not be told yet; and how far the fleet was (law 15).
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from brokerd.core.fleet.layout import RecordPlace
+from brokerd.core.grant.record import Record
+from brokerd.core.ports import StoreError
+from brokerd.edge.store.database import Database
+from brokerd.edge.store.sealed_record import seal
+from brokerd.edge.store.store import SqliteStore
+
+FLEET, UNSENT = "fleet", "unsent "  # in the table meta
+
+
+class KnownFleet(msgspec.Struct, frozen=True):
+    """What this host last knew of its fleet."""
+
+    store: str
+    epoch: int
+    cluster: int
+    revision: int
+
+
+class Unsent(msgspec.Struct, frozen=True):
+    """A record of the local store that etcd has not got. `based_on`: the revision of the record that it replaces there;
+    `fence`: the revision of the journal row of its exchange, 0: it has none."""
+
+    place: RecordPlace
+    based_on: int
+    fence: int = 0
+
+
+class Copy(NamedTuple):
+    record: Record | None  # None: it was deleted
+    history: bytes
+
+
+class LocalCopy:
+    def __init__(self, local: SqliteStore) -> None:
+        self._local = local
+        self._waiting: dict[RecordPlace, Copy] = {}
+        self._wake = trio.Event()
+
+    async def known(self) -> KnownFleet | None:
+        """Raises StoreError."""
+        value = await self._local.do(lambda database: database.meta(FLEET))
+        return None if value is None else msgspec.json.decode(value, type=KnownFleet)
+
+    async def unsent(self) -> dict[RecordPlace, Unsent]:
+        """Raises StoreError."""
+        values = await self._local.do(lambda database: database.metas(UNSENT))
+        found = [msgspec.json.decode(value, type=Unsent) for value in values.values()]
+        return {each.place: each for each in found}
+
+    async def remember(self, known: KnownFleet) -> None:
+        """Raises StoreError."""
+        await self._local.do(lambda database: database.set_meta(FLEET, msgspec.json.encode(known).decode()))
+
+    def put(self, place: RecordPlace, record: Record | None, history: bytes) -> None:
+        """In the next transaction. It may be lost: etcd has it."""
+        self._waiting[place] = Copy(record, history)
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake, copies, self._waiting = trio.Event(), self._waiting, {}
+            try:
+                await self._local.do(lambda database, copies=copies: self._write(database, copies))  # type: ignore[misc]
+            except StoreError:
+                self._waiting = copies | self._waiting
+                await trio.sleep(1.0)
+                self._wake.set()
+
+    async def keep_unsent(self, unsent: Unsent, record: Record, history: bytes) -> None:
+        """Durable when it returns. Raises StoreError."""
+
+        def work(database: Database) -> None:
+            self._write(database, {unsent.place: Copy(record, history)})
+            database.set_meta(_name(unsent.place), msgspec.json.encode(unsent).decode())
+
+        self._waiting.pop(unsent.place, None)
+        await self._local.do(work)
+
+    async def sent(self, place: RecordPlace) -> None:
+        """etcd has it now. Raises StoreError."""
+        await self._local.do(lambda database: database.drop_meta(_name(place)))
+
+    def _write(self, database: Database, copies: dict[RecordPlace, Copy]) -> None:
+        for place, (record, history) in copies.items():
+            if record is None:
+                database.delete(*place)
+                continue
+            sealed = seal(database, self._local.keys, record, place.fingerprint)
+            database.put_copy(place.grant, place.fingerprint, record.generation, sealed)
+            if history:
+                database.put_history(place.grant, place.fingerprint, history)
+
+
+def _name(place: RecordPlace) -> str:
+    return f"{UNSENT}{place.grant} {place.fingerprint}"

@@ -1,0 +1,214 @@
+# This host's place in its fleet: the fleet's own record in etcd, made by the first host, whether etcd still has what
+# this host knows (law 15), and the host's lease with its name.
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import trio
+
+from brokerd.core.fleet.etcd import ABSENT, EtcdError, Pair, Put
+from brokerd.core.fleet.layout import SCHEMA, USABLE_BY, MemberValue, MetaValue
+from brokerd.core.ports import StoreError
+from brokerd.edge.fleet.data_keys import FleetDataKeys
+from brokerd.edge.fleet.lease import EVERY, HostLease
+from brokerd.edge.fleet.local_copy import KnownFleet, LocalCopy
+from brokerd.edge.fleet.shared import Conflict, Shared
+
+REMEMBER = 60.0  # seconds between two notes of how far etcd was
+AGAIN = 1.0  # seconds between two tries to join
+
+
+class Membership:
+    """`trouble`: why this host is not in the fleet, None: it is. `adopted`: etcd has what this host last knew of it, or
+    an operator agreed (law 15)."""
+
+    def __init__(self, shared: Shared, lease: HostLease, data_keys: FleetDataKeys, copy: LocalCopy) -> None:
+        self._shared = shared
+        self._lease = lease
+        self._data_keys = data_keys
+        self._copy = copy
+        self._kek: bytes | None = None
+        self.known: KnownFleet | None = None
+        self.adopted = True
+        self.trouble: str | None = None
+        self.noticed: Callable[[], None] = lambda: None
+        self._noted = float("-inf")
+
+    def meta(self) -> MetaValue | None:
+        return self._shared.value(self._shared.keys.meta, MetaValue)
+
+    # -- the fleet's own record
+
+    async def open(self, kek: bytes) -> bool:
+        """After the mirror was loaded: make the fleet if there is none, and open its data keys. Returns whether this
+        host has been in it before. Raises StoreError, WrongKey."""
+        shared, keys = self._shared, self._shared.keys
+        while (meta := self.meta()) is None:
+            if keys.meta in shared.mirror.pairs:
+                raise StoreError(f"etcd: {keys.meta.decode()} is not in a form that this release knows")
+            await self._found(kek)
+        if meta.usable_by > SCHEMA:
+            newer = f"the fleet is used by brokerd {meta.release} (schema {meta.schema}); this release has {SCHEMA}"
+            raise StoreError(f"{newer}: install that release or the one before it on this host")
+        self._data_keys.open(kek, meta, shared.mirror.pairs)
+        self._kek, self.known = kek, await self._copy.known()
+        was_here = self.known is not None and self.known.store == meta.store
+        if not was_here:
+            self.known = None
+        self.check()
+        return was_here
+
+    async def _found(self, kek: bytes) -> None:
+        """Make the fleet. Another host may be faster."""
+        shared, keys, me = self._shared, self._shared.keys, self._shared.me
+        store, now = shared.new_write().hex(), shared.clock.now()
+        meta = MetaValue(
+            host=me.host,
+            written=now,
+            schema=SCHEMA,
+            usable_by=USABLE_BY,
+            release=me.release,
+            store=store,
+            cluster=shared.mirror.cluster,
+            epoch=1,
+        )
+        first = keys.data_key(1)
+        changes: dict[bytes, Put | None] = {
+            keys.meta: Put(meta.encoded()),
+            first: Put(self._data_keys.first(kek, store)),
+        }
+
+        def is_ours(found: Mapping[bytes, Pair]) -> int:
+            pair = found.get(keys.meta)
+            return pair.modified if pair is not None and pair.value == meta.encoded() else 0
+
+        try:
+            await shared.transact({keys.meta: ABSENT, first: ABSENT}, changes, is_ours)
+        except Conflict:
+            return
+
+    def lock(self) -> None:
+        self._kek = None
+        self._data_keys.close()
+
+    def reopen(self) -> None:
+        """A data key has changed. Raises StoreError."""
+        meta = self.meta()
+        if self._kek is not None and meta is not None:
+            self._data_keys.open(self._kek, meta, self._shared.mirror.pairs)
+
+    async def rewrap(self, kek: bytes) -> None:
+        """Wrap the data keys by another key, unless another host did. Raises StoreError."""
+        shared, meta = self._shared, self.meta()
+        if self._kek is None or meta is None:
+            raise StoreError("etcd: the fleet's data keys are not open")
+        found = self._data_keys.rewrapped(self._kek, kek, meta, shared.mirror.pairs)
+        expected = {key: shared.modified(key) for key in found}
+        wrapped = {key: Put(value) for key, value in found.items()}
+        if found:
+            await shared.transact(expected, wrapped, lambda now: _written(now, wrapped))
+        self._kek = kek
+
+    # -- law 15
+
+    def check(self) -> None:
+        """Whether etcd is what this host knows: the cluster, and nothing in it older than what was seen."""
+        meta, known, mirror, before = self.meta(), self.known, self._shared.mirror, self.adopted
+        if meta is None:
+            self.adopted = self.known is None
+        elif known is None or meta.epoch > known.epoch:
+            self.adopted = meta.cluster == mirror.cluster
+        else:
+            is_same = meta.cluster == mirror.cluster == known.cluster and meta.store == known.store
+            self.adopted = is_same and mirror.revision >= known.revision
+        if self.adopted and meta is not None:
+            known_revision = mirror.revision if known is None or meta.epoch > known.epoch else known.revision
+            revision = max(mirror.revision, known_revision)
+            self.known = KnownFleet(meta.store, meta.epoch, mirror.cluster, revision)
+        if before != self.adopted:
+            self.noticed()
+
+    async def adopt(self) -> None:
+        """An operator agrees to what etcd has now. Raises StoreError."""
+        shared, meta = self._shared, self.meta()
+        if meta is None or self.adopted:
+            return
+        me, key = shared.me, shared.keys.meta
+        epoch = max(meta.epoch, self.known.epoch if self.known else 0) + 1
+        value = MetaValue(
+            host=me.host,
+            written=shared.clock.now(),
+            schema=SCHEMA,
+            usable_by=USABLE_BY,
+            release=me.release,
+            store=meta.store,
+            cluster=shared.mirror.cluster,
+            epoch=epoch,
+        )
+        new = {key: Put(value.encoded())}
+        await shared.transact({key: shared.modified(key)}, new, lambda found: _written(found, new))
+        self.check()
+
+    async def _remember(self) -> None:
+        now = self._shared.clock.now().boot
+        if self.known is not None and now - self._noted >= REMEMBER:
+            await self._copy.remember(self.known)
+            self._noted = now
+
+    # -- the lease
+
+    async def run(self) -> None:
+        """Keeps the lease, and looks how far etcd is."""
+        try:
+            while True:
+                try:
+                    if await self._lease.keep():
+                        await self._register()
+                    await self._shared.mirror.beat()
+                    self.check()
+                    await self._remember()
+                    pause = EVERY
+                except (EtcdError, StoreError) as error:
+                    self._says(str(error) if isinstance(error, StoreError) else None)
+                    pause = AGAIN
+                await trio.sleep(pause)
+        finally:
+            with trio.move_on_after(2.0) as scope:
+                scope.shield = True
+                await self._lease.end()
+
+    async def _register(self) -> None:
+        """Raises EtcdError, StoreError."""
+        shared, me = self._shared, self._shared.me
+        key = shared.keys.member(me.host)
+        there = shared.value(key, MemberValue)
+        if there is not None and there.machine != me.machine:
+            self._lease.drop()
+            words = f"another host of the fleet has the name {me.host}"
+            raise StoreError(f"etcd: {words}; give this one its own: name in [store] of the configuration")
+        member = MemberValue(
+            host=me.host,
+            written=shared.clock.now(),
+            release=me.release,
+            schema=SCHEMA,
+            instance=me.instance,
+            machine=me.machine,
+        )
+        new = {key: Put(member.encoded(), self._lease.number)}
+        try:
+            await shared.transact({key: shared.modified(key)}, new, lambda found: _written(found, new))
+        except StoreError:
+            self._lease.drop()
+            raise
+        self._says(None)
+
+    def _says(self, trouble: str | None) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.noticed()
+
+
+def _written(found: Mapping[bytes, Pair], new: Mapping[bytes, Put]) -> int:
+    """The revision in which all of these were written; 0: they were not."""
+    same = [found[key].modified for key, put in new.items() if key in found and found[key].value == put.value]
+    return max(same) if len(same) == len(new) else 0

@@ -1,0 +1,152 @@
+# What etcd has below the fleet's prefix, kept in step by a watch, and how far this host can trust that. It knows keys
+# and revisions; store.py knows what is in them.
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import trio
+
+from brokerd.core.fleet.etcd import Changes, Compacted, Etcd, EtcdError, Found, Pair
+from brokerd.core.ports import Clock
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between two tries to reach etcd
+BEATS = 64  # that are remembered
+
+
+class Beat(NamedTuple):
+    """A linearizable read that was sent at that CLOCK_BOOTTIME: etcd was at that revision then, or before."""
+
+    sent: float
+    revision: int
+
+
+class Mirror:
+    """`away`: why etcd cannot be reached, None: it can. `reached`: CLOCK_BOOTTIME when it last answered. `changed` is
+    called with the keys that are not as they were. If etcd was put back to an older state, everything is read again:
+    it has another cluster id, or a revision that is smaller than one seen.
+
+    Many attributes: each is a fact about the one view of etcd."""
+
+    def __init__(self, etcd: Etcd, root: bytes, clock: Clock) -> None:
+        self._etcd = etcd
+        self._root = root
+        self._clock = clock
+        self.pairs: dict[bytes, Pair] = {}
+        self.revision = 0
+        self.cluster = 0
+        self.away: str | None = "it was not reached yet"
+        self.reached = float("-inf")
+        self.there = trio.Event()  # it was reached once
+        self.since: float | None = None  # CLOCK_BOOTTIME since when `away` is so
+        self.changed: Callable[[set[bytes]], None] = lambda _: None
+        self.moved: Callable[[], None] = lambda: None  # called when `away` or the cluster has changed
+        self._known_at: dict[bytes, int] = {}  # keys that were read or written beside the watch
+        self._watching = trio.CancelScope()
+        self._beats: deque[Beat] = deque(maxlen=BEATS)
+
+    async def run(self) -> None:
+        """Follows etcd for ever."""
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self.load()
+                with trio.CancelScope() as self._watching:
+                    async with self._etcd.watch(self._root, self.revision + 1) as stream:
+                        delay = FIRST_DELAY
+                        async for changes in stream:
+                            self._apply(changes)
+            except Compacted:
+                self.revision = 0
+            except EtcdError as error:
+                self._is_away(str(error))
+                await trio.sleep(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+
+    async def load(self) -> None:
+        """Read everything, unless the watch can go on where it ended. Raises EtcdError."""
+        if self.revision:
+            await self.beat()
+        if not self.revision:
+            sent = self._clock.now().boot
+            found = await self._etcd.read_prefix(self._root)
+            self._heard(sent, found)
+            before, self.pairs = self.pairs, dict(found.pairs)
+            self._known_at.clear()
+            self.revision = found.revision
+            names = before.keys() | self.pairs.keys()
+            if different := {key for key in names if before.get(key) != self.pairs.get(key)}:
+                self.changed(different)
+        self._is_away(None)
+
+    async def beat(self) -> None:
+        """Ask how far etcd is. Raises EtcdError."""
+        sent = self._clock.now().boot
+        self._heard(sent, await self._etcd.read((self._root,)))
+        self._is_away(None)
+
+    def absent_at(self, modified: int) -> float | None:
+        """The last known CLOCK_BOOTTIME when etcd had not come to that revision; None: not known."""
+        return max((each.sent for each in self._beats if each.revision < modified), default=None)
+
+    def fold(self, found: Mapping[bytes, Pair | None], revision: int) -> None:
+        """Of these keys it is known what they were at that revision."""
+        different = set()
+        for key, pair in found.items():
+            if self._known_at.get(key, 0) >= revision or self._is_newer(key, revision):
+                continue
+            self._known_at[key] = revision
+            if self._put(key, pair):
+                different.add(key)
+        if different:
+            self.changed(different)
+
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, Pair]:
+        """What is known of these keys."""
+        return {key: pair for key in keys if (pair := self.pairs.get(key)) is not None}
+
+    def _is_newer(self, key: bytes, revision: int) -> bool:
+        pair = self.pairs.get(key)
+        return pair is not None and pair.modified > revision
+
+    def _apply(self, changes: Changes) -> None:
+        different = set()
+        for key, pair in changes.changes:
+            if self._known_at.get(key, 0) < changes.revision and self._put(key, pair):
+                different.add(key)
+        self.revision = max(self.revision, changes.revision)
+        if len(self._known_at) > 2 * BEATS:
+            self._known_at = {key: at for key, at in self._known_at.items() if at > self.revision}
+        if different:
+            self.changed(different)
+
+    def _put(self, key: bytes, pair: Pair | None) -> bool:
+        before = self.pairs.get(key)
+        if pair is None:
+            self.pairs.pop(key, None)
+            return before is not None
+        self.pairs[key] = pair
+        return before is None or before.modified != pair.modified
+
+    def _heard(self, sent: float, found: Found) -> None:
+        newest = max((each.revision for each in self._beats), default=0)
+        is_other = self.cluster not in (0, found.cluster)
+        if is_other or found.revision < max(newest, self.revision):  # it was put back: nothing that was known holds
+            self._beats.clear()
+            self.revision = 0
+            self._watching.cancel()
+        self.cluster = found.cluster
+        self._beats.append(Beat(sent, found.revision))
+        self.reached = sent
+        if is_other:
+            self.moved()
+
+    def _is_away(self, why: str | None) -> None:
+        before, self.away = self.away, why
+        if why is None:
+            self.there.set()
+        if (before is None) != (why is None):
+            self.since = self._clock.now().boot
+        if before != why:
+            self.moved()

@@ -1,0 +1,197 @@
+# The records of a fleet's grants: read from the mirror in this host's terms, written over the very record that the
+# broker knows, and given to the broker when others change them.
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from brokerd.core.fleet.etcd import ABSENT, EtcdError, LeaseGone, Pair, Put
+from brokerd.core.fleet.layout import RecordPlace, RecordValue
+from brokerd.core.grant.attempts import reopened
+from brokerd.core.grant.record import Record
+from brokerd.core.ports import ChangedElsewhere, StoredRecord, StoreError, StoreUnavailable
+from brokerd.core.sealing import EnvelopeError
+from brokerd.edge.fleet.claims import Claims
+from brokerd.edge.fleet.data_keys import MOST, FleetDataKeys
+from brokerd.edge.fleet.local_copy import LocalCopy, Unsent
+from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
+
+
+class FleetRecords:
+    """`taken` is told of each record that others changed, and says whether the broker took it. `bases`: revisions of
+    the records that the broker knows. `unsent`: what etcd could not be told yet."""
+
+    def __init__(self, shared: Shared, claims: Claims, data_keys: FleetDataKeys, copy: LocalCopy) -> None:
+        self._shared = shared
+        self._claims = claims
+        self._data_keys = data_keys
+        self._copy = copy
+        self.taken: Callable[[StoredRecord], bool] = lambda _: False
+        self.bases: dict[RecordPlace, int] = {}
+        self.unsent: dict[RecordPlace, Unsent] = {}
+        self._unknown: dict[RecordPlace, set[bytes]] = {}  # writes whose answer never came
+        self._behind: set[RecordPlace] = set()  # the broker did not take the newest
+
+    async def open(self) -> None:
+        """Raises StoreError."""
+        self.unsent |= await self._copy.unsent()
+        for place, unsent in self.unsent.items():
+            if unsent.fence and self._claims.fence(place) is None:
+                self._claims.restore(place, unsent.fence)
+
+    # -- reading
+
+    def all(self, local: list[StoredRecord]) -> list[StoredRecord]:
+        """Every record: the fleet's, else what this host has of it."""
+        found = {RecordPlace(each.grant, each.fingerprint): each for each in local}
+        for place, unsent in self.unsent.items():
+            stored, replaces = found.get(place), self._generation(place)
+            record = None if stored is None else stored.record
+            if stored is not None and record is not None and (replaces is None or replaces < record.generation):
+                found[place] = replace(stored, unstored=True, replaces=replaces)
+                self.bases[place] = unsent.based_on
+        prefix = self._shared.keys.root + b"record/"
+        for key in [key for key in list(self._shared.mirror.pairs) if key.startswith(prefix)]:
+            if (place_of := self._shared.keys.place(key)) is None:
+                continue
+            if ((known := found.get(place_of)) is None or not known.unstored) and (row := self.row(place_of)):
+                found[place_of] = row
+                self.bases[place_of] = self._shared.modified(key)
+        return list(found.values())
+
+    async def read(self, grant: str) -> list[StoredRecord]:
+        """As etcd has them now. Raises StoreUnavailable."""
+        shared, keys = self._shared, self._shared.keys
+        prefix = keys.records(grant)
+        try:
+            found = await shared.etcd.read_prefix(prefix)
+            known = [key for key in shared.mirror.pairs if key.startswith(prefix)]
+            places = {place for key in (*found.pairs, *known) if (place := keys.place(key)) is not None}
+            wanted = [make(place) for place in places for make in (keys.record, keys.journal, keys.claim)]
+            if wanted:
+                now = await shared.etcd.read(wanted)
+                shared.mirror.fold({key: now.pairs.get(key) for key in wanted}, now.revision)
+        except EtcdError as error:
+            raise StoreUnavailable(f"etcd: {error}") from None
+        self.bases |= {place: shared.modified(keys.record(place)) for place in places}
+        return [row for place in places if (row := self.row(place)) is not None]
+
+    def row(self, place: RecordPlace) -> StoredRecord | None:
+        """The record as the mirror has it, in this host's terms."""
+        key = self._shared.keys.record(place)
+        value = self._shared.value(key, RecordValue)
+        if value is None:
+            words = "it is not in a form that this version knows"
+            return StoredRecord(*place, None, None, words) if key in self._shared.mirror.pairs else None
+        try:
+            record = self._data_keys.unseal(value.sealed, place, value.generation)
+        except (EnvelopeError, msgspec.DecodeError) as error:
+            words = str(error) if isinstance(error, EnvelopeError) else "it is not in a form that this version knows"
+            return StoredRecord(*place, None, None, words, history=value.history)
+        record = self._shared.in_our_terms(key, value, record)
+        record = reopened(record, interrupted=self._claims.interrupted(place, value))
+        return StoredRecord(*place, record, None, history=value.history)
+
+    def _generation(self, place: RecordPlace) -> int | None:
+        value = self._shared.value(self._shared.keys.record(place), RecordValue)
+        return None if value is None else value.generation
+
+    # -- writing
+
+    async def write(self, place: RecordPlace, record: Record, history: bytes, *, concludes: bool) -> None:
+        """Raises ChangedElsewhere, StoreUnavailable: then this host's own store has it."""
+        base, fence = self.bases.get(place, ABSENT), self._claims.fence(place)
+        if fence is not None and concludes:
+            fence.has_outcome = True
+        try:
+            revision = await self._write(place, record, history, base)
+        except Conflict as conflict:
+            raise ChangedElsewhere(f"{record.name}: {conflict}") from None
+        except (StoreUnavailable, LeaseGone) as error:
+            await self._keep(place, record, history, base)
+            raise StoreUnavailable(str(error)) from None
+        self.bases[place] = revision
+        self._unknown.pop(place, None)
+        if fence is not None and fence.has_outcome:
+            self._claims.ended(place)
+        if self.unsent.pop(place, None) is not None:
+            with contextlib.suppress(StoreError):
+                await self._copy.sent(place)
+        self._copy.put(place, record, history)
+
+    async def _write(self, place: RecordPlace, record: Record, history: bytes, base: int) -> int:
+        """Returns the revision. Raises Conflict, LeaseGone, StoreUnavailable."""
+        shared, key, write = self._shared, self._shared.keys.record(place), self._shared.new_write()
+        changes: dict[bytes, Put | None] = {key: Put(self._sealed(place, record, history, write).encoded())}
+        fence = self._claims.fence(place)
+        concludes = fence is not None and fence.has_outcome
+        unknown = self._unknown.setdefault(place, set())
+        for _ in range(2):
+            expected = {key: base}
+            if concludes:
+                expected |= self._claims.expected(place)
+                changes |= self._claims.changes(place)
+            try:
+                return await shared.transact(expected, changes, lambda found: _written(found.get(key), {write}))
+            except Unknown:
+                unknown.add(write)
+                raise
+            except Conflict as conflict:
+                if not (base := _written(conflict.found.get(key), unknown)):
+                    raise
+                concludes = False  # an earlier write of ours was carried out, with what it concluded
+        raise StoreUnavailable("etcd: the record changes each time it is written")
+
+    def _sealed(self, place: RecordPlace, record: Record, history: bytes, write: bytes) -> RecordValue:
+        sealed = self._data_keys.seal(record, place)
+        if len(sealed) > MOST:  # tokens that were replaced are only remembered for a revocation
+            sealed = self._data_keys.seal(replace(record, superseded=()), place)
+        return RecordValue(
+            host=self._shared.me.host,
+            written=self._shared.clock.now(),
+            generation=record.generation,
+            sealed=sealed,
+            history=history,
+            write=write,
+        )
+
+    async def _keep(self, place: RecordPlace, record: Record, history: bytes, base: int) -> None:
+        """etcd cannot be told now: this host's own store has it until then. Raises StoreUnavailable."""
+        fence = self._claims.fence(place)
+        row = fence.revision if fence is not None and fence.sends_stored and fence.has_outcome else 0
+        self.unsent[place] = unsent = Unsent(place, base, row)
+        await self._copy.keep_unsent(unsent, record, history)
+
+    # -- what others change
+
+    def deliver(self, places: set[RecordPlace]) -> None:
+        """Give the broker the records that others changed, or whose exchange was interrupted elsewhere."""
+        self._behind |= places
+        for place in tuple(self._behind):
+            if self._deliver(place):
+                self._behind.discard(place)
+
+    def _deliver(self, place: RecordPlace) -> bool:
+        """False: it must be given again."""
+        key = self._shared.keys.record(place)
+        modified, value = self._shared.modified(key), self._shared.value(key, RecordValue)
+        if modified == self.bases.get(place, ABSENT) and (
+            value is None or self._claims.interrupted(place, value) is None
+        ):
+            return True
+        row = self.row(place) or StoredRecord(*place, None, None)
+        if not self.taken(row):
+            return False
+        self.bases[place] = modified
+        if row.damage is None and place not in self.unsent:
+            self._copy.put(place, row.record, row.history)
+        return True
+
+
+def _written(pair: Pair | None, writes: set[bytes]) -> int:
+    """The revision of a record that one of these writes made; 0: it is another's."""
+    value = None if pair is None else RecordValue.decoded(pair.value)
+    return pair.modified if pair is not None and value is not None and value.write in writes else 0

@@ -1,0 +1,175 @@
+# What this host and its fleet have in common: transactions whose answer may be lost, and what is read of a key: its
+# value, opened, with every Moment in this host's terms.
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from brokerd.core.fleet.clocks import Anchor, anchored, contradict, translated
+from brokerd.core.fleet.etcd import (
+    Etcd,
+    EtcdAway,
+    EtcdFull,
+    EtcdRefused,
+    EtcdUnanswered,
+    Pair,
+    Put,
+    Transacted,
+)
+from brokerd.core.fleet.layout import BreakerValue, ClaimValue, FleetKeys, JournalValue, MemberValue, RecordValue, Value
+from brokerd.core.ports import Clock, Entropy, GenerationConflict, StoreUnavailable
+from brokerd.edge.fleet.mirror import Mirror
+
+WITHIN = 8.0  # seconds for a transaction, with everything that is tried again
+AGAIN = 0.2  # seconds between two tries
+DATED: dict[str, type[Value]] = {"record": RecordValue, "journal": JournalValue, "breaker": BreakerValue}
+V = TypeVar("V", bound=Value)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """This host in its fleet. `instance`: this process. `machine`: a digest of its machine id. `difference`: how many
+    seconds the clocks of two hosts may differ."""
+
+    fleet: str
+    host: str
+    machine: str
+    instance: str
+    release: str
+    difference: float
+
+
+class Conflict(GenerationConflict):
+    """Something was not as expected, and nothing was written. `found`: what there is."""
+
+    def __init__(self, words: str, found: Mapping[bytes, Pair]) -> None:
+        super().__init__(words)
+        self.found = found
+
+
+class Unknown(StoreUnavailable):
+    """No answer came in time: it may be written, or may be yet."""
+
+
+@dataclass(eq=False)
+class Shared:
+    """`counts`: how transactions ended (core/fleet/view.py OUTCOMES). `full`: etcd has no space."""
+
+    etcd: Etcd
+    keys: FleetKeys
+    mirror: Mirror
+    clock: Clock
+    entropy: Entropy
+    me: Self
+    counts: Counter[str] = field(default_factory=Counter)
+    refused: str | None = None  # why etcd took nothing, though it was there
+    full: bool = False
+    _anchors: dict[bytes, tuple[int, Anchor]] = field(default_factory=dict)
+
+    # -- values
+
+    def value(self, key: bytes, kind: type[V]) -> V | None:
+        """What the mirror has there; None: nothing that this version can read."""
+        pair = self.mirror.pairs.get(key)
+        return None if pair is None else kind.decoded(pair.value)
+
+    def modified(self, key: bytes) -> int:
+        """The revision of what the mirror has there; ABSENT for nothing."""
+        pair = self.mirror.pairs.get(key)
+        return 0 if pair is None else pair.modified
+
+    def note(self, keys: set[bytes]) -> None:
+        """These have changed just now: remember between which moments they were written."""
+        now = self.clock.now()
+        for key in keys:
+            pair = self.mirror.pairs.get(key)
+            if pair is None:
+                self._anchors.pop(key, None)
+                continue
+            kind = DATED.get(self.keys.kind(key)[0])
+            value = None if kind is None else kind.decoded(pair.value)
+            if value is not None and value.host != self.me.host:
+                absent = self.mirror.absent_at(pair.modified)
+                self._anchors[key] = pair.modified, anchored(value.written, now, absent, self.me.difference)
+
+    def in_our_terms(self, key: bytes, value: Value, what: T) -> T:
+        """`what` is of that value. Our own moments need no translation."""
+        noted = self._anchors.get(key)
+        return what if noted is None or value.host == self.me.host else translated(what, noted[1])
+
+    def clock_of(self, host: str) -> float | None:
+        """How many seconds the clock of a host is ahead of ours, roughly; None: not known."""
+        value = self.value(self.keys.member(host), MemberValue)
+        pair = self.mirror.pairs.get(self.keys.member(host))
+        if value is None or pair is None or (absent := self.mirror.absent_at(pair.modified)) is None:
+            return None
+        now = self.clock.now()
+        ahead = value.written.wall - now.wall
+        return round(ahead, 1) if contradict(value.written, now, absent, self.me.difference) else 0.0
+
+    def is_own(self, value: ClaimValue | JournalValue) -> bool:
+        """Whether this very process wrote it."""
+        return (value.host, value.instance) == (self.me.host, self.me.instance)
+
+    def new_write(self) -> bytes:
+        return self.entropy.bytes(16)
+
+    # -- transactions
+
+    async def transact(
+        self,
+        expected: Mapping[bytes, int],
+        changes: Mapping[bytes, Put | None],
+        is_ours: Callable[[Mapping[bytes, Pair]], int],
+    ) -> int:
+        """The revision in which it was carried out. If an answer is lost, the same is asked again; `is_ours` says of
+        what is found then in which revision an earlier try was carried out, 0: in none. Raises Conflict, LeaseGone,
+        Unknown, StoreUnavailable."""
+        was_sent, why = False, "etcd did not answer"
+        with trio.move_on_after(WITHIN):
+            while True:
+                try:
+                    ended = await self.etcd.transact(expected, changes)
+                    return self._ended(ended, expected, changes, is_ours)
+                except EtcdUnanswered as error:
+                    was_sent, why = True, str(error)
+                    self.counts["unanswered"] += 1
+                except (EtcdAway, EtcdRefused) as error:
+                    self.full = isinstance(error, EtcdFull)
+                    self.counts["away"] += 1
+                    why = self.refused = str(error)
+                    if not was_sent:
+                        break
+                await trio.sleep(AGAIN)
+        raise (Unknown if was_sent else StoreUnavailable)(f"etcd: {why}")
+
+    def _ended(
+        self,
+        ended: Transacted,
+        expected: Mapping[bytes, int],
+        changes: Mapping[bytes, Put | None],
+        is_ours: Callable[[Mapping[bytes, Pair]], int],
+    ) -> int:
+        self.refused, self.full = None, False
+        if ended.done:
+            self.counts["done"] += 1
+            self._fold(changes, ended.revision)
+            return ended.revision
+        if revision := is_ours(ended.found):
+            self.counts["done"] += 1
+            self._fold(changes, revision)
+            return revision
+        self.counts["conflict"] += 1
+        self.mirror.fold({key: ended.found.get(key) for key in expected}, ended.revision)
+        raise Conflict("another host of the fleet was first", ended.found)
+
+    def _fold(self, changes: Mapping[bytes, Put | None], revision: int) -> None:
+        found = {
+            key: None if put is None else Pair(key, put.value, revision, put.lease) for key, put in changes.items()
+        }
+        self.mirror.fold(found, revision)

@@ -1,0 +1,58 @@
+# What people see of the fleet (core/fleet/view.py), read from the mirror.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from brokerd.core.fleet.layout import ClaimValue, JournalValue, MemberValue
+from brokerd.core.fleet.view import OUTCOMES, Claim, EtcdState, FleetNumbers, FleetView, Member, OpenExchange
+
+if TYPE_CHECKING:
+    from brokerd.edge.fleet.store import FleetStore
+
+
+def fleet(store: FleetStore) -> FleetView:
+    shared, members, claims, exchanges = store.shared, list[Member](), list[Claim](), list[OpenExchange]()
+    for key, pair in sorted(shared.mirror.pairs.items()):
+        kind, names = shared.keys.kind(key)
+        if kind == "member" and (member := MemberValue.decoded(pair.value)):
+            about = (member.host, member.release, member.schema, member.written.wall, member.host == shared.me.host)
+            members.append(Member(*about, shared.clock_of(member.host)))
+        elif kind == "claim" and (claim := ClaimValue.decoded(pair.value)):
+            claims.append(Claim(names[0], claim.host, claim.written.wall))
+        elif kind == "journal" and (row := JournalValue.decoded(pair.value)) and (place := shared.keys.place(key)):
+            held = shared.value(shared.keys.claim(place), ClaimValue)
+            is_held = held is not None and held.write == row.write
+            exchanges.append(OpenExchange(names[0], row.host, row.written.wall, is_held))
+    return FleetView(
+        shared.me.fleet, shared.me.host, etcd_state(store), tuple(members), tuple(claims), tuple(exchanges)
+    )
+
+
+def etcd_state(store: FleetStore) -> EtcdState:
+    mirror, shared = store.shared.mirror, store.shared
+    trouble = mirror.away or store.membership.trouble or shared.refused
+    now = shared.clock.now()
+    since = None if mirror.since is None else round(now.wall - now.boot + mirror.since, 2)
+    return EtcdState(
+        endpoint=getattr(shared.etcd, "endpoint", None),
+        reachable=mirror.away is None,
+        since=since,
+        trouble=trouble,
+        full=shared.full,
+        revision=mirror.revision,
+        cluster=mirror.cluster,
+        adopted=store.membership.adopted,
+        unwritten=len(store.records.unsent),
+    )
+
+
+def numbers(store: FleetStore) -> FleetNumbers:
+    shared = store.shared
+    kinds = [shared.keys.kind(key)[0] for key in shared.mirror.pairs]
+    mine = [
+        value
+        for key in shared.mirror.pairs
+        if shared.keys.kind(key)[0] == "claim" and (value := shared.value(key, ClaimValue)) and shared.is_own(value)
+    ]
+    lag = max(0.0, shared.clock.now().boot - shared.mirror.reached)
+    return FleetNumbers(kinds.count("member"), len(mine), lag, {each: shared.counts[each] for each in OUTCOMES})

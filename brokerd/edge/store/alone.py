@@ -1,0 +1,26 @@
+# What a store that no other host shares says of exchanges: brokerd has them all to itself.
+from __future__ import annotations
+
+from brokerd.core.timing.moment import Moment
+
+
+class Alone:
+    """Of the Store port."""
+
+    cut_off = False
+
+    async def claim(self, _grant: str, _fingerprint: str, _at: Moment, /) -> None:
+        """Nobody else has it."""
+
+    def last_look(self, _grant: str, _fingerprint: str, /) -> None:
+        """A stored token may leave."""
+
+    async def end(self, _grant: str, _fingerprint: str, /, *, unstored: bool) -> None:
+        """Nobody waits for it."""
+        del unstored
+
+    async def until_free(self, _grant: str, _fingerprint: str, /) -> None:
+        """It is."""
+
+    def patience(self, _grant: str, _fingerprint: str, _left: float | None, /) -> float:
+        return 0.0

@@ -129,16 +129,21 @@ class AsyncBroker:
 
     async def _ask(self, request: ClientRequest) -> Response:
         for tries_left in (1, 0):
-            async with self._lock:
-                if self._connection is None or self._connection.failure is not None:
-                    self._connection = await self._connect()
-                connection = self._connection
+            connection = self._connection
+            if connection is None or connection.failure is not None:
+                connection = await self._one_for_all()
             try:
                 return await connection.ask(request)
             except Lost:
                 if not tries_left or request.method not in REPEATABLE:
                     break
         raise lost(request.method)
+
+    async def _one_for_all(self) -> SharedConnection:
+        async with self._lock:
+            if self._connection is None or self._connection.failure is not None:
+                self._connection = await self._connect()
+            return self._connection
 
     def _share_token(self, grant: str) -> None:
         """Have the next gets of the grant read it in memory, if that is possible."""

@@ -97,6 +97,11 @@ class ClientProtocol:
                 return waiter, response
         return None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is waiting."""
+        return not self._waiting
+
     def next_event(self) -> Token | Gone | None:
         """Removes and returns the oldest event, or None."""
         for grant in self.events:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket as stdlib
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -56,7 +57,7 @@ class Broker(AsyncBroker):
             if self._nursery is None:
                 raise RuntimeError("use this Broker inside `async with`")
             if sock := connect(self._find(), stdlib.socket):
-                connection = _TrioConnection(trio.socket.from_stdlib_socket(sock))
+                connection = _TrioConnection(sock)
                 self._nursery.start_soon(connection.read)
                 self._nursery.start_soon(connection.write)
                 return connection
@@ -76,19 +77,25 @@ class Broker(AsyncBroker):
 
 
 class _TrioConnection:
-    def __init__(self, sock: trio.socket.SocketType) -> None:
+    def __init__(self, sock: stdlib.socket) -> None:
         self.failure: BaseException | None = None
-        self._sock = sock
+        self._send = sock.send
+        self._sock = trio.socket.from_stdlib_socket(sock)
         self._protocol = ClientProtocol()
         self._unsent = bytearray()
         self._to_send = trio.Event()
         self._news = trio.Event()
 
     async def ask(self, request: ClientRequest) -> Response:
+        await trio.lowlevel.checkpoint_if_cancelled()
         waiter = _Waiter()
         if self.failure is None:
+            alone = self._protocol.is_idle and not self._unsent
             self._unsent += self._protocol.request(request, waiter)
-            self._to_send.set()
+            if alone:  # many requests are better sent together, by `write`
+                self._send_at_once()
+            if self._unsent:
+                self._to_send.set()
             await waiter.done.wait()
         if waiter.response is None:
             assert self.failure is not None
@@ -120,6 +127,11 @@ class _TrioConnection:
             pass
         finally:
             self._end(Lost())
+
+    def _send_at_once(self) -> None:
+        """What the socket takes without waiting. An error is found again by `write`."""
+        with suppress(OSError):
+            del self._unsent[: self._send(self._unsent)]
 
     async def write(self) -> None:
         try:

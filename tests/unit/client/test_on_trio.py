@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.lowlevel
 from brokerd_client import Denied, Gone, NoDaemon, ProtocolError, Token, Unavailable, UnknownGrant
-from brokerd_client.on_trio import Broker
+from brokerd_client.on_trio import Broker, _TrioConnection
 from brokerd_client.request import LONGEST_REFUSED
 
 from tests.unit.client.daemon import Daemon, Hangup
@@ -111,6 +111,50 @@ async def test_cancelling_in_the_middle_of_a_long_message_leaves_it_whole(daemon
             nursery.cancel_scope.cancel()
         assert (await broker.get("ix")).grant == "ix"
     assert daemon.connections == 1
+
+
+async def test_a_request_that_is_alone_leaves_without_the_writing_task(daemon: Daemon) -> None:
+    class Steps(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.tasks: set[str] = set()
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.tasks.add(task.name.rpartition(".")[2])
+
+    async with Broker(share=False) as broker:
+        await broker.get("ix")
+        trio.lowlevel.add_instrument(steps := Steps())
+        for _ in range(3):
+            await broker.get("ix")
+        trio.lowlevel.remove_instrument(steps)
+    assert "read" in steps.tasks
+    assert "write" not in steps.tasks
+
+
+async def test_what_is_cancelled_already_is_not_sent(daemon: Daemon) -> None:
+    async with Broker(share=False) as broker:
+        await broker.get("ix")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await broker.call("import", grant="ix", refresh_token="r")
+        await broker.get("ix")
+    assert scope.cancelled_caught
+    assert [method for method, _ in daemon.calls] == ["get", "get"]
+
+
+async def test_what_the_socket_does_not_take_at_once_follows(daemon: Daemon) -> None:
+    long = "x" * LONGEST_REFUSED
+    async with Broker(share=False) as broker:
+        await broker.get("ix")
+        connection = broker._connection
+        assert isinstance(connection, _TrioConnection)
+        connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sent: list[int] = []
+        send = connection._send
+        connection._send = lambda data: sent.append(send(data)) or sent[-1]
+        assert (await broker.get("ix", refused=long)).grant == "ix"
+    assert 0 < sent[0] < len(long)
+    assert daemon.calls[1:] == [("get", {"grant": "ix", "refused": long})]
 
 
 async def test_a_restarted_daemon_is_not_noticed(daemon: Daemon) -> None:

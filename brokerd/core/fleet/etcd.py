@@ -117,5 +117,5 @@ class Etcd(Protocol):
     def watch(self, prefix: bytes, since: int) -> AbstractAsyncContextManager[AsyncIterator[Changes]]:
         """Every change below a prefix, from revision `since` on. Raises Compacted, and EtcdAway when it is lost; it
         ends in no other way. It goes to the server that all other methods ask; when a request fails there, the next
-        server is asked from then on and the watch ends, so EtcdAway and EtcdUnanswered of any method end it. EtcdFull,
-        EtcdRefused, Compacted and LeaseGone are answers, and do not."""
+        server is asked from then on and the watch ends, so EtcdAway and EtcdUnanswered of any method end it (unless
+        nothing was asked). EtcdFull, EtcdRefused, Compacted and LeaseGone are answers, and do not."""

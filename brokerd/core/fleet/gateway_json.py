@@ -230,11 +230,12 @@ class WatchLines:
             return [Changes((), _revision(seen.header), cluster)]
         complete = []
         for event in seen.events:
-            if event.kv.mod_revision != self._revision:
+            revision = event.kv.mod_revision
+            if revision != self._revision or not self._waiting:
                 complete += self._complete(cluster)
-                if event.kv.mod_revision < self._revision:
+                if revision <= self._revision:
                     raise BadGatewayAnswer("a watch that goes back")
-                self._revision = event.kv.mod_revision
+                self._revision = revision
             self._waiting.append((event.kv.key, _pair_of(event)))
         return complete if seen.fragment else [*complete, *self._complete(cluster)]
 

@@ -20,7 +20,7 @@ from brokerd.edge.etcd.lines import PIECE
 from brokerd.edge.etcd.login import EtcdLogin, EtcdUser
 from brokerd.edge.etcd.servers import Servers
 from brokerd.edge.http.client import HttpClient
-from brokerd.edge.http.connection import HttpSettings, Opener
+from brokerd.edge.http.connection import HttpSettings, Opener, split_url
 from brokerd.edge.http.dial import system_lookup
 
 T = TypeVar("T")
@@ -91,7 +91,8 @@ class Asking:
     async def tried(self, attempt: Attempt[T], effect: Effect = Effect.NONE) -> T:
         """What the first server answers that can. Raises EtcdError."""
         began = trio.current_time()
-        may_fail, may_be_done = len(self.servers), False
+        failed: list[str] = []
+        may_be_done = False
         leaderless: float | None = None
         while True:
             server = self.servers.current
@@ -111,9 +112,10 @@ class Asking:
             elif answer.kind is not FailureKind.ELSEWHERE:
                 may_be_done = effect is not Effect.NONE
             self.servers.failed(server, words)
-            may_fail -= 1
-            if is_over or not may_fail or (may_be_done and effect is Effect.ONCE):
-                raise EtcdUnanswered(words) if may_be_done else EtcdAway(words)
+            failed.append(words)
+            if is_over or len(failed) == len(self.servers) or (may_be_done and effect is Effect.ONCE):
+                said = "; ".join(dict.fromkeys(failed))
+                raise EtcdUnanswered(said) if may_be_done else EtcdAway(said)
 
     async def _with_token(self, attempt: Attempt[T], server: str) -> T | EtcdFailure:
         """An attempt, and a second one with a new token if the first one's does not count any more."""
@@ -179,7 +181,10 @@ def headers_with(token: Secret | None) -> tuple[tuple[str, str], ...]:
 
 def name_of(server: str) -> str:
     """Host and port."""
-    return server.partition("://")[2]
+    try:
+        return str(split_url(server)[0].endpoint)
+    except TransportError:
+        return "an address that is no URL"
 
 
 def without(server: str, error: Exception) -> str:

@@ -101,8 +101,12 @@ async def watching(asking: Asking, prefix: bytes, since: int) -> AsyncGenerator[
 
 
 async def _opened(asking: Asking, server: str, body: bytes, token: Secret | None) -> EtcdWatch | EtcdFailure:
-    origin, _ = split_url(server)
-    attempt, failures = Attempt(origin.endpoint), asking.servers.failures
+    failures = asking.servers.failures
+    try:
+        origin, _ = split_url(server)
+    except TransportError as error:
+        return EtcdFailure(FailureKind.ELSEWHERE, str(error))
+    attempt = Attempt(origin.endpoint)
     with trio.move_on_after(ONE_TRY):
         try:
             connection = await asking.opener.open(origin, attempt)

@@ -107,7 +107,16 @@ class Cluster:
         process.wait()
 
     def pause(self, number: int) -> None:
-        os.kill(self.pid(number), signal.SIGSTOP)
+        """Returns when all of its threads have stopped."""
+        pid = self.pid(number)
+        os.kill(pid, signal.SIGSTOP)
+        for pause in pauses():
+            states = [
+                each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")
+            ]
+            if set(states) == {"T"}:
+                return
+            time.sleep(pause)
 
     def resume(self, number: int) -> None:
         os.kill(self.pid(number), signal.SIGCONT)

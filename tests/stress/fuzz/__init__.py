@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
-SUBJECTS = ("wire", "client", "recipes", "answers", "configuration", "http_client", "http_server", "proxied")
+SUBJECTS = ("wire", "client", "recipes", "answers", "configuration", "http_client", "http_server", "proxied", "etcd")
 
 
 def check_of(subject: str) -> Callable[[bytes], None]:

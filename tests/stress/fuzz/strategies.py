@@ -355,6 +355,41 @@ PROXIED = st.builds(
     _message_bodies | st.binary(max_size=30),
 )
 
+_HEADER = {"cluster_id": "7", "member_id": "8", "revision": "5", "raft_term": "2"}
+_numbers = st.sampled_from(["0", "1", "5", "-1", "x", "18446744073709551616"]) | values
+_pairs = st.fixed_dictionaries(
+    {"key": st.sampled_from(["azE=", "azI=", "", "?"]), "mod_revision": st.integers(1, 6).map(str) | _numbers},
+    optional={"value": st.sampled_from(["djE=", "", "?"]) | values, "lease": _numbers},
+)
+_events = st.fixed_dictionaries({"kv": _pairs}, optional={"type": st.sampled_from(["PUT", "DELETE", "MOVE"])})
+_ranges = st.fixed_dictionaries({"response_range": st.fixed_dictionaries({}, optional={"kvs": st.lists(_pairs)})})
+_ends = {"canceled": st.booleans(), "cancel_reason": texts, "compact_revision": _numbers}
+_results = st.fixed_dictionaries(
+    {"header": st.just(_HEADER) | _tables(tuple(_HEADER))},
+    optional={
+        "created": st.booleans(),
+        "fragment": st.booleans(),
+        "events": st.lists(_events, max_size=4),
+        "ID": _numbers,
+        "TTL": _numbers,
+        "token": texts,
+        "kvs": st.lists(_pairs, max_size=3),
+        "more": st.booleans(),
+        "succeeded": st.booleans(),
+        "responses": st.lists(_ranges, max_size=3),
+    },
+)
+_said = st.sampled_from(["etcdserver: no leader", "etcdserver: permission denied", "hunter2"]) | texts
+_errors = st.fixed_dictionaries(
+    {}, optional={"error": _said | st.fixed_dictionaries({"message": _said}), "message": _said}
+)
+_ended = st.builds(lambda end: {"result": {"header": _HEADER, **end}}, st.fixed_dictionaries({}, optional=_ends))
+ETCD = st.builds(
+    lambda kind, lines: bytes([kind]) + b"\n".join(json.dumps(line).encode() for line in lines),
+    st.integers(0, 7),
+    st.lists(_results | _results.map(lambda result: {"result": result}) | _ended | _errors, min_size=1, max_size=4),
+)
+
 ALL = {
     "wire": WIRE,
     "client": CLIENT,
@@ -364,4 +399,5 @@ ALL = {
     "http_client": HTTP_CLIENT,
     "http_server": HTTP_SERVER,
     "proxied": mutated(PROXIED),
+    "etcd": mutated(ETCD),
 }

@@ -2,6 +2,7 @@
 # builds, and, so that they can fail, over the product with a deliberate mistake. Many more: make fuzz SECONDS=…
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -11,7 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brokerd.core.exchange import redaction
+from brokerd.core.fleet import gateway_errors, gateway_json
+from brokerd.core.fleet.etcd import Changes
+from brokerd.core.fleet.gateway_errors import EtcdFailure, FailureKind
 from brokerd.core.http import bodies, forwarding, heads
+from brokerd.core.secret import Secret
 from brokerd.core.validation import ConfigError
 from brokerd.dialects import answer_values
 from brokerd.dialects.recipe import file
@@ -55,6 +60,18 @@ def unread(*_: object) -> None:
     raise RuntimeError("a bug")
 
 
+def as_it_is(body: bytes) -> Secret:
+    return Secret(str(json.loads(body)["token"]))
+
+
+def again(lines: gateway_json.WatchLines, cluster: int) -> list[Changes]:
+    return [Changes(tuple(lines._waiting), lines._revision, cluster)] if lines._waiting else []
+
+
+def shown(text: str) -> EtcdFailure:
+    return EtcdFailure(FailureKind.UNCLEAR, text)
+
+
 _feed = Reader.feed
 MISTAKES = {
     "wire: the rest of a chunk is lost": ("wire", Reader, "feed", lambda self, data: _feed(self, data[:9])),
@@ -84,6 +101,9 @@ MISTAKES = {
         "_kept",
         lambda headers, drop: [b"%b: %b\r\n" % (name, value) for lower, name, value in headers if lower != b"host"],
     ),
+    "etcd: a token is passed on as it is": ("etcd", gateway_json, "token", as_it_is),
+    "etcd: a watch may go back": ("etcd", gateway_json.WatchLines, "_complete", again),
+    "etcd: every error is shown": ("etcd", gateway_errors, "_failure", shown),
     "proxied: a chunk has no end": ("proxied", bodies.ChunkedBody, "_read_line", lambda self, line: None),
 }
 

@@ -132,6 +132,10 @@ def test_a_revision_that_comes_in_fragments_is_put_together() -> None:
 def test_a_watch_that_goes_back_is_not_believed() -> None:
     with pytest.raises(BadGatewayAnswer):
         WatchLines().read(message(event(b"azE=", 3), event(b"azI=", 2)))
+    lines = WatchLines()
+    lines.read(message(event(b"azE=", 3)))
+    with pytest.raises(BadGatewayAnswer):
+        lines.read(message(event(b"azI=", 3)))
 
 
 @pytest.mark.parametrize(

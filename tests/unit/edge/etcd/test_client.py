@@ -145,10 +145,19 @@ async def test_what_was_not_sent_is_sent_to_the_next(call: Call) -> None:
     async with serving(with_answers(answer(DONE | {"responses": []}))) as second, client(nobody, second.url) as etcd:
         await call(etcd)
         assert etcd.server == second.url
-    async with client(nobody) as etcd:
+    async with client(nobody, other := await unused_url(), "http://a b:1") as etcd:
         error = await failure(call, etcd)
     assert isinstance(error, EtcdAway)
-    assert str(error).endswith("connection refused")
+    names = (url.removeprefix("http://") for url in (nobody, other))
+    refused = "; ".join(f"etcd {name}: connection refused" for name in names)
+    assert str(error).startswith(f"{refused}; etcd an address that is no URL: ")
+
+
+async def test_a_watch_that_nobody_takes_says_why() -> None:
+    async with client(await unused_url(), "http://a b:1") as etcd:
+        error = await failure(lambda etcd: all_of(etcd, []), etcd)
+    assert isinstance(error, EtcdAway)
+    assert "connection refused; etcd an address that is no URL: " in str(error)
 
 
 async def test_an_election_is_waited_for() -> None:

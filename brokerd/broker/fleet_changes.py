@@ -23,7 +23,7 @@ class FleetChanges:
         """A record was changed by another host, deleted, or put back with all of etcd to what it was earlier. False: a
         change of it is being stored here, which finds out by itself."""
         grant = self.broker.registry.find(row.grant, row.fingerprint)
-        if grant is None or row.damage is not None:
+        if grant is None:
             return True
         if grant.is_changing:
             return False

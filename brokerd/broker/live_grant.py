@@ -1,5 +1,5 @@
-# A configured grant at run time: its record, and how a new record reaches the store. A record changes only here.
-# What an event does to a record is in core/grant; when it happens is decided by the other modules of broker/.
+# A configured grant at run time: its record, and how a new one reaches the store. A record changes only here. What an
+# event does to a record is in core/grant; when it happens is decided by the other modules of broker/.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -388,13 +388,12 @@ class LiveGrant:
 
     def take(self, theirs: Record) -> None:
         """The record of another process, or another host. An exchange that is under way here goes on."""
-        is_renewing = self.record.state is State.RENEWING and theirs.generation == self.record.generation
-        if is_renewing and theirs.state in (State.READY, State.RETRYING):
-            theirs = attempts.begun(theirs)
+        if self.record.state is State.RENEWING and theirs.generation == self.record.generation:
+            theirs = attempts.begun(theirs) if theirs.state in (State.READY, State.RETRYING) else theirs
         self.record, self.stored = theirs, theirs.generation
 
     async def _read(self, store: Store) -> Record | None:
-        for found in await store.read(self.name):
-            if found.fingerprint == self.fingerprint:
-                return found.record
-        return None
+        mine = [row for row in await store.read(self.name) if row.fingerprint == self.fingerprint]
+        if mine and mine[0].damage:
+            raise StoreUnavailable(f"its stored record cannot be opened: {mine[0].damage}")
+        return mine[0].record if mine else None

@@ -14,7 +14,7 @@ from brokerd.core.fleet.layout import ClaimValue, JournalValue, RecordPlace, Rec
 from brokerd.core.ports import Awaits, HeldElsewhere, StoreUnavailable
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.lease import LIFE, HostLease
-from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
+from brokerd.edge.fleet.shared import AGAIN, Conflict, Shared, Unknown
 
 
 @dataclass(eq=False, slots=True)
@@ -188,6 +188,7 @@ class Claims:
             while shared.modified(shared.keys.record(place)) == before:
                 claim = shared.value(shared.keys.claim(place), ClaimValue)
                 if claim is None or claim.host == shared.me.host:
+                    await trio.sleep(AGAIN)
                     return
                 await self._freed.setdefault(place, trio.Event()).wait()
 

@@ -10,6 +10,10 @@ from brokerd.core.sealing import KEY_BYTES, Bound, EnvelopeError, Keyring, unwra
 from brokerd.edge.store.sealed_record import decoded, encoded
 
 MOST = 1024 * 1024  # bytes of a sealed record; etcd takes requests of 1.5 MiB
+WRONG = (
+    "the key of this host is not the one that the fleet's data keys are wrapped with; nothing was changed; "
+    "give every host of the fleet the same [daemon] key"
+)
 
 
 class FleetDataKeys:
@@ -29,21 +33,26 @@ class FleetDataKeys:
         """A first data key, wrapped: what a new fleet begins with."""
         return wrap(self._entropy.bytes(KEY_BYTES), kek, store, 1, self._entropy)
 
-    def open(self, kek: bytes, meta: MetaValue, pairs: dict[bytes, Pair]) -> None:
-        """Unwrap all of them. Raises WrongKey."""
-        ring = Keyring(self._entropy)
+    def open(self, kek: bytes, meta: MetaValue, pairs: dict[bytes, Pair], known: dict[int, bytes]) -> dict[int, bytes]:
+        """Unwrap all of them; `known`: those that this host has opened before, should it have another key than the
+        fleet now. Returns them. Raises StoreError."""
+        found = dict[int, bytes]()
         for key, pair in pairs.items():
             kind, names = self._keys.kind(key)
-            if kind != "key" or len(names) != 1 or not names[0].isdecimal():
-                continue
-            try:
-                ring.add(int(names[0]), unwrap(pair.value, kek, meta.store, int(names[0])))
-            except EnvelopeError:
-                words = "the key of this host is not the one that the fleet's data keys are wrapped with"
-                raise WrongKey(f"{words}; nothing was changed; give every host the same [daemon] key") from None
-        if not ring.current:
+            if kind == "key" and len(names) == 1 and names[0].isdecimal():
+                number = int(names[0])
+                try:
+                    found[number] = unwrap(pair.value, kek, meta.store, number)
+                except EnvelopeError:
+                    if number not in known:
+                        raise WrongKey(WRONG) from None
+                    found[number] = known[number]
+        if not found:
             raise StoreUnavailable("the fleet's data keys are gone from etcd, and with them all records")
-        self._ring, self.store = ring, meta.store
+        self._ring, self.store = Keyring(self._entropy), meta.store
+        for number, plain in found.items():
+            self._ring.add(number, plain)
+        return found
 
     def close(self) -> None:
         self._ring = Keyring(self._entropy)

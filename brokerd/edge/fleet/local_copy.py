@@ -10,7 +10,9 @@ import trio
 from brokerd.core.fleet.layout import RecordPlace
 from brokerd.core.grant.record import Record
 from brokerd.core.ports import StoreError
+from brokerd.core.sealing import EnvelopeError
 from brokerd.edge.store.database import Database
+from brokerd.edge.store.sealed_meta import FLEET_KEYS, put_sealed, sealed_value
 from brokerd.edge.store.sealed_record import seal
 from brokerd.edge.store.store import SqliteStore
 
@@ -60,6 +62,20 @@ class LocalCopy:
     async def remember(self, known: KnownFleet) -> None:
         """Raises StoreError."""
         await self._local.do(lambda database: database.set_meta(FLEET, msgspec.json.encode(known).decode()))
+
+    async def remember_keys(self, keys: dict[int, bytes]) -> None:
+        """The fleet's data keys, sealed: if its hosts change their keys one after the other, each goes on with this.
+        Raises StoreError."""
+        plain = msgspec.msgpack.encode(keys)
+        await self._local.do(lambda database: put_sealed(database, self._local.keys, FLEET_KEYS, plain))
+
+    async def keys(self) -> dict[int, bytes]:
+        """Raises StoreError."""
+        try:
+            plain = await self._local.do(lambda database: sealed_value(database, self._local.keys, FLEET_KEYS))
+        except EnvelopeError:
+            return {}
+        return msgspec.msgpack.decode(plain, type=dict[int, bytes])
 
     def put(self, place: RecordPlace, record: Record | None, history: bytes) -> None:
         """In the next transaction. It may be lost: etcd has it."""

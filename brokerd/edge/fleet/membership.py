@@ -28,6 +28,7 @@ class Membership:
         self._data_keys = data_keys
         self._copy = copy
         self._kek: bytes | None = None
+        self._opened: dict[int, bytes] = {}  # the fleet's data keys
         self.known: KnownFleet | None = None
         self.adopted = True
         self.trouble: str | None = None
@@ -50,11 +51,13 @@ class Membership:
         if meta.usable_by > SCHEMA:
             newer = f"the fleet is used by brokerd {meta.release} (schema {meta.schema}); this release has {SCHEMA}"
             raise StoreError(f"{newer}: install that release or the one before it on this host")
-        self._data_keys.open(kek, meta, shared.mirror.pairs)
-        self._kek, self.known = kek, await self._copy.known()
+        self.known = await self._copy.known()
         was_here = self.known is not None and self.known.store == meta.store
+        self._opened = await self._copy.keys() if was_here else {}
         if not was_here:
             self.known = None
+        self._kek = kek
+        await self._open_keys(kek, meta)
         self.check()
         return was_here
 
@@ -88,14 +91,14 @@ class Membership:
             return
 
     def lock(self) -> None:
-        self._kek = None
+        self._kek, self._opened = None, {}
         self._data_keys.close()
 
-    def reopen(self) -> None:
-        """A data key has changed. Raises StoreError."""
-        meta = self.meta()
-        if self._kek is not None and meta is not None:
-            self._data_keys.open(self._kek, meta, self._shared.mirror.pairs)
+    async def _open_keys(self, kek: bytes, meta: MetaValue) -> None:
+        found = self._data_keys.open(kek, meta, self._shared.mirror.pairs, self._opened)
+        if found != self._opened:
+            await self._copy.remember_keys(found)
+            self._opened = found
 
     async def rewrap(self, kek: bytes) -> None:
         """Wrap the data keys by another key, unless another host did. Raises StoreError."""

@@ -52,15 +52,16 @@ class Mirror:
         while True:
             try:
                 await self.load()
+                delay = FIRST_DELAY
                 with trio.CancelScope() as self._watching:
                     async with self._etcd.watch(self._root, self.revision + 1) as stream:
-                        delay = FIRST_DELAY
                         async for changes in stream:
                             self._apply(changes)
             except Compacted:
                 self.revision = 0
             except EtcdError as error:
-                self._is_away(str(error))
+                if delay > FIRST_DELAY:  # another server may answer at once
+                    self._is_away(str(error))
                 await trio.sleep(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
 

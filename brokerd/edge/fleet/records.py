@@ -59,7 +59,8 @@ class FleetRecords:
                 continue
             if ((known := found.get(place_of)) is None or not known.unstored) and (row := self.row(place_of)):
                 found[place_of] = row
-                self.bases[place_of] = self._shared.modified(key)
+                if row.damage is None:
+                    self.bases[place_of] = self._shared.modified(key)
         return list(found.values())
 
     async def read(self, grant: str) -> list[StoredRecord]:
@@ -76,8 +77,11 @@ class FleetRecords:
                 shared.mirror.fold({key: now.pairs.get(key) for key in wanted}, now.revision)
         except EtcdError as error:
             raise StoreUnavailable(f"etcd: {error}") from None
-        self.bases |= {place: shared.modified(keys.record(place)) for place in places}
-        return [row for place in places if (row := self.row(place)) is not None]
+        rows = {place: self.row(place) for place in places}
+        # What cannot be opened here may be of a later release: it is not overwritten.
+        sound = (place for place, row in rows.items() if row is None or row.damage is None)
+        self.bases |= {place: shared.modified(keys.record(place)) for place in sound}
+        return [row for row in rows.values() if row is not None]
 
     def row(self, place: RecordPlace) -> StoredRecord | None:
         """The record as the mirror has it, in this host's terms."""
@@ -183,10 +187,12 @@ class FleetRecords:
         ):
             return True
         row = self.row(place) or StoredRecord(*place, None, None)
+        if row.damage is not None:
+            return True
         if not self.taken(row):
             return False
         self.bases[place] = modified
-        if row.damage is None and place not in self.unsent:
+        if place not in self.unsent:
             self._copy.put(place, row.record, row.history)
         return True
 

@@ -130,6 +130,8 @@ class Shared:
         """The revision in which it was carried out. If an answer is lost, the same is asked again; `is_ours` says of
         what is found then in which revision an earlier try was carried out, 0: in none. Raises Conflict, LeaseGone,
         Unknown, StoreUnavailable."""
+        if self.mirror.away is not None:  # nobody waits to learn what is known
+            raise StoreUnavailable(f"etcd: {self.mirror.away}")
         was_sent, why = False, "etcd did not answer"
         with trio.move_on_after(WITHIN):
             while True:

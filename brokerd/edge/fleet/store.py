@@ -10,7 +10,7 @@ import trio
 from brokerd.core.audit.chain import Memory
 from brokerd.core.exchange.server_metadata import Metadata
 from brokerd.core.fleet.etcd import ABSENT, LeaseGone, Put
-from brokerd.core.fleet.layout import BreakerValue, MemberValue, RecordPlace
+from brokerd.core.fleet.layout import BreakerValue, RecordPlace
 from brokerd.core.fleet.renewers import patience, renewer
 from brokerd.core.fleet.view import EtcdState, FleetNumbers, FleetView
 from brokerd.core.grant.record import Record
@@ -50,6 +50,7 @@ class FleetStore:
         self.breaker_changed: Callable[[str, Breaker], None] = lambda *_: None
         self.noticed: Callable[[], None] = lambda: None
         self._unneeded: set[bytes] = set()  # claims of this process that it does not use
+        self._hosts: list[str] = []  # that are there
         self._due: dict[RecordPlace, tuple[int, float]] = {}
         self._is_open, self._opening = False, trio.Lock()
         self.cut_off = False  # etcd has been away for longer than the configuration permits
@@ -203,12 +204,12 @@ class FleetStore:
         known = self._due.get(place)
         if known is None or known[0] != base:
             self._due[place] = known = base, now
-        return known[1] - now + patience(grant, self.shared.me.host, self._hosts(), left)
+        return known[1] - now + patience(grant, self.shared.me.host, self._hosts, left)
 
-    def _hosts(self) -> list[str]:
+    def _see_members(self) -> None:
         keys = self.shared.keys
         prefix = keys.member("")
-        return [keys.kind(key)[1][0] for key in self.shared.mirror.pairs if key.startswith(prefix)]
+        self._hosts = [keys.kind(key)[1][0] for key in self.shared.mirror.pairs if key.startswith(prefix)]
 
     # -- what others change
 
@@ -222,11 +223,10 @@ class FleetStore:
                 places.add(place)
             elif kind == "breaker" and (value := shared.value(key, BreakerValue)) and value.host != shared.me.host:
                 self.breaker_changed(names[0], shared.in_our_terms(key, value, value.breaker))
+            elif kind == "member":
+                self._see_members()
             elif kind == "meta" and self._is_open:
                 self.membership.check()
-            elif kind == "key" and self._is_open:
-                with contextlib.suppress(StoreError):
-                    self.membership.reopen()
         if self._is_open:
             self.records.deliver(places)
 
@@ -262,10 +262,11 @@ class FleetStore:
         return views.numbers(self)
 
     def renewer(self, grant: str) -> str | None:
-        return renewer(grant, self._hosts())
+        return renewer(grant, self._hosts)
 
-    def member(self, host: str) -> MemberValue | None:
-        return self.shared.value(self.shared.keys.member(host), MemberValue)
+    @property
+    def members(self) -> int:
+        return len(self._hosts)
 
     # -- providers
 

@@ -48,11 +48,8 @@ def etcd_state(store: FleetStore) -> EtcdState:
 
 def numbers(store: FleetStore) -> FleetNumbers:
     shared = store.shared
-    kinds = [shared.keys.kind(key)[0] for key in shared.mirror.pairs]
-    mine = [
-        value
-        for key in shared.mirror.pairs
-        if shared.keys.kind(key)[0] == "claim" and (value := shared.value(key, ClaimValue)) and shared.is_own(value)
-    ]
+    prefix = shared.keys.root + b"claim/"
+    claims = [shared.value(key, ClaimValue) for key in shared.mirror.pairs if key.startswith(prefix)]
+    mine = [each for each in claims if each is not None and shared.is_own(each)]
     lag = max(0.0, shared.clock.now().boot - shared.mirror.reached)
-    return FleetNumbers(kinds.count("member"), len(mine), lag, {each: shared.counts[each] for each in OUTCOMES})
+    return FleetNumbers(store.members, len(mine), lag, {each: shared.counts[each] for each in OUTCOMES})

@@ -17,8 +17,8 @@ from brokerd.edge.store.data_keys import DataKeys
 from brokerd.edge.store.database import FILE, Database
 from brokerd.edge.system.entropy import SystemEntropy
 
-AUDIT_KEY, AUDIT_HEADS = "audit_key", "audit_heads"
-SEALED = (AUDIT_KEY, AUDIT_HEADS)  # all names: key rotate --full seals them under the new data key
+AUDIT_KEY, AUDIT_HEADS, FLEET_KEYS = "audit_key", "audit_heads", "fleet_keys"
+SEALED = (AUDIT_KEY, AUDIT_HEADS, FLEET_KEYS)  # all names: key rotate --full seals them under the new data key
 Unseal = Callable[[bytes, Bound], bytes]  # raises EnvelopeError
 
 
@@ -33,6 +33,11 @@ def reseal(database: Database, keys: DataKeys) -> None:
     for name in SEALED:
         with contextlib.suppress(EnvelopeError):
             put_sealed(database, keys, name, _opened(database.meta(name), name, keys.unseal, keys.store))
+
+
+def sealed_value(database: Database, keys: DataKeys, name: str) -> bytes:
+    """What `put_sealed` wrote. Raises EnvelopeError, StoreUnavailable."""
+    return _opened(database.meta(name), name, keys.unseal, keys.store)
 
 
 def all_sealed(database: Database) -> list[bytes]:

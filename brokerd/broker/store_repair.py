@@ -60,7 +60,9 @@ class StoreRepair:
                 record = grant.record
                 state, generation = str(record.state), record.generation
                 event = Event.STATE_LOST
-                if self._store.is_kept_by_systemd(grant.name, grant.fingerprint):
+                if self._store.is_kept_here(grant.name, grant.fingerprint):
+                    event = Event.STATE_KEPT_HERE
+                elif self._store.is_kept_by_systemd(grant.name, grant.fingerprint):
                     event = Event.STATE_KEPT_BY_SYSTEMD
                 self._events.say(event, **grant.about, state=state, generation=generation, stored=grant.stored)
         for kept in self._unconfigured():

@@ -129,6 +129,11 @@ class Event(StrEnum):
         "bd4a98b09705420bb739f73f8910ee06",
         "make room on the disk of the store, then: systemctl start brokerd",
     )
+    STATE_KEPT_HERE = (
+        "state_kept_here",
+        INFO,
+        "the newest state of the grant is not in the fleet's etcd yet; this host keeps it for its next start",
+    )
     STATE_FROM_SYSTEMD = (
         "state_from_systemd",
         WARNING,

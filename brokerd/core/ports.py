@@ -238,6 +238,9 @@ class Store(Protocol):
     def is_kept_by_systemd(self, grant: str, fingerprint: str) -> bool:
         """Whether systemd keeps what the disk refused, until the service is stopped."""
 
+    def is_kept_here(self, grant: str, fingerprint: str, /) -> bool:
+        """Whether this host's own store has, durably, what the fleet's etcd could not be told yet."""
+
     async def adopt(self) -> None:
         """Let the store belong to this machine and this file from now on."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+import trio
+
 from brokerd.core.fleet.etcd import Etcd, EtcdError, LeaseGone
 from brokerd.core.ports import Clock
 
@@ -20,6 +22,7 @@ class HostLease:
         self._clock = clock
         self.number = 0
         self._until = float("-inf")
+        self.dropped = trio.Event()
 
     async def keep(self) -> bool:
         """Renew it, or get a new one: then True, and what was written with the old one is gone, or will be. Raises
@@ -38,6 +41,8 @@ class HostLease:
     def drop(self) -> None:
         """It is not used any more."""
         self.number, self._until = 0, float("-inf")
+        self.dropped.set()
+        self.dropped = trio.Event()
 
     def is_safe(self, number: int) -> bool:
         """Whether that lease surely lives, and will for a while."""

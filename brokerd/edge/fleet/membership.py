@@ -34,6 +34,7 @@ class Membership:
         self.trouble: str | None = None
         self.noticed: Callable[[], None] = lambda: None
         self._noted = float("-inf")
+        self.joined = trio.Event()  # this host has had a lease
 
     def meta(self) -> MetaValue | None:
         return self._shared.value(self._shared.keys.meta, MetaValue)
@@ -163,6 +164,7 @@ class Membership:
     async def run(self) -> None:
         """Keeps the lease, and looks how far etcd is."""
         try:
+            await self._shared.mirror.there.wait()
             while True:
                 try:
                     if await self._lease.keep():
@@ -174,7 +176,8 @@ class Membership:
                 except (EtcdError, StoreError) as error:
                     self._says(str(error) if isinstance(error, StoreError) else None)
                     pause = AGAIN
-                await trio.sleep(pause)
+                with trio.move_on_after(pause):
+                    await self._lease.dropped.wait()
         finally:
             with trio.move_on_after(2.0) as scope:
                 scope.shield = True
@@ -203,6 +206,7 @@ class Membership:
         except StoreError:
             self._lease.drop()
             raise
+        self.joined.set()
         self._says(None)
 
     def _says(self, trouble: str | None) -> None:

@@ -96,6 +96,7 @@ class FleetStore:
         with trio.move_on_after(within):
             await self.shared.mirror.there.wait()
             await self._open()
+            await self.membership.joined.wait()
 
     async def _again(self) -> None:
         """What could not be done when it was due."""
@@ -292,6 +293,9 @@ class FleetStore:
 
     def kept(self) -> Iterable[StoredRecord]:
         return self.local.kept()
+
+    def is_kept_here(self, grant: str, fingerprint: str) -> bool:
+        return RecordPlace(grant, fingerprint) in self.records.unsent
 
     def is_kept_by_systemd(self, grant: str, fingerprint: str) -> bool:
         return self.local.is_kept_by_systemd(grant, fingerprint)

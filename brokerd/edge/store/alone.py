@@ -12,6 +12,9 @@ class Alone:
     async def claim(self, _grant: str, _fingerprint: str, _at: Moment, /) -> None:
         """Nobody else has it."""
 
+    def is_kept_here(self, _grant: str, _fingerprint: str, /) -> bool:
+        return False
+
     def last_look(self, _grant: str, _fingerprint: str, /) -> None:
         """A stored token may leave."""
 

@@ -14,7 +14,10 @@ from brokerd.core.fleet.layout import ClaimValue, JournalValue, RecordPlace, Rec
 from brokerd.core.ports import Awaits, HeldElsewhere, StoreUnavailable
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.lease import LIFE, HostLease
-from brokerd.edge.fleet.shared import AGAIN, Conflict, Shared, Unknown
+from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
+
+LONGEST_ANSWER = 2 * 3_600.0  # seconds; more cannot be configured
+PAUSE = 1.0  # seconds before a claim is tried again that another host does not have any more
 
 
 @dataclass(eq=False, slots=True)
@@ -107,7 +110,7 @@ class Claims:
         if row is None or row.host == self._shared.me.host:
             return
         now = self._shared.clock.now().boot
-        left = self._orphans.setdefault(key, now) + row.answer_within - now
+        left = self._orphans.setdefault(key, now) + min(row.answer_within, LONGEST_ANSWER) - now
         if left > 0:
             words = f"{row.host} began an exchange and was not heard of since: its answer may still come"
             raise StoreUnavailable(f"{words}, for {left:.0f} s at most")
@@ -188,7 +191,7 @@ class Claims:
             while shared.modified(shared.keys.record(place)) == before:
                 claim = shared.value(shared.keys.claim(place), ClaimValue)
                 if claim is None or claim.host == shared.me.host:
-                    await trio.sleep(AGAIN)
+                    await trio.sleep(PAUSE)
                     return
                 await self._freed.setdefault(place, trio.Event()).wait()
 

@@ -58,7 +58,7 @@ class FleetRecords:
             if (place_of := self._shared.keys.place(key)) is None:
                 continue
             if ((known := found.get(place_of)) is None or not known.unstored) and (row := self.row(place_of)):
-                found[place_of] = row
+                found[place_of] = _newer(row, known)
                 if row.damage is None:
                     self.bases[place_of] = self._shared.modified(key)
         return list(found.values())
@@ -195,6 +195,18 @@ class FleetRecords:
         if place not in self.unsent:
             self._copy.put(place, row.record, row.history)
         return True
+
+
+def _newer(theirs: StoredRecord, ours: StoredRecord | None) -> StoredRecord:
+    """What etcd has, unless this host has something better: whoever can write to etcd must not bring an old token
+    back, or take a login away."""
+    if ours is None or ours.record is None:
+        return theirs
+    if theirs.record is None:
+        return ours
+    if theirs.record.generation < ours.record.generation:
+        return replace(ours, unstored=True, replaces=theirs.record.generation)
+    return theirs
 
 
 def _written(pair: Pair | None, writes: set[bytes]) -> int:

@@ -222,7 +222,12 @@ class FleetStore:
             kind, names = shared.keys.kind(key)
             if (place := shared.keys.place(key)) is not None:
                 places.add(place)
-            elif kind == "breaker" and (value := shared.value(key, BreakerValue)) and value.host != shared.me.host:
+            elif (
+                kind == "breaker"
+                and names
+                and (value := shared.value(key, BreakerValue))
+                and value.host != shared.me.host
+            ):
                 self.breaker_changed(names[0], shared.in_our_terms(key, value, value.breaker))
             elif kind == "member":
                 self._see_members()

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 def fleet(store: FleetStore) -> FleetView:
     shared, members, claims, exchanges = store.shared, list[Member](), list[Claim](), list[OpenExchange]()
     for key, pair in sorted(shared.mirror.pairs.items()):
-        kind, names = shared.keys.kind(key)
+        kind, _ = shared.keys.kind(key)
         if kind == "member" and (member := MemberValue.decoded(pair.value)):
             about = (member.host, member.release, member.schema, member.written.wall, member.host == shared.me.host)
             members.append(Member(*about, shared.clock_of(member.host)))
-        elif kind == "claim" and (claim := ClaimValue.decoded(pair.value)):
-            claims.append(Claim(names[0], claim.host, claim.written.wall))
+        elif kind == "claim" and (claim := ClaimValue.decoded(pair.value)) and (place := shared.keys.place(key)):
+            claims.append(Claim(place.grant, claim.host, claim.written.wall))
         elif kind == "journal" and (row := JournalValue.decoded(pair.value)) and (place := shared.keys.place(key)):
             held = shared.value(shared.keys.claim(place), ClaimValue)
             is_held = held is not None and held.write == row.write
-            exchanges.append(OpenExchange(names[0], row.host, row.written.wall, is_held))
+            exchanges.append(OpenExchange(place.grant, row.host, row.written.wall, is_held))
     return FleetView(
         shared.me.fleet, shared.me.host, etcd_state(store), tuple(members), tuple(claims), tuple(exchanges)
     )

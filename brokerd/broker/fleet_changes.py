@@ -21,10 +21,12 @@ class FleetChanges:
 
     def record(self, row: StoredRecord) -> bool:
         """A record was changed by another host, deleted, or put back with all of etcd to what it was earlier. False: a
-        change of it is being stored here, which finds out by itself."""
-        grant = self.broker.registry.find(row.grant, row.fingerprint)
+        change of it is being stored here, which finds out by itself, or a grant is being made from a record that may
+        have been read before."""
+        registry = self.broker.registry
+        grant = registry.find(row.grant, row.fingerprint)
         if grant is None:
-            return True
+            return not registry.may_use(row.grant, row.fingerprint)
         if grant.is_changing:
             return False
         before = grant.record.refused

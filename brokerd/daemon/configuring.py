@@ -71,7 +71,7 @@ class Configurator:
             names = {name: grant.provider.name for name, grant in configuration.grants.items()}
             self._broker.locked_grants.keep_names(names)
         else:
-            await self._apply(configuration, await in_thread(self._store.all))
+            await self._apply_all(configuration)
 
     async def reload(self) -> Changes:
         """Read the configuration again and apply all of it or nothing (law 14). Raises Failure."""
@@ -105,6 +105,11 @@ class Configurator:
                 changes.unreadable.append({"grant": name, "reason": reason, "then": then})
                 self._events.say(Event.SECRET_UNREADABLE, **grant.about, reason=reason, then=then)
         return changes
+
+    async def _apply_all(self, configuration: Configuration) -> None:
+        """With all records. Other hosts of a fleet may change them meanwhile."""
+        with self._broker.registry.reading():
+            await self._apply(configuration, await in_thread(self._store.all))
 
     async def _apply(self, configuration: Configuration, stored: list[StoredRecord] | None) -> Changes:
         """`stored`: all records, at the start. None: a reload, which reads the records of new grants."""
@@ -179,7 +184,7 @@ class Configurator:
             if self._audit is not None:
                 self._audit.unlock(await self._store.audit_memory())
             async with self._reloading:
-                await self._apply(configuration, await in_thread(self._store.all))
+                await self._apply_all(configuration)
         except (ConfigError, StoreError) as error:
             raise Failure(_code(error), f"still locked: {error}") from None
 

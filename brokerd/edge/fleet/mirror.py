@@ -70,9 +70,9 @@ class Mirror:
         if self.revision:
             await self.beat()
         if not self.revision:
-            sent = self._clock.now().boot
+            sent, least = self._clock.now().boot, self._newest()
             found = await self._etcd.read_prefix(self._root)
-            self._heard(sent, found)
+            self._heard(sent, least, found)
             before, self.pairs = self.pairs, dict(found.pairs)
             self._known_at.clear()
             self.revision = found.revision
@@ -83,8 +83,8 @@ class Mirror:
 
     async def beat(self) -> None:
         """Ask how far etcd is. Raises EtcdError."""
-        sent = self._clock.now().boot
-        self._heard(sent, await self._etcd.read((self._root,)))
+        sent, least = self._clock.now().boot, self._newest()
+        self._heard(sent, least, await self._etcd.read((self._root,)))
         self._is_away(None)
 
     def absent_at(self, modified: int) -> float | None:
@@ -130,10 +130,15 @@ class Mirror:
         self.pairs[key] = pair
         return before is None or before.modified != pair.modified
 
-    def _heard(self, sent: float, found: Found) -> None:
-        newest = max((each.revision for each in self._beats), default=0)
+    def _newest(self) -> int:
+        """The newest revision that was seen."""
+        return max(self.revision, *(each.revision for each in self._beats), 0)
+
+    def _heard(self, sent: float, least: int, found: Found) -> None:
+        """`least`: the newest revision that was seen when the request was sent. What the watch brought since may be
+        newer than the answer."""
         is_other = self.cluster not in (0, found.cluster)
-        if is_other or found.revision < max(newest, self.revision):  # it was put back: nothing that was known holds
+        if is_other or found.revision < least:  # it was put back: nothing that was known holds
             self._beats.clear()
             self.revision = 0
             self._watching.cancel()

@@ -57,10 +57,11 @@ class FleetRecords:
         for key in [key for key in list(self._shared.mirror.pairs) if key.startswith(prefix)]:
             if (place_of := self._shared.keys.place(key)) is None:
                 continue
+            modified = self._shared.modified(key)  # before the row, because this runs in a thread
             if ((known := found.get(place_of)) is None or not known.unstored) and (row := self.row(place_of)):
                 found[place_of] = _newer(row, known)
                 if row.damage is None:
-                    self.bases[place_of] = self._shared.modified(key)
+                    self.bases[place_of] = modified
         return list(found.values())
 
     async def read(self, grant: str) -> list[StoredRecord]:

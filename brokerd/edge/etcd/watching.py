@@ -78,10 +78,13 @@ class EtcdWatch(AsyncIterator[Changes]):
         self._lines.close()
 
     def _end(self, failure: EtcdFailure) -> None:
-        if self._lost is None:
-            self._lost = failure
-            if failure.kind not in ERRORS:
-                self._servers.failed(self.server, failure.words)
+        if self._lost is not None:
+            return
+        if failure.kind is FailureKind.TOKEN:  # a new watch has a new one
+            failure = EtcdFailure(FailureKind.ELSEWHERE, failure.words)
+        self._lost = failure
+        if failure.kind not in ERRORS:
+            self._servers.failed(self.server, failure.words)
 
 
 @asynccontextmanager

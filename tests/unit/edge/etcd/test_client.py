@@ -361,6 +361,7 @@ LOST = {
     "no-chunk": ((b"hunter2\r\n",), EtcdAway),
     "long-chunk-header": ((b"1;" + b"h" * 9000,), EtcdAway),
     "no-leader": ((chunk({"error": {"grpc_code": 14, "message": "etcdserver: no leader"}}),), EtcdAway),
+    "token-ended": ((chunk({"error": {"grpc_code": 16, "message": "etcdserver: invalid auth token"}}),), EtcdAway),
     "last-line-without-end": (
         (chunk(b'{"error":{"message":"etcdserver: mvcc: required revision has been compacted"}}') + b"0\r\n\r\n",),
         Compacted,

@@ -34,5 +34,8 @@ class FleetOfTwo:
     def numbers(self) -> FleetNumbers:
         return FleetNumbers(2, 1, 0.25, {"done": 7, "conflict": 1, "away": 0, "unanswered": 2})
 
+    def own_trouble(self) -> tuple[str | None, float | None]:
+        return None, None
+
     def renewer(self, grant: str) -> str | None:
         return self.renewers.get(grant)

@@ -41,7 +41,7 @@ LOCKED = "brokerd is locked; an operator unlocks it: brokerctl unlock"
 
 
 class TokenBroker:
-    """Everything that can be done with grants. Exchanges run in `nursery`, the daemon's. `fleet`: None outside of one.
+    """Everything that can be done with grants. Exchanges run in `nursery`, the daemon's.
 
     Many attributes: it joins the parts of broker/, and each part is one attribute."""
 
@@ -54,7 +54,6 @@ class TokenBroker:
         runner: ExchangeRunner,
         events: EventLog,
         metrics: Metrics,
-        fleet: Fleet | None = None,
     ) -> None:
         changed = self.tell_watchers
         self.registry = GrantRegistry()
@@ -68,7 +67,7 @@ class TokenBroker:
         runner.tokens = GrantTokens(self.registry, self._waiting, clock, self.failure, *watching)
         self.logins = Logins(nursery, self.registry, self.single_flight, clock, entropy, runner, events)
         self.store = store
-        self.fleet = fleet
+        self.fleet: Fleet | None = None  # of which the store is, set before the broker is used
         self.events = events
         self.metrics = metrics
         self._clock = clock

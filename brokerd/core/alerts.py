@@ -14,6 +14,7 @@ from brokerd.core.shortened import shortened
 ENDS = {
     Event.PROVIDER_DOWN: Event.PROVIDER_UP,
     Event.STORE_NOT_WRITTEN: Event.STORE_WRITTEN_AGAIN,
+    Event.ETCD_AWAY: Event.ETCD_BACK,
     Event.AUDIT_NOT_WRITTEN: Event.AUDIT_WRITTEN_AGAIN,
 }
 BEGINS = {end: begin for begin, end in ENDS.items()}
@@ -21,8 +22,8 @@ BEGINS = {end: begin for begin, end in ENDS.items()}
 ALERTS = (
     *(Event.GRANT_NEEDS_LOGIN, Event.RENEWAL_FAILED, Event.STILL_FAILING, Event.EXCHANGE_INTERRUPTED),
     *(Event.LOGIN_ALARM, Event.REVOCATION_NOT_TOLD, Event.STATE_LOST, Event.STATE_KEPT_BY_SYSTEMD),
-    *(Event.REFRESH_TOKEN_EXPIRES, Event.CERTIFICATE_EXPIRES, *ENDS, *BEGINS, Event.STORE_NOT_ADOPTED),
-    *(Event.AUDIT_CHANGED, Event.AUDIT_LINES_LOST),
+    *(Event.REFRESH_TOKEN_EXPIRES, Event.CERTIFICATE_EXPIRES, *ENDS, *BEGINS),
+    *(Event.STORE_NOT_ADOPTED, Event.ETCD_NOT_ADOPTED, Event.AUDIT_CHANGED, Event.AUDIT_LINES_LOST),
     *(Event.STARTED_LOCKED, Event.NOT_UNLOCKED, Event.NOT_RELOADED, Event.BUG),
 )
 PROVIDER_AFTER = 600.0  # seconds that a provider is down before a command is run, unless the configuration says else

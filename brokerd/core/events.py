@@ -245,11 +245,21 @@ class Event(StrEnum):
         "33996285f40e4c9a8613ae3150c607e0",
         "make room on its disk, or let brokerd write there: df -h, dmesg | tail",
     )
-    STORE_WRITTEN_AGAIN = (
-        "store_written_again",
-        INFO,
-        "the store can be written again",
-        "4c34a26d131940a592f72c1ff057ac45",
+    STORE_WRITTEN_AGAIN = "store_written_again", INFO, "the store is written again", "4c34a26d131940a592f72c1ff057ac45"
+    ETCD_AWAY = (
+        "etcd_away",
+        WARNING,
+        "etcd cannot be reached, or refuses this host",
+        "95df74a4c11844c49af8d6011d7aac0c",
+        "look which server does not answer, and why: brokerctl fleet, brokerctl doctor",
+    )
+    ETCD_BACK = "etcd_back", INFO, "etcd can be reached again", "c90d5ff801654720a677c12a13a113bb"
+    ETCD_NOT_ADOPTED = (
+        "etcd_not_adopted",
+        WARNING,
+        "etcd is another one than before, or was restored from a snapshot, so no stored token is sent",
+        None,
+        "make sure that it is the right one, then: brokerctl adopt",
     )
     AUDIT_NOT_WRITTEN = (
         "audit_not_written",
@@ -329,13 +339,7 @@ class Event(StrEnum):
         None,
         "LimitMEMLOCK=infinity in its unit",
     )
-    RUNS_AS_ROOT = (
-        "runs_as_root",
-        WARNING,
-        "brokerd runs as root, which it never needs",
-        None,
-        "User=brokerd in its unit",
-    )
+    RUNS_AS_ROOT = "runs_as_root", WARNING, "it runs as root, which it never needs", None, "User=brokerd in its unit"
     METRICS_EXPOSED = (
         "metrics_exposed",
         WARNING,
@@ -350,13 +354,7 @@ class Event(StrEnum):
         None,
         "give the journal more room, or log less: brokerctl log-level warning",
     )
-    BUG = (
-        "bug",
-        ERROR,
-        "a fault of brokerd's own",
-        "ac057b7ee43d452693bf55202995ce49",
-        "please report it, with the traceback",
-    )
+    BUG = "bug", ERROR, "a fault of brokerd's own", "ac057b7ee43d452693bf55202995ce49", "report it, with the traceback"
 
     # Commands that are run for events ([[on_event]])
 

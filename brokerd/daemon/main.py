@@ -193,11 +193,10 @@ class Daemon:
         audit: AuditWriter | None,
     ) -> None:
         self.path = path
-        self.local, self.store, self.store_trouble = local, store, store.trouble
+        self.local, self.store = local, store
         self.audit = audit
         self.initial: Configuration | None = configuration  # until it was applied
         self.settings = configuration.daemon
-        self.offline = None if configuration.store is None else configuration.store.offline
         self.clock, self.entropy = clock, SystemEntropy()
         self.events = events
         self.alerts = AlertCommands(events)
@@ -235,7 +234,6 @@ class Daemon:
         """Log what was found and how safe it is to run here."""
         store, events = self.local, self.events
         store.noticed, store.took = self._log_store_trouble, self.metrics.store_commits.observe
-        self.store.noticed = self._log_store_trouble
         if not hardening.lock_memory():
             events.say(Event.MEMORY_NOT_LOCKED)
         if os.geteuid() == 0:
@@ -246,7 +244,7 @@ class Daemon:
             events.say(Event.STORE_CREATED, path=str(store.path))
         if (done := store.migration) is not None:
             events.say(Event.STORE_UPGRADED, before=done.before, after=done.after, kept=str(done.copy))
-        if not self.store.adopted:
+        if not store.adopted:
             events.say(Event.STORE_NOT_ADOPTED, path=str(store.path))
         events.say(Event.STARTING, version=__version__, pid=os.getpid())
         if self.audit is not None:
@@ -280,8 +278,7 @@ class Daemon:
         server = Server(serving, dispatcher, admission, events, self.metrics, short_way)
         if isinstance(store, FleetStore):
             changes = connect(store, broker, configurator.providers)
-            if self.offline is not None:
-                serving.start_soon(stop_serving_offline, store, changes, self.offline)
+            serving.start_soon(stop_serving_offline, store, changes)
         initial, self.initial = self.initial, None
         assert initial is not None, "a daemon runs once"
         await serving.start(self.alerts.run)
@@ -377,10 +374,9 @@ class Daemon:
             await trio.sleep(SWEEP)
 
     def _log_store_trouble(self) -> None:
-        before, self.store_trouble = self.store_trouble, self.store.trouble
-        if self.store_trouble and self.store_trouble != before:
-            self.events.say(Event.STORE_NOT_WRITTEN, reason=self.store_trouble)
-        elif before and not self.store_trouble:
+        if self.local.trouble:
+            self.events.say(Event.STORE_NOT_WRITTEN, reason=self.local.trouble)
+        else:
             self.events.say(Event.STORE_WRITTEN_AGAIN)
 
     def _log_audit_finding(self, entry: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ from brokerd.broker.broker import TokenBroker
 from brokerd.broker.fleet_changes import FleetChanges
 from brokerd.broker.provider import Provider
 from brokerd.config.settings import StoreSettings
+from brokerd.core.events import Event
 from brokerd.core.fleet.etcd import EtcdRefused
 from brokerd.core.fleet.layout import FleetKeys
 from brokerd.core.ports import Clock, Entropy, StoreError
@@ -25,6 +26,7 @@ from brokerd.edge.fleet.store import FleetStore
 from brokerd.edge.store.store import SqliteStore
 from brokerd.edge.system.machine import machine_id
 from brokerd.setup.installation import CannotStart, store_http_settings
+from brokerd.telemetry.event_log import EventLog
 
 AnyStore = SqliteStore | FleetStore
 LOOK = 1.0  # seconds between two looks whether etcd has been away for too long
@@ -61,7 +63,7 @@ def _shared(settings: StoreSettings, local: SqliteStore, clock: Clock, entropy: 
         release=__version__,
         difference=settings.clock_difference,
     )
-    return FleetStore(local, Shared(etcd, keys, Mirror(etcd, keys.root, clock), clock, entropy, me))
+    return FleetStore(local, Shared(etcd, keys, Mirror(etcd, keys.root, clock), clock, entropy, me), settings.offline)
 
 
 async def _password(source: SecretSource) -> Secret:
@@ -72,16 +74,38 @@ async def _password(source: SecretSource) -> Secret:
 
 
 def connect(store: FleetStore, broker: TokenBroker, providers: Mapping[str, Provider]) -> FleetChanges:
-    """From now on the broker learns what other hosts change."""
+    """From now on the broker learns what other hosts change, and the log how etcd is."""
     changes = FleetChanges(broker, providers)
     store.records.taken, store.breaker_changed = changes.record, changes.breaker
+    broker.fleet, log = store, EtcdLog(store, broker.events)
+    store.noticed = log.look
+    log.look()
     return changes
 
 
-async def stop_serving_offline(store: FleetStore, changes: FleetChanges, longest: float) -> None:
+class EtcdLog:
+    """Says when etcd goes away and comes back, and when it must be adopted. While it is away, why changes with every
+    server that is asked, so that is said once."""
+
+    def __init__(self, store: FleetStore, events: EventLog) -> None:
+        self._store = store
+        self._events = events
+        self._is_well, self._adopted = True, True
+
+    def look(self) -> None:
+        state = self._store.etcd_state()
+        is_well, reason = state.trouble is None and not state.full, state.trouble
+        if is_well != self._is_well:
+            self._events.say(Event.ETCD_BACK) if is_well else self._events.say(Event.ETCD_AWAY, reason=reason)
+        if self._adopted and not state.adopted:
+            self._events.say(Event.ETCD_NOT_ADOPTED)
+        self._is_well, self._adopted = is_well, state.adopted
+
+
+async def stop_serving_offline(store: FleetStore, changes: FleetChanges) -> None:
     """Another host may have revoked what this one serves (law 10): after so many seconds without etcd it serves
     nothing."""
-    while True:
-        store.cut_off = store.shared.clock.now().boot - max(store.shared.mirror.reached, store.began) > longest
+    while store.serves_until < float("inf"):
+        store.cut_off = store.shared.clock.now().boot > store.serves_until
         changes.serve(on=not store.cut_off)
         await trio.sleep(LOOK)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from brokerd.broker.broker import TokenBroker
-from brokerd.server.methods.status import not_adopted
+from brokerd.server.methods.status import not_adopted, trouble_of_disk
 from brokerd.telemetry.event_log import EventLog
 
 WITHHELD = "to see why, on this machine: brokerctl status"
@@ -38,7 +38,7 @@ CHECKS = (
     ReadinessCheck("renewals", lambda broker, _: None if broker.schedule.runs else "the loop that renews tokens hangs"),
     ReadinessCheck("unlocked", lambda broker, _: "brokerd is locked; brokerctl unlock" if broker.locked else None),
     ReadinessCheck("store-adopted", lambda broker, _: not_adopted(broker)),
-    ReadinessCheck("store-writable", lambda broker, _: broker.store.trouble),
+    ReadinessCheck("store-writable", lambda broker, _: trouble_of_disk(broker)[0]),
     ReadinessCheck("fleet", lambda broker, _: _too_long_alone(broker)),
     ReadinessCheck("audit", lambda _, events: events.forbids_serving),
     ReadinessCheck("running", lambda broker, _: "brokerd stops" if broker.stopping else None),

@@ -11,7 +11,7 @@ from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import Provider
 from brokerd.core.fleet.view import EtcdState, Fleet, FleetNumbers
 from brokerd.core.timing.moment import Moment
-from brokerd.server.methods.status import not_adopted
+from brokerd.server.methods.status import not_adopted, trouble_of_disk
 from brokerd.server.readiness_checks import checked, is_ready
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.exposition import counted, head, labelled, number
@@ -139,13 +139,13 @@ DAEMON = (
         "brokerd_store_up",
         (),
         "1 while the store can be written.",
-        lambda self, _: float(not self.broker.store.trouble),
+        lambda self, _: float(not trouble_of_disk(self.broker)[0]),
     ),
     Gauge[Scrape](
         "brokerd_store_failing_since_timestamp_seconds",
         (),
         "Since when the store cannot be written. While it can, it is not there.",
-        lambda self, _: self.broker.store.since,
+        lambda self, _: trouble_of_disk(self.broker)[1],
     ),
     Gauge[Scrape](
         "brokerd_store_adopted",

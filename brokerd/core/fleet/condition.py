@@ -2,6 +2,7 @@
 # the page agree on it. Pure functions over what the method `status` answers (docs/protocol.md).
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ BY_ITSELF = "brokerd goes on by itself when etcd answers; to see which server do
 MAKE_SPACE = "compact and defragment etcd, then: etcdctl alarm disarm"
 STOPPED = "tokens that live are served, and no stored token is sent"
 OVER = "no token is served, because that is longer than [store] offline allows"
-PERMIT = "look at user, password and role in etcd: brokerctl doctor"
+LOOK = "brokerctl doctor"
 
 
 class FleetTrouble(NamedTuple):
@@ -33,17 +34,24 @@ class FleetTrouble(NamedTuple):
 
 
 def troubles(etcd: Mapping[str, Any], now: float) -> Iterator[FleetTrouble]:
-    """The worst first. That the store is not adopted is said of the store itself."""
-    since, why = etcd["since"], etcd["trouble"] or ""
+    """The worst first. That the store is not adopted is said of the store itself. What etcd's error says is to be done
+    is the remedy."""
+    since, (why, named) = etcd["since"], _remedied(etcd["trouble"] or "")
     if etcd["full"]:
-        yield FleetTrouble(Tone.BAD, "etcd has no space", since, why, STOPPED, MAKE_SPACE)
+        yield FleetTrouble(Tone.BAD, "etcd has no space", since, "", STOPPED, MAKE_SPACE)
     elif not etcd["reachable"]:
         ends = etcd["serves_until"]
         over = ends is not None and ends <= now
         tone, then = (Tone.BAD, OVER) if over else (Tone.WARN, STOPPED)
-        yield FleetTrouble(tone, "etcd cannot be reached", since, why, then, BY_ITSELF)
+        yield FleetTrouble(tone, "etcd cannot be reached", since, why, then, named or BY_ITSELF)
     elif why:
-        yield FleetTrouble(Tone.BAD, "etcd refuses what brokerd asks", since, why, STOPPED, PERMIT)
+        yield FleetTrouble(Tone.BAD, "this host cannot work with the fleet", None, why, STOPPED, named or LOOK)
     if number := etcd["unwritten"]:
         words = f"{number} record{' is' if number == 1 else 's are'} not in etcd yet"
         yield FleetTrouble(Tone.WARN, words, None, "", "brokerd tries again by itself", "")
+
+
+def _remedied(trouble: str) -> tuple[str, str]:
+    """The words, and what they say is to be done."""
+    words, remedy, *_ = (*re.split(r"(?:;|\.) (?=[a-zA-Z])", trouble, maxsplit=1), "")
+    return words, remedy[:1].lower() + remedy[1:]

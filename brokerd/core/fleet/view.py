@@ -93,8 +93,8 @@ OUTCOMES = ("done", "conflict", "away", "unanswered")
 
 class Fleet(Protocol):
     """What the store of a fleet tells. Nothing here changes anything, and only `fleet` waits: a status of ten thousand
-    grants asks the others. What is wrong with etcd is in EtcdState alone, and in the store's `trouble` only what is
-    wrong with the local disk, so that nothing is said twice."""
+    grants asks the others. The store's `trouble` is what is wrong with either; here they are apart, because what to do
+    differs."""
 
     fleet_name: str
     host: str  # this one's name in the fleet
@@ -103,6 +103,9 @@ class Fleet(Protocol):
         """Reads etcd. If that is away, what was seen last."""
 
     def etcd_state(self) -> EtcdState: ...
+
+    def own_trouble(self) -> tuple[str | None, float | None]:
+        """What is wrong with this host's own store, and since when, in Unix seconds."""
 
     def numbers(self) -> FleetNumbers: ...
 

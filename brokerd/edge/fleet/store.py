@@ -34,13 +34,16 @@ LOOK = 1.0  # seconds between two looks for what has to be done again
 
 class FleetStore:
     """core/ports.py describes most methods. `breaker_changed` is told of a provider's breaker that another host
-    changed; `noticed` is called when `trouble` or `adopted` has changed. `local.run` must run.
+    changed; `noticed` is called when `trouble` or `adopted` may have changed. `local.run` must run. `offline`: for how
+    many seconds it serves while etcd is away; None: for ever.
 
     Many attributes: it joins the parts of the store."""
 
-    def __init__(self, local: SqliteStore, shared: Shared) -> None:
+    def __init__(self, local: SqliteStore, shared: Shared, offline: float | None = None) -> None:
         self.local = local
         self.shared = shared
+        self.fleet_name, self.host = shared.me.fleet, shared.me.host
+        self._offline = offline
         self.lease = HostLease(shared.etcd, shared.clock)
         self._data_keys = FleetDataKeys(shared.keys, shared.entropy)
         self._copy = LocalCopy(local)
@@ -77,6 +80,13 @@ class FleetStore:
             return self.local.since
         now, reached = self.shared.clock.now(), self.shared.mirror.reached
         return None if self.trouble is None or reached == float("-inf") else round(now.wall - now.boot + reached, 2)
+
+    @property
+    def serves_until(self) -> float:
+        """The CLOCK_BOOTTIME from which on nothing is served, unless etcd answers before."""
+        if self._offline is None:
+            return float("inf")
+        return max(self.shared.mirror.reached, self.began) + self._offline
 
     @property
     def resealing_since(self) -> float | None:
@@ -272,6 +282,9 @@ class FleetStore:
 
     def renewer(self, grant: str) -> str | None:
         return renewer(grant, self._hosts)
+
+    def own_trouble(self) -> tuple[str | None, float | None]:
+        return self.local.trouble, self.local.since
 
     @property
     def members(self) -> int:

@@ -30,19 +30,19 @@ def fleet(store: FleetStore) -> FleetView:
 
 def etcd_state(store: FleetStore) -> EtcdState:
     mirror, shared = store.shared.mirror, store.shared
-    trouble = mirror.away or store.membership.trouble or shared.refused
     now = shared.clock.now()
-    since = None if mirror.since is None else round(now.wall - now.boot + mirror.since, 2)
+    ends = float("inf") if mirror.away is None else store.serves_until
     return EtcdState(
-        endpoint=getattr(shared.etcd, "endpoint", None),
+        endpoint=getattr(shared.etcd, "server", None),
         reachable=mirror.away is None,
-        since=since,
-        trouble=trouble,
+        since=None if mirror.since is None else round(now.wall - now.boot + mirror.since, 2),
+        trouble=mirror.away or store.membership.trouble or shared.refused,
         full=shared.full,
         revision=mirror.revision,
         cluster=mirror.cluster,
         adopted=store.membership.adopted,
         unwritten=len(store.records.unsent),
+        serves_until=None if ends == float("inf") else round(now.wall - now.boot + ends, 2),
     )
 
 
@@ -51,5 +51,5 @@ def numbers(store: FleetStore) -> FleetNumbers:
     prefix = shared.keys.root + b"claim/"
     claims = [shared.value(key, ClaimValue) for key in shared.mirror.pairs if key.startswith(prefix)]
     mine = [each for each in claims if each is not None and shared.is_own(each)]
-    lag = max(0.0, shared.clock.now().boot - shared.mirror.reached)
+    lag = max(0.0, shared.clock.now().boot - max(shared.mirror.reached, store.began))
     return FleetNumbers(store.members, len(mine), lag, {each: shared.counts[each] for each in OUTCOMES})

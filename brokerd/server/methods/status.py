@@ -40,6 +40,11 @@ def not_adopted(broker: TokenBroker) -> str | None:
     return None if broker.store.adopted else NOT_ADOPTED
 
 
+def trouble_of_disk(broker: TokenBroker) -> tuple[str | None, float | None]:
+    """What is wrong with the store on this host, and since when. What is wrong with etcd is told apart from it."""
+    return (broker.store.trouble, broker.store.since) if broker.fleet is None else broker.fleet.own_trouble()
+
+
 class StatusMethods:
     """`http_socket`: the path of the HTTP socket, if there is one."""
 
@@ -121,15 +126,15 @@ class StatusMethods:
         return {"grant": params["grant"], **asdict(done)}
 
     def daemon(self) -> dict[str, object]:
-        store, (audit, audit_since) = self._broker.store, self._events.audit_trouble
+        (trouble, since), (audit, audit_since) = trouble_of_disk(self._broker), self._events.audit_trouble
         return {
             "version": __version__,
             "pid": os.getpid(),
             "started_at": self._started_at,
             "locked": self._broker.locked,
-            "store": "; ".join(filter(None, (not_adopted(self._broker), store.trouble))) or None,
-            "store_since": store.since,
-            "resealing_since": store.resealing_since,
+            "store": "; ".join(filter(None, (not_adopted(self._broker), trouble))) or None,
+            "store_since": since,
+            "resealing_since": self._broker.store.resealing_since,
             "fleet": self._fleet(),
             "audit": audit,
             "audit_since": audit_since,

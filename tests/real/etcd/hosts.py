@@ -47,6 +47,10 @@ class Hosts:
         table = {**shared, "ca_file": str(self.cluster.ca_file), **store}
         host.configure({"app": IMPORTED}, {"oauth2": at(self.provider)}, store=table)
 
+    def alone(self, host: Brokerd) -> None:
+        """Its configuration without the fleet."""
+        host.configure({"app": IMPORTED}, {"oauth2": at(self.provider)})
+
     async def started(self, number: int) -> list[Brokerd]:
         hosts = [self.add() for _ in range(number)]
         for host in hosts:

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format man pictures lock bench profile simulate mutants torture fleet-torture restarts fuzz sdks soak deb package-test fresh-test clean
+.PHONY: help setup demo test check format man pictures lock bench profile simulate simulate-fleet mutants torture fleet-torture restarts fuzz sdks soak deb package-test fresh-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -68,8 +68,12 @@ SEEDS ?= 200
 simulate: .venv/.made ## the laws under random faults on virtual time (SEEDS=200, or SECONDS=120)
 	$(BIN)/python -m tests.stress.simulation $(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS))
 
+simulate-fleet: .venv/.made ## the same with 3 to 7 hosts that share their grants (SEEDS=200, or SECONDS=120)
+	$(BIN)/python -m tests.stress.simulation.fleet $(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS))
+
 mutants: .venv/.made ## whether the simulation finds deliberate bugs
 	$(BIN)/python -m tests.stress.simulation --mutants
+	$(BIN)/python -m tests.stress.simulation.fleet --mutants
 
 TIMES ?= 200
 torture: .venv/.made ## kill the real daemon at every point, with real servers (TIMES=200)

@@ -29,14 +29,9 @@ class FleetDataKeys:
     def is_open(self) -> bool:
         return bool(self._ring.current)
 
-    def made(self, number: int, kek: bytes, store: str) -> bytes:
-        """A new data key, wrapped."""
-        return wrap(self._entropy.bytes(KEY_BYTES), kek, store, number, self._entropy)
-
-    @property
-    def newest(self) -> int:
-        """The number of the data key that seals; 0 while it is locked."""
-        return self._ring.current
+    def first(self, kek: bytes, store: str) -> bytes:
+        """A first data key, wrapped: what a new fleet begins with."""
+        return wrap(self._entropy.bytes(KEY_BYTES), kek, store, 1, self._entropy)
 
     def open(self, kek: bytes, meta: MetaValue, pairs: dict[bytes, Pair], known: dict[int, bytes]) -> dict[int, bytes]:
         """Unwrap all of them; `known`: those that this host has opened before, should it have another key than the

@@ -2,7 +2,6 @@
 # this host knows (law 15), and the host's lease with its name.
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 
 import trio
@@ -10,13 +9,11 @@ import trio
 from brokerd.core.fleet.etcd import ABSENT, EtcdError, Pair, Put
 from brokerd.core.fleet.layout import SCHEMA, USABLE_BY, MemberValue, MetaValue
 from brokerd.core.ports import StoreError
-from brokerd.core.sealing import SEALS_PER_KEY
 from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import EVERY, HostLease
 from brokerd.edge.fleet.local_copy import KnownFleet, LocalCopy
 from brokerd.edge.fleet.shared import Conflict, Shared
 
-WORN = SEALS_PER_KEY // 2  # revisions; the other half is for what was sealed and not written
 REMEMBER = 60.0  # seconds between two notes of how far etcd was
 AGAIN = 1.0  # seconds between two tries to join
 
@@ -82,7 +79,7 @@ class Membership:
         first = keys.data_key(1)
         changes: dict[bytes, Put | None] = {
             keys.meta: Put(meta.encoded()),
-            first: Put(self._data_keys.made(1, kek, store)),
+            first: Put(self._data_keys.first(kek, store)),
         }
 
         def is_ours(found: Mapping[bytes, Pair]) -> int:
@@ -104,23 +101,6 @@ class Membership:
             await self._copy.remember_keys(found)
             self._opened = found
 
-    def reopen(self) -> None:
-        """A data key has changed. Raises StoreError."""
-        meta = self.meta()
-        if self._kek is not None and meta is not None:
-            self._data_keys.open(self._kek, meta, self._shared.mirror.pairs, self._opened)
-
-    async def _renew_worn_key(self) -> None:
-        """Seal under a new data key once etcd has counted so many revisions since the last one was made: there are at
-        least as many revisions as seals. Raises StoreError."""
-        shared, meta, newest = self._shared, self.meta(), self._data_keys.newest
-        made = shared.modified(shared.keys.data_key(newest))
-        if made and meta is not None and self._kek is not None and shared.mirror.revision - made > WORN:
-            key = shared.keys.data_key(newest + 1)
-            new = {key: Put(self._data_keys.made(newest + 1, self._kek, meta.store))}
-            with contextlib.suppress(Conflict):  # another host was first
-                await shared.transact({key: ABSENT}, new, lambda found: _written(found, new))
-
     async def rewrap(self, kek: bytes) -> None:
         """Wrap the data keys by another key, unless another host did. Raises StoreError."""
         shared, meta = self._shared, self.meta()
@@ -129,12 +109,9 @@ class Membership:
         found = self._data_keys.rewrapped(self._kek, kek, meta, shared.mirror.pairs)
         expected = {key: shared.modified(key) for key in found}
         wrapped = {key: Put(value) for key, value in found.items()}
-        if found:  # a new data key besides: since when the others are used cannot be seen any more
-            key = shared.keys.data_key(self._data_keys.newest + 1)
-            expected[key], wrapped[key] = ABSENT, Put(self._data_keys.made(self._data_keys.newest + 1, kek, meta.store))
+        if found:
             await shared.transact(expected, wrapped, lambda now: _written(now, wrapped))
         self._kek = kek
-        self.reopen()
 
     # -- law 15
 
@@ -194,7 +171,6 @@ class Membership:
                         await self._register()
                     await self._shared.mirror.beat()
                     self.check()
-                    await self._renew_worn_key()
                     await self._remember()
                     pause = EVERY
                 except (EtcdError, StoreError) as error:

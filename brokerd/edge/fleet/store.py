@@ -243,9 +243,6 @@ class FleetStore:
                 self._see_members()
             elif kind == "meta" and self._is_open:
                 self.membership.check()
-            elif kind == "key" and self._is_open:
-                with contextlib.suppress(StoreError):  # it is wrapped by a key that this host has not got yet
-                    self.membership.reopen()
         if self._is_open:
             self.records.deliver(places)
 

@@ -56,9 +56,9 @@ class Mutant:
 
 
 @contextlib.contextmanager
-def mutated(name: str) -> Iterator[None]:
+def mutated(mutant: Mutant | str) -> Iterator[None]:
     """brokerd with that bug. What is to be replaced has to be there: a bug that is put nowhere proves nothing."""
-    patches = MUTANTS[name].patches
+    name, patches = (mutant, MUTANTS[mutant].patches) if isinstance(mutant, str) else (mutant.words, mutant.patches)
     gone = [f"{place}.{attribute}" for place, attribute, _ in patches if not hasattr(place, attribute)]
     if gone:
         raise LookupError(f"the mutant {name} replaces what is no longer there: {', '.join(gone)}")

@@ -9,9 +9,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -44,7 +45,34 @@ class Result:
 
 
 def simulate(schedule: Schedule) -> Result:
-    """Run it. The same schedule gives the same result, whatever else happens on the machine.
+    """Run it. The same schedule gives the same result, whatever else happens on the machine."""
+    with folder() as place:
+        world = World(schedule, place)
+        deterministic(world, schedule.seed)
+    return Result(world.laws.verdict, world.laws.checked, world.lives, world.crashes, world.ended)
+
+
+class Verdicts(Protocol):
+    """What is known of the laws: the first one that was broken."""
+
+    verdict: Broken | None
+
+    def hold(self, law: str, holds: bool, what: str) -> None: ...
+
+
+class Runnable(Protocol):
+    """A world, of one host or of many."""
+
+    ended: float
+
+    @property
+    def laws(self) -> Verdicts: ...
+
+    async def run(self) -> None: ...
+
+
+def deterministic(world: Runnable, seed: int) -> None:
+    """Run a world on virtual time.
 
     trio shuffles the tasks that are ready in each turn by a random generator of its own. As its integration with
     hypothesis does, that generator is seeded, and tasks are put in the order of their creation before the shuffle.
@@ -53,20 +81,17 @@ def simulate(schedule: Schedule) -> Result:
 
     before = _run._ALLOW_DETERMINISTIC_SCHEDULING
     _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    _run._r.seed(schedule.seed)
-    with _folder() as folder:
-        world = World(schedule, folder)
-        try:
-            with _watched(world):
-                trio.run(world.run, clock=VirtualTime())
-        except KeyboardInterrupt:
-            raise
-        except BaseException as fault:  # is found as a broken law is, and a row of seeds goes on
-            world.laws.verdict = world.laws.verdict or Broken(ENDS, _told(fault), world.ended)
-        finally:
-            _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
-            _run._r.seed()
-    return Result(world.laws.verdict, world.laws.checked, world.lives, world.crashes, world.ended)
+    _run._r.seed(seed)
+    try:
+        with _watched(world):
+            trio.run(world.run, clock=VirtualTime())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # is found as a broken law is, and a row of seeds goes on
+        world.laws.verdict = world.laws.verdict or Broken(ENDS, _told(fault), world.ended)
+    finally:
+        _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
+        _run._r.seed()
 
 
 def _told(fault: BaseException) -> str:
@@ -78,25 +103,30 @@ def _told(fault: BaseException) -> str:
 
 
 def shrink(schedule: Schedule, law: str) -> list[int]:
-    """Events that still break the same law, as numbers in the schedule: greedily, in halves and then one by one."""
-    kept = list(range(len(schedule.events)))
+    """Events that still break the same law, as numbers in the schedule."""
+
+    def breaks(numbers: list[int]) -> bool:
+        broken = simulate(schedule.only(numbers)).broken
+        return broken is not None and broken.law == law
+
+    return shortest(len(schedule.events), breaks)
+
+
+def shortest(events: int, breaks: Callable[[list[int]], bool]) -> list[int]:
+    """Of so many events some that still break: greedily, in halves and then one by one."""
+    kept = list(range(events))
     runs, size = 0, max(1, len(kept) // 2)
     end = time.process_time() + SHRINKS_LONGEST
 
     def is_enough() -> bool:
         return runs >= SHRINKS_MOST or time.process_time() > end
 
-    def breaks(numbers: list[int]) -> bool:
-        nonlocal runs
-        runs += 1
-        broken = simulate(schedule.only(numbers)).broken
-        return broken is not None and broken.law == law
-
     while not is_enough():
         before = len(kept)
         start = 0
         while start < len(kept) and not is_enough():
             fewer = kept[:start] + kept[start + size :]
+            runs += 1
             if breaks(fewer):
                 kept = fewer
             else:
@@ -120,20 +150,20 @@ def report(seed: int, broken: Broken, kept: list[int] | None, mutant: str | None
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def folder() -> Iterator[Path]:
     """A state directory in memory, always at the same place for a process: paths stand in the configuration."""
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
-    folder = base / f"brokerd-simulation-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-    folder.mkdir(mode=0o700)
+    place = base / f"brokerd-simulation-{os.getpid()}"
+    shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+    place.mkdir(mode=0o700)
     try:
-        yield folder
+        yield place
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(place)
 
 
 @contextlib.contextmanager
-def _watched(world: World) -> Iterator[None]:
+def _watched(world: Runnable) -> Iterator[None]:
     is_asked = False
 
     def hangs(number: int, frame: object) -> None:

@@ -34,20 +34,25 @@ FAULTS = ("lost-before", "lost-after", "later", "refused")
 @dataclass
 class Fault:
     """What befalls the next `requests` requests that change something: lost on their way, carried out and the answer
-    lost, carried out `seconds` after the client has given up, or refused. `host`: only those of this host."""
+    lost, carried out `seconds` after the client has given up, or refused. `host`: only those of this host;
+    `transactions`: only these, and no leases."""
 
     kind: str
     host: str | None = None
     requests: int = 1
     seconds: float = 0.0
+    transactions: bool = False
 
 
 @dataclass
 class Link:
-    """The way of one host to the cluster. `cut`: nothing comes through in either direction; `delay`: seconds by which
-    its watches are late; `broken` is set when its connection has ended."""
+    """The way of one host to the cluster. `cut`: nothing comes through in either direction; `far`: how far it is, 1 for
+    the cluster's latency; `delay`: seconds by which its watches are late; `broken` is set when its connection has
+    ended."""
 
+    host: str
     cut: bool = False
+    far: float = 1.0
     delay: float = 0.0
     healed: trio.Event = field(default_factory=trio.Event)
     broken: trio.Event = field(default_factory=trio.Event)
@@ -65,7 +70,8 @@ class _Request(Generic[T]):
 
 class ModelCluster:
     """A cluster. `nursery` runs what the servers do by themselves. `latency`: seconds of each way, at most.
-    `carried_out`: called with the host, the name and the result of everything that was carried out."""
+    `carried_out`: called with the host and the result of each transaction that was done, and what it changed;
+    `disconnected` with each host whose connection has ended."""
 
     def __init__(self, nursery: trio.Nursery, random: Random, *, latency: float = 0.01) -> None:
         self.server = Server(trio.current_time)
@@ -73,7 +79,8 @@ class ModelCluster:
         self.links: dict[str, Link] = {}
         self.faults: list[Fault] = []
         self.down = False  # no leader: every request is refused
-        self.carried_out: Callable[[str, str, object], None] = lambda *_: None
+        self.carried_out: Callable[[str, Transacted, Mapping[bytes, Put | None]], None] = lambda *_: None
+        self.disconnected: Callable[[str], None] = lambda _: None
         self._nursery = nursery
         self._begin(self._run)
 
@@ -83,7 +90,7 @@ class ModelCluster:
         return ModelEtcd(self, host, self.link(host))
 
     def link(self, host: str) -> Link:
-        return self.links.setdefault(host, Link())
+        return self.links.setdefault(host, Link(host))
 
     def cut(self, host: str) -> None:
         """A partition: nothing of that host comes through any more, nor to it."""
@@ -102,6 +109,7 @@ class ModelCluster:
                 self.disconnect(link)
 
     def disconnect(self, link: Link) -> None:
+        self.disconnected(link.host)
         link.broken.set()
         link.broken = trio.Event()
 
@@ -130,28 +138,28 @@ class ModelCluster:
         """Run it as the servers do, in no context of a client."""
         Context().run(self._nursery.start_soon, work, *values)
 
-    def _fault(self, host: str) -> Fault:
+    def _fault(self, host: str, *, is_transaction: bool) -> Fault:
         for fault in self.faults:
-            if fault.host in (None, host):
+            if fault.host in (None, host) and (is_transaction or not fault.transactions):
                 fault.requests -= 1
                 if fault.requests <= 0:
                     self.faults.remove(fault)
                 return fault
         return Fault("")
 
-    def way(self) -> float:
-        return self.random.random() * self.latency
+    def way(self, link: Link) -> float:
+        return self.random.random() * self.latency * link.far
 
-    async def ask(self, host: str, name: str, work: Callable[[Server], T], *, changes: bool) -> T:
+    async def ask(self, host: str, work: Callable[[Server], T], *, changes: bool, is_transaction: bool = False) -> T:
         """A request of a host, from its sending to its answer or its end. Raises EtcdError."""
         link = self.link(host)
-        fault = self._fault(host) if changes else Fault("")
+        fault = self._fault(host, is_transaction=is_transaction) if changes else Fault("")
         if link.cut or self.down or fault.kind == "refused":
-            await trio.sleep(self.way() if not link.cut else TIMEOUT * self.random.random())
+            await trio.sleep(self.way(link) if not link.cut else TIMEOUT * self.random.random())
             self.disconnect(link)
             raise EtcdAway("etcd: no endpoint could be reached" if link.cut else "etcd: no leader")
         request = _Request(lambda: work(self.server))
-        self._begin(self._carry, host, name, link, request, fault)
+        self._begin(self._carry, link, request, fault)
         with trio.move_on_after(TIMEOUT):
             await request.answered.wait()
         if not request.answered.is_set():
@@ -164,8 +172,8 @@ class ModelCluster:
             raise request.error
         return request.value  # type: ignore[return-value]
 
-    async def _carry(self, host: str, name: str, link: Link, request: _Request[Any], fault: Fault) -> None:
-        await trio.sleep(self.way() + (TIMEOUT + fault.seconds if fault.kind == "later" else 0.0))
+    async def _carry(self, link: Link, request: _Request[Any], fault: Fault) -> None:
+        await trio.sleep(self.way(link) + (TIMEOUT + fault.seconds if fault.kind == "later" else 0.0))
         if fault.kind == "lost-before" or (link.cut and fault.kind != "later"):
             return
         if self.down:
@@ -173,10 +181,9 @@ class ModelCluster:
         else:
             try:
                 request.value = request.work()
-                self.carried_out(host, name, request.value)
             except EtcdError as error:
                 request.error = error
-        await trio.sleep(self.way())
+        await trio.sleep(self.way(link))
         if fault.kind in ("lost-after", "later") or link.cut:
             return
         request.answered.set()
@@ -190,37 +197,44 @@ class ModelEtcd(Etcd):
 
     async def read(self, keys: Iterable[bytes]) -> Found:
         wanted = list(keys)
-        return await self._ask("read", lambda server: server.read(wanted), changes=False)
+        return await self._ask(lambda server: server.read(wanted), changes=False)
 
     async def read_prefix(self, prefix: bytes) -> Found:
-        return await self._ask("read_prefix", lambda server: server.read_prefix(prefix), changes=False)
+        return await self._ask(lambda server: server.read_prefix(prefix), changes=False)
 
     async def transact(self, expected: Mapping[bytes, int], changes: Mapping[bytes, Put | None]) -> Transacted:
         expected, changes = dict(expected), dict(changes)
-        return await self._ask("transact", lambda server: server.transact(expected, changes), changes=True)
+
+        def work(server: Server) -> Transacted:
+            ended = server.transact(expected, changes)
+            if ended.done:
+                self._cluster.carried_out(self._host, ended, changes)
+            return ended
+
+        return await self._cluster.ask(self._host, work, changes=True, is_transaction=True)
 
     async def grant_lease(self, seconds: int) -> tuple[int, float]:
-        lease = await self._ask("grant_lease", lambda server: server.grant_lease(seconds), changes=True)
+        lease = await self._ask(lambda server: server.grant_lease(seconds), changes=True)
         return lease, float(seconds)
 
     async def keep_alive(self, lease: int) -> float:
-        return await self._ask("keep_alive", lambda server: server.keep_alive(lease), changes=True)
+        return await self._ask(lambda server: server.keep_alive(lease), changes=True)
 
     async def end_lease(self, lease: int) -> None:
-        await self._ask("end_lease", lambda server: server.end_lease(lease), changes=True)
+        await self._ask(lambda server: server.end_lease(lease), changes=True)
 
     @contextlib.asynccontextmanager
     async def watch(self, prefix: bytes, since: int) -> AsyncIterator[AsyncIterator[Changes]]:
         async with contextlib.aclosing(self._changes(prefix, since)) as changes:
             yield changes
 
-    async def _ask(self, name: str, work: Callable[[Server], T], *, changes: bool) -> T:
-        return await self._cluster.ask(self._host, name, work, changes=changes)
+    async def _ask(self, work: Callable[[Server], T], *, changes: bool) -> T:
+        return await self._cluster.ask(self._host, work, changes=changes)
 
     async def _changes(self, prefix: bytes, since: int) -> AsyncIterator[Changes]:
         cluster, link = self._cluster, self._link
         server, broken = cluster.server, link.broken
-        await self._pause(broken, cluster.way())
+        await self._pause(broken, cluster.way(link))
         if link.cut or cluster.down or broken.is_set():
             raise self._lost(broken)
         while True:
@@ -234,7 +248,7 @@ class ModelEtcd(Etcd):
                     continue
             # What the server has sent comes late, but in order; meanwhile it may be lost with the connection.
             late = found[1] + link.delay - trio.current_time() if found else 0.0
-            await self._pause(broken, max(late, 0.0) + cluster.way())
+            await self._pause(broken, max(late, 0.0) + cluster.way(link))
             if link.cut:
                 await self._pause(broken, SILENCE)
             if link.cut or broken.is_set() or found is None:

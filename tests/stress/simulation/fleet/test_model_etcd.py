@@ -1,5 +1,4 @@
-# The model of etcd does what the port promises, and what a schedule wants of it. What real servers do is held by the
-# conformance suite in tests/real/etcd.
+# The model of etcd does what every Etcd does, as tests/real/etcd has it of real servers, and what a schedule wants.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +19,7 @@ from brokerd.core.fleet.etcd import (
     LeaseGone,
     Put,
 )
+from tests.real.etcd.conformance import CHECKS, Check, Subject
 from tests.stress.simulation.fleet.model_etcd import TIMEOUT, Fault, ModelCluster, ModelEtcd
 
 A, B = b"/brokerd/prod/a", b"/brokerd/prod/b"
@@ -254,3 +254,14 @@ async def test_without_a_leader_nothing_is_done(
             await each()
     cluster.down = False
     assert await held(one, A) is None
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_model_conforms(
+    autojump_clock: MockClock, cluster: ModelCluster, one: ModelEtcd, two: ModelEtcd, check: Check
+) -> None:
+    async def compact(revision: int) -> None:
+        cluster.server.compact(revision)
+
+    cluster.link("two").far = 0.1  # who writes while the other reads is the faster one
+    await check(Subject(one, two, compact, ALL))

@@ -1,5 +1,6 @@
 # Moments of another host in terms of this one's clocks (laws 5 and 8). The clocks of two hosts may differ: what counts
-# is when this host saw a value, and the latest moment at which it was surely not written yet.
+# is when this host saw a value, and the latest moment at which it was surely not written yet. CLOCK_BOOTTIME runs
+# alike on all hosts: what many values say of how far two of them are apart is true of each value.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -15,6 +16,7 @@ T = TypeVar("T")
 NOT_BEFORE = frozenset(
     {"retry", "retry_after", "rotation_retry", "revocation_retry", "refused_until", "until", "shut_until"}
 )
+DRIFT = 0.0005  # seconds in a second by which two clocks drift apart at most: NTP corrects a rate by no more
 UNKNOWN = "unknown"  # instead of a boot id: no clock here can tell
 
 
@@ -27,14 +29,47 @@ class Anchor:
     latest: Moment
 
 
-def anchored(theirs: Moment, now: Moment, absent_at: float | None, difference: float) -> Anchor:
-    """`absent_at`: CLOCK_BOOTTIME when the value was surely not written yet; None: not known. `difference`: how many
-    seconds the wall clocks of two hosts may differ."""
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """By how many seconds CLOCK_BOOTTIME of this host is ahead of that of another host's boot: `least` and `most`, as
+    it was known `at` that CLOCK_BOOTTIME of this host."""
+
+    least: float
+    most: float
+    at: float
+
+    def then(self, at: float) -> Ahead:
+        """As far as that says how it was at another time."""
+        drift = DRIFT * abs(at - self.at)
+        return Ahead(self.least - drift, self.most + drift, at)
+
+
+def narrowed(known: Ahead | None, theirs: Moment, now: Moment, absent_at: float | None) -> Ahead:
+    """What is known of two clocks with one more value, as in `anchored`. If both cannot be true, one of the two hosts
+    stood still for a while, as a virtual machine does that is paused: what was known before is void."""
+    seen = Ahead(float("-inf") if absent_at is None else absent_at - theirs.boot, now.boot - theirs.boot, now.boot)
+    if known is None:
+        return seen
+    before = known.then(now.boot)
+    least, most = max(before.least, seen.least), min(before.most, seen.most)
+    return Ahead(least, most, now.boot) if least <= most else seen
+
+
+def anchored(
+    theirs: Moment, now: Moment, absent_at: float | None, difference: float, ahead: Ahead | None = None
+) -> Anchor:
+    """`now`: when this host saw the value. `absent_at`: CLOCK_BOOTTIME when it was surely not written yet; None: not
+    known. `difference`: how many seconds the wall clocks of two hosts may differ. `ahead`: what is known of the two
+    hosts from other values."""
     early, late = absent_at, now.boot
-    if theirs.trusted and now.trusted and not contradict(theirs, now, absent_at, difference):
+    if ahead is not None:
+        found = ahead.then(now.boot)
+        early = max(found.least + theirs.boot, float("-inf") if early is None else early)
+        early, late = None if early == float("-inf") else early, min(late, found.most + theirs.boot)
+    if theirs.trusted and now.trusted and not contradict(theirs, now, early, difference):
         by_wall = now.boot + theirs.wall - now.wall
         early = by_wall - difference if early is None else max(early, by_wall - difference)
-        early, late = min(early, now.boot), min(late, by_wall + difference)
+        early, late = min(early, late), min(late, by_wall + difference)
     latest = now.after(late - now.boot)
     if early is None:
         return Anchor(theirs, Moment(theirs.wall, 0.0, UNKNOWN, trusted=False), latest)

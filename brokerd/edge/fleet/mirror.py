@@ -16,7 +16,7 @@ BEATS = 64  # that are remembered
 
 
 class Beat(NamedTuple):
-    """A linearizable read that was sent at that CLOCK_BOOTTIME: etcd was at that revision then, or before."""
+    """A linearizable request that was sent at that CLOCK_BOOTTIME: etcd was at that revision then, or before."""
 
     sent: float
     revision: int
@@ -86,6 +86,10 @@ class Mirror:
         sent, least = self._clock.now().boot, self._newest()
         self._heard(sent, least, await self._etcd.read((self._root,)))
         self._is_away(None)
+
+    def note_beat(self, sent: float, revision: int) -> None:
+        """A transaction that was sent then had an answer of that revision: etcd was not farther before."""
+        self._beats.append(Beat(sent, revision))
 
     def absent_at(self, modified: int) -> float | None:
         """The last known CLOCK_BOOTTIME when etcd had not come to that revision; None: not known."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from brokerd.core.fleet.clocks import Anchor, anchored, contradict, translated
+from brokerd.core.fleet.clocks import Ahead, anchored, contradict, narrowed, translated
 from brokerd.core.fleet.etcd import (
     Etcd,
     EtcdAway,
@@ -22,11 +22,19 @@ from brokerd.core.fleet.etcd import (
 )
 from brokerd.core.fleet.layout import BreakerValue, ClaimValue, FleetKeys, JournalValue, MemberValue, RecordValue, Value
 from brokerd.core.ports import Clock, Entropy, GenerationConflict, StoreUnavailable
+from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.mirror import Mirror
 
 WITHIN = 8.0  # seconds for a transaction, with everything that is tried again
 AGAIN = 0.2  # seconds between two tries
-DATED: dict[str, type[Value]] = {"record": RecordValue, "journal": JournalValue, "breaker": BreakerValue}
+MOST_BOOTS = 10_000  # of other hosts, whose clocks are compared with ours
+DATED: dict[str, type[Value]] = {
+    "record": RecordValue,
+    "journal": JournalValue,
+    "breaker": BreakerValue,
+    "claim": ClaimValue,
+    "member": MemberValue,
+}
 V = TypeVar("V", bound=Value)
 T = TypeVar("T")
 
@@ -42,6 +50,16 @@ class Self:
     instance: str
     release: str
     difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A value of another host, when it was seen here, and when it was surely not there yet (core/fleet/clocks.py)."""
+
+    modified: int
+    theirs: Moment
+    now: Moment
+    absent_at: float | None
 
 
 class Conflict(GenerationConflict):
@@ -69,7 +87,8 @@ class Shared:
     counts: Counter[str] = field(default_factory=Counter)
     refused: str | None = None  # why etcd took nothing, though it was there
     full: bool = False
-    _anchors: dict[bytes, tuple[int, Anchor]] = field(default_factory=dict)
+    _seen: dict[bytes, Sighting] = field(default_factory=dict)
+    _ahead: dict[tuple[str, str], Ahead] = field(default_factory=dict)  # by host and boot id
 
     # -- values
 
@@ -89,18 +108,29 @@ class Shared:
         for key in keys:
             pair = self.mirror.pairs.get(key)
             if pair is None:
-                self._anchors.pop(key, None)
+                self._seen.pop(key, None)
+                continue
+            if (noted := self._seen.get(key)) is not None and noted.modified == pair.modified:
                 continue
             kind = DATED.get(self.keys.kind(key)[0])
             value = None if kind is None else kind.decoded(pair.value)
             if value is not None and value.host != self.me.host:
-                absent = self.mirror.absent_at(pair.modified)
-                self._anchors[key] = pair.modified, anchored(value.written, now, absent, self.me.difference)
+                absent, theirs = self.mirror.absent_at(pair.modified), value.written
+                self._seen[key] = Sighting(pair.modified, theirs, now, absent)
+                if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
+                    self._ahead.clear()
+                boot = value.host, theirs.boot_id
+                self._ahead[boot] = narrowed(self._ahead.get(boot), theirs, now, absent)
+            else:
+                self._seen.pop(key, None)
 
     def in_our_terms(self, key: bytes, value: Value, what: T) -> T:
         """`what` is of that value. Our own moments need no translation."""
-        noted = self._anchors.get(key)
-        return what if noted is None or value.host == self.me.host else translated(what, noted[1])
+        noted = self._seen.get(key)
+        if noted is None or value.host == self.me.host:
+            return what
+        ahead = self._ahead.get((value.host, noted.theirs.boot_id))
+        return translated(what, anchored(noted.theirs, noted.now, noted.absent_at, self.me.difference, ahead))
 
     def clock_of(self, host: str) -> float | None:
         """How many seconds the clock of a host is ahead of ours, roughly; None: not known."""
@@ -135,8 +165,10 @@ class Shared:
         was_sent, why = False, "etcd did not answer"
         with trio.move_on_after(WITHIN):
             while True:
+                sent = self.clock.now().boot
                 try:
                     ended = await self.etcd.transact(expected, changes)
+                    self.mirror.note_beat(sent, ended.revision)
                     return self._ended(ended, expected, changes, is_ours)
                 except EtcdUnanswered as error:
                     was_sent, why = True, str(error)

@@ -17,6 +17,7 @@ from bench import hundred_thousand, peer, processes, proxied
 from bench.crowd import ALLOWED, KINDS
 from bench.evidence import evidence
 from bench.fetches import by_library, fetches, starts, table
+from bench.fleet import in_a_fleet
 from bench.grants import GRANT, cost, named, one
 from bench.http_costs import over_http
 from bench.pressure import pressure
@@ -26,6 +27,7 @@ from brokerd import __version__
 
 KEPT_LEAST, FRESH_LEAST = 1.0, 0.85  # of the bare server's gets per second
 LIBRARY_LEAST = 0.8  # of the gets per second of a bare Python client at the bare server
+FLEET_LEAST = 0.95  # of the gets per second of a daemon that is in no fleet
 EVIDENCE_LEAST = 0.7  # of the gets per second without attestation and audit log
 HTTP_MOST = 2.0  # times the server's time for a get over MessagePack
 LIBRARY_KEPT, LIBRARY_FRESH = 4.0, 1.2  # times the tokens per second of oidc-agent's C library
@@ -42,7 +44,20 @@ STATUS_MOST = 1.0  # seconds, on an idle machine
 PROXY_LEAST = 0.3  # of nginx's requests per second
 BULK_LEAST = 0.5  # of nginx's bytes per second
 BULK = 1 << 30  # bytes of a large body; a quick run takes a 64th
-PARTS = ("fetches", "library", "http", "proxy", "starts", "peer", "pressure", "shared", "evidence", "many", "grants")
+PARTS = (
+    "fetches",
+    "library",
+    "http",
+    "proxy",
+    "starts",
+    "peer",
+    "pressure",
+    "shared",
+    "evidence",
+    "fleet",
+    "many",
+    "grants",
+)
 WHOLE = {"rounds": 9, "seconds": 1.0, "starts": 40, "grants": 100_000}
 QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
 
@@ -96,7 +111,7 @@ def run(
 ) -> Iterator[tuple[bool, str]]:
     """Says what it finds; yields the aims, and whether they are met. `only`: these parts."""
     folder.chmod(0o711)  # the crowd passes through
-    for name in ("one", "many", "grants", "proxy", "peer", "shared"):
+    for name in ("one", "many", "grants", "proxy", "peer", "shared", "fleet"):
         (folder / name).mkdir(mode=0o711)
     with processes.brokerd(folder / "one", one(urls) + ALLOWED) as daemon:
         parts = {
@@ -115,6 +130,8 @@ def run(
         yield from about_shared(folder, urls, rounds, seconds)
     if "evidence" in only:
         yield from about_evidence(folder, one(urls), rounds, seconds)
+    if "fleet" in only:
+        yield from about_fleet(folder / "fleet", one(urls), rounds, seconds)
     if "many" in only:
         yield from about_many(folder / "many", urls, min(grants, MANY), seconds)
     if "grants" in only:
@@ -220,6 +237,21 @@ def about_evidence(folder: Path, grants: str, rounds: int, seconds: float) -> It
         ratio = row.ratio("per_second")
         words = f"get with evidence, {row.name}: {ratio:.2f} of the speed without; {EVIDENCE_LEAST:g} or better"
         yield ratio >= EVIDENCE_LEAST, words
+
+
+def about_fleet(folder: Path, grants: str, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    try:
+        rows = list(in_a_fleet(folder, grants, GRANT, rounds, seconds))
+    except Failed as error:
+        say(f"what a fleet costs: NOT MEASURED: {error}", "")
+        return
+    say(table(rows, "in a fleet of three etcds", "its own store alone"), "")
+    for row in rows:
+        ratio = row.ratio("per_second")
+        yield (
+            ratio >= FLEET_LEAST,
+            f"get in a fleet, {row.name}: {ratio:.2f} of the speed without; {FLEET_LEAST:g} or better",
+        )
 
 
 def about_starts(daemon: Daemon, times: int) -> Iterator[tuple[bool, str]]:

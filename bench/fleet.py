@@ -1,0 +1,39 @@
+# What a fleet costs a get of a living token: the same gets from a daemon that shares its grants through three etcds
+# with TLS, and from one that has its own store alone, in turns.
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from bench.fetches import Row, Turn, both, measured
+from bench.processes import Daemon, Failed, brokerd, generator
+from tests.real.etcd.cluster import running
+
+LOADS = (("kept connection, 1 client", 1, False), ("kept, 64 clients", 64, False), ("fresh, 8 clients", 8, True))
+
+
+def in_a_fleet(folder: Path, grants: str, grant: str, rounds: int, seconds: float) -> Iterator[Row]:
+    """A row for each load: subject in a fleet, yardstick not. Raises Failed."""
+    if shutil.which("etcd") is None:
+        raise Failed("etcd is not installed (Debian: etcd-server)")
+    turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _, _ in LOADS}
+    with ExitStack() as stack:
+        load, cluster = stack.enter_context(generator()), stack.enter_context(running(folder / "etcd"))
+        urls = ", ".join(f'"{url}"' for url in cluster.urls)
+        store = f'\n[store]\netcd = [{urls}]\nfleet = "bench"\nname = "bench"\nca_file = "{cluster.ca_file}"\n'
+        daemons: list[Daemon] = []
+        for name, text in (("shared", grants + store), ("alone", grants)):
+            (folder / name).mkdir(mode=0o711)
+            daemons.append(stack.enter_context(brokerd(folder / name, text)))
+        for number in range(rounds):
+            for name, clients, fresh in LOADS:
+                ours, theirs = (
+                    partial(measured, load, each.process.pid, each.socket, grant, clients, fresh, seconds)
+                    for each in daemons
+                )
+                turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
+    for name, pairs in turns.items():
+        yield Row(name, *zip(*pairs, strict=True))

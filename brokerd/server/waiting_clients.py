@@ -1,14 +1,15 @@
 # Waits for all clients at once: one epoll over the sockets of all connections. What a connection can answer without
-# waiting is answered here; for everything else its task is woken.
+# waiting is answered here; for everything else its task is woken. The only busy client is waited for directly.
 from __future__ import annotations
 
 import select
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
 
 AT_ONCE = 64  # clients that are answered before other tasks have their turn
+TIMES = 16  # that one client must have been the only one that had sent something to be waited for by itself
 
 
 class WaitingClient(Protocol):
@@ -35,32 +36,76 @@ class WaitingTask:
     error: Exception | None = None
 
 
+@dataclass(slots=True, eq=False)
+class SoleClient:
+    """A client that is waited for by itself, in a task of its own with that scope."""
+
+    descriptor: int = -1
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
 class WaitingClients:
-    """`run` must run. `_waiting` is by descriptor."""
+    """`run` must run. `_waiting` is by descriptor.
+
+    An epoll within trio's own costs a look more, and the kernel does not tell the scheduler that the sender is about to
+    wait. So a client that was the only one to send something for some time is waited for by itself, until it needs a
+    task, or another client has sent something."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: set[int] = set()
         self._waiting: dict[int, WaitingTask] = {}
+        self._last, self._times = -1, 0  # which client was the only one that had sent something, how often in a row
+        self._sole = SoleClient()
 
     async def run(self) -> None:
         descriptor = self._epoll.fileno()
         try:
-            while True:
-                await trio.lowlevel.wait_readable(descriptor)
-                self._look()
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await trio.lowlevel.wait_readable(descriptor)
+                    have_sent = [each for each, _ in self._epoll.poll(0, AT_ONCE)]
+                    if have_sent and (sole := self._sole.descriptor) >= 0:
+                        self._end_sole(sole)
+                        self._watch(sole)
+                    self._answer(have_sent)
+                    if self._is_sole(have_sent):
+                        nursery.start_soon(self._wait_for_sole)
         finally:
             for found in list(self._waiting.values()):
                 if found.task is None:
                     found.client.close()
             self._epoll.close()
 
-    def _look(self) -> None:
+    def _is_sole(self, have_sent: list[int]) -> bool:
+        """Whether `_sole` is to be waited for by itself from now on."""
+        last = have_sent[0] if len(have_sent) == 1 else -1
+        self._last, self._times = last, self._times + 1 if last == self._last else 0
+        if last not in self._waiting or self._times < TIMES:
+            return False
+        self._unwatch(last)
+        self._sole, self._times = SoleClient(last), 0
+        return True
+
+    async def _wait_for_sole(self) -> None:
+        sole = self._sole
+        with sole.scope:
+            while self._sole is sole:
+                await trio.lowlevel.wait_readable(sole.descriptor)
+                self._answer([sole.descriptor])
+
+    def _end_sole(self, descriptor: int) -> None:
+        """If that client is waited for by itself, nobody waits for it from now on."""
+        if (sole := self._sole).descriptor == descriptor:
+            self._sole = SoleClient()
+            sole.scope.cancel()
+
+    def _answer(self, descriptors: list[int]) -> None:
         """All that has come is read before the first is answered, so one look at a process can serve all its requests
         of a batch."""
         batch = object()
         have_sent: list[tuple[int, WaitingTask]] = []
-        for descriptor, _ in self._epoll.poll(0, AT_ONCE):
+        for descriptor in descriptors:
             if (found := self._waiting.get(descriptor)) is None:
                 self.forget(descriptor)  # its task is busy, and says when it waits again
                 continue
@@ -77,12 +122,16 @@ class WaitingClients:
                 self._wake(descriptor, error)
 
     def _wake(self, descriptor: int, error: Exception | None = None) -> None:
-        found = self._waiting.pop(descriptor)
+        found = self._stop_waiting(descriptor)
         if found.task is None:
             found.client.go_on(error)
         else:
             found.error = error
             trio.lowlevel.reschedule(found.task)
+
+    def _stop_waiting(self, descriptor: int) -> WaitingTask:
+        self._end_sole(descriptor)
+        return self._waiting.pop(descriptor)
 
     def rest(self, descriptor: int, client: WaitingClient) -> None:
         """The connection needs no task until `client.go_on` is called."""
@@ -94,6 +143,12 @@ class WaitingClients:
             self._epoll.register(descriptor, select.EPOLLIN)
             self._watched.add(descriptor)
 
+    def _unwatch(self, descriptor: int) -> None:
+        if descriptor in self._watched:
+            self._watched.discard(descriptor)
+            if not self._epoll.closed:
+                self._epoll.unregister(descriptor)
+
     async def wait(self, descriptor: int, client: WaitingClient) -> None:
         """Until the client has sent something, or has gone, and that is for the task."""
         if descriptor not in self._watched:
@@ -102,7 +157,7 @@ class WaitingClients:
         self._waiting[descriptor] = waiting = WaitingTask(trio.lowlevel.current_task(), client)
 
         def stop(_: object) -> trio.lowlevel.Abort:
-            del self._waiting[descriptor]
+            self._stop_waiting(descriptor)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(stop)
@@ -111,7 +166,5 @@ class WaitingClients:
 
     def forget(self, descriptor: int) -> None:
         """Call this before the socket is closed: its number may be another's at once."""
-        if descriptor in self._watched:
-            self._watched.discard(descriptor)
-            if not self._epoll.closed:
-                self._epoll.unregister(descriptor)
+        self._end_sole(descriptor)
+        self._unwatch(descriptor)

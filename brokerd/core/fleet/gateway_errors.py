@@ -79,6 +79,7 @@ KNOWN: dict[str, tuple[FailureKind, str]] = {
 # A server says so of a request, and the gateway of older releases (until 3.4.16) of an answer of more than 4 MiB.
 OF_GRPC = re.compile("^rpc error: code = [A-Za-z]+ desc = ")  # before the reason why a watch was cancelled
 FAR_TOO_LARGE = "grpc: received message larger than max"
+NO_GATEWAY = b"404 page not found"
 NAMED_CERTIFICATE = b"CommonName of client sending a request against gateway will be ignored"
 
 
@@ -105,9 +106,10 @@ def refused_answer(status: int, body: bytes) -> EtcdFailure:
     if body.startswith(NAMED_CERTIFICATE):
         words = "with authentication on, its gateway refuses client certificates that have a CommonName. "
         return EtcdFailure(FailureKind.REFUSED, words + "Make one without (cert_file in [store])")
+    if status == 404 and body.strip() == NO_GATEWAY:
+        words = "it has no JSON gateway at /v3/. It must be etcd 3.4 or later, started with --enable-grpc-gateway"
+        return EtcdFailure(FailureKind.ELSEWHERE, words)
     words = f"it answered with status {status} and nothing that etcd says"
-    if status == 404:
-        words += ". If it is etcd, start it with --enable-grpc-gateway"
     return failure_of(body) or EtcdFailure(FailureKind.UNCLEAR, words)
 
 

@@ -255,3 +255,13 @@ async def test_a_full_database_is_said_and_ends_no_watch(small_cluster: Cluster)
                 while (await anext(changes)).revision < newest:
                     pass
             assert etcd.server == server
+
+
+async def test_a_server_without_a_gateway_is_told_to_have_one(tmp_path: Path) -> None:
+    with running(tmp_path, flags=("--enable-grpc-gateway=false",)) as cluster:
+        async with client(cluster) as etcd:
+            with pytest.raises(EtcdAway, match="started with --enable-grpc-gateway"):
+                await etcd.transact({}, {prefix(): Put(b"1")})
+            with pytest.raises(EtcdAway, match="started with --enable-grpc-gateway"):
+                async with etcd.watch(prefix(), 1):
+                    pass

@@ -68,5 +68,11 @@ def test_an_answer_of_something_else_is_unclear(body: bytes) -> None:
 
 def test_a_server_without_a_gateway_is_told_apart() -> None:
     failure = refused_answer(404, b"404 page not found\n")
-    assert failure.kind is FailureKind.UNCLEAR
-    assert failure.words.endswith("start it with --enable-grpc-gateway")
+    assert failure.kind is FailureKind.ELSEWHERE
+    assert failure.words.endswith("started with --enable-grpc-gateway")
+    assert refused_answer(404, b"Not Found").kind is FailureKind.UNCLEAR
+
+
+def test_a_certificate_with_a_common_name_is_a_persons_matter() -> None:
+    text = b"CommonName of client sending a request against gateway will be ignored and not used as expected\n"
+    assert refused_answer(400, text).kind is FailureKind.REFUSED

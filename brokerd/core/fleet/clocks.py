@@ -38,6 +38,10 @@ class Ahead:
     most: float
     at: float
 
+    @property
+    def doubt(self) -> float:
+        return self.most - self.least
+
     def then(self, at: float) -> Ahead:
         """As far as that says how it was at another time."""
         drift = DRIFT * abs(at - self.at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -18,6 +18,8 @@ from brokerd.edge.fleet.claims import Claims
 from brokerd.edge.fleet.data_keys import MOST, FleetDataKeys
 from brokerd.edge.fleet.local_copy import LocalCopy, Unsent
 from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
+
+AT_ONCE = 100  # records whose moments are dated again in one look
 
 
 class FleetRecords:
@@ -34,6 +36,7 @@ class FleetRecords:
         self.unsent: dict[RecordPlace, Unsent] = {}
         self._unknown: dict[RecordPlace, set[bytes]] = {}  # writes whose answer never came
         self._behind: set[RecordPlace] = set()  # the broker did not take the newest
+        self._to_date: set[RecordPlace] = set()  # the broker may have the newest with moments that are dated badly
 
     async def open(self) -> None:
         """Raises StoreError."""
@@ -179,6 +182,18 @@ class FleetRecords:
             if self._deliver(place):
                 self._behind.discard(place)
 
+    def date_again(self, keys: Iterable[bytes]) -> None:
+        """Give the broker the records in these keys again, some in each call: their moments are known better."""
+        keys_of = self._shared.keys
+        self._to_date |= {
+            place for key in keys if keys_of.kind(key)[0] == "record" and (place := keys_of.place(key)) is not None
+        }
+        for _ in range(min(AT_ONCE, len(self._to_date))):
+            place = self._to_date.pop()
+            is_known = self._shared.modified(keys_of.record(place)) == self.bases.get(place)
+            if is_known and place not in self.unsent and not self._give(place):
+                self._to_date.add(place)
+
     def _deliver(self, place: RecordPlace) -> bool:
         """False: it must be given again."""
         key = self._shared.keys.record(place)
@@ -187,6 +202,10 @@ class FleetRecords:
             value is None or self._claims.interrupted(place, value) is None
         ):
             return True
+        return self._give(place)
+
+    def _give(self, place: RecordPlace) -> bool:
+        modified = self._shared.modified(self._shared.keys.record(place))
         row = self.row(place) or StoredRecord(*place, None, None)
         if row.damage is not None:
             return True

@@ -27,6 +27,7 @@ from brokerd.edge.fleet.mirror import Mirror
 
 WITHIN = 8.0  # seconds for a transaction, with everything that is tried again
 AGAIN = 0.2  # seconds between two tries
+MUCH_DOUBT = 2.0  # seconds: what was dated with more is dated again once it can be done better
 MOST_BOOTS = 10_000  # of other hosts, whose clocks are compared with ours
 DATED: dict[str, type[Value]] = {
     "record": RecordValue,
@@ -89,6 +90,7 @@ class Shared:
     full: bool = False
     _seen: dict[bytes, Sighting] = field(default_factory=dict)
     _ahead: dict[tuple[str, str], Ahead] = field(default_factory=dict)  # by host and boot id
+    _dated_badly: set[str] = field(default_factory=set)  # boots whose values can be dated better by now
 
     # -- values
 
@@ -120,7 +122,10 @@ class Shared:
                 if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
                     self._ahead.clear()
                 boot = value.host, theirs.boot_id
-                self._ahead[boot] = narrowed(self._ahead.get(boot), theirs, now, absent)
+                known = self._ahead.get(boot)
+                self._ahead[boot] = found = narrowed(known, theirs, now, absent)
+                if known is not None and known.doubt > MUCH_DOUBT > found.doubt:
+                    self._dated_badly.add(theirs.boot_id)
             else:
                 self._seen.pop(key, None)
 
@@ -131,6 +136,11 @@ class Shared:
             return what
         ahead = self._ahead.get((value.host, noted.theirs.boot_id))
         return translated(what, anchored(noted.theirs, noted.now, noted.absent_at, self.me.difference, ahead))
+
+    def to_date_again(self) -> list[bytes]:
+        """The keys whose values can be dated better than when they were read, each once."""
+        boots, self._dated_badly = self._dated_badly, set()
+        return [key for key, each in self._seen.items() if each.theirs.boot_id in boots] if boots else []
 
     def clock_of(self, host: str) -> float | None:
         """How many seconds the clock of a host is ahead of ours, roughly; None: not known."""

@@ -118,6 +118,7 @@ class FleetStore:
                 await self._tidy()
             if self._is_open:
                 self.records.deliver(set())
+                self.records.date_again(self.shared.to_date_again())
 
     async def _open(self) -> None:
         """Raises StoreError."""

@@ -14,6 +14,7 @@ STORES_WITHIN = 2.0  # seconds that a host may need to store an answer where not
 REACHES_WITHIN = 10.0  # ... and after its store was out of reach
 UNHINDERED = REACHES_WITHIN - STORES_WITHIN
 NEAR_END, NEAR_END_SLACK = 0.1, 1.0  # of an access token's life, and seconds
+MOST_REASONS = 12  # that are shown
 GAVE_TOKENS = ("rotated", "again")
 
 
@@ -61,6 +62,7 @@ class Verdict:
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)  # logins, by the reason
+    reasons: Counter[str] = field(default_factory=Counter)  # why a get had no token
     without: dict[str, float] = field(default_factory=dict)  # grant → longest time in which no host had a token
 
 
@@ -177,6 +179,9 @@ class Judge:
     def _dead_tokens(self) -> None:
         for get in self.gets:
             self.found.counts[f"gets: {get.get('error') or 'a token'}"] += 1
+            if "error" in get:
+                grant = get["grant"].partition("@")[0]
+                self.found.reasons[get.get("words", get["error"]).replace(grant, "GRANT")] += 1
             if "error" in get or get["alive"]:
                 if get.get("holder", get["grant"]) != get["grant"]:
                     self.found.violations.append(f"a token of another grant was served: {get}")
@@ -280,6 +285,9 @@ def report(found: Verdict) -> Iterator[str]:
         middle = longest[len(longest) // 2][0]
         worst, grant = longest[0]
         yield f"longest time in which no host had a token: {worst:.1f} s ({grant}); median of all grants {middle:.1f} s"
+    yield "why gets had no token:"
+    for reason, count in found.reasons.most_common(MOST_REASONS):
+        yield f"{count:9}  {reason}"
     for each in found.violations[:30]:
         yield f"VIOLATION: {each}"
     if len(found.violations) > 30:

@@ -1,0 +1,62 @@
+# Values of other hosts in this one's terms (edge/fleet/shared.py).
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from brokerd.core.fleet.etcd import Pair
+from brokerd.core.fleet.layout import FleetKeys, RecordPlace, RecordValue
+from brokerd.core.timing.moment import Moment
+from brokerd.edge.fleet.shared import Self, Shared
+
+AHEAD = 500.0  # seconds by which our CLOCK_BOOTTIME is ahead of that of the other host
+KEYS = FleetKeys("prod")
+ME = Self(fleet="prod", host="here", machine="m", instance="i", release="r", difference=120.0)
+
+
+class Clock:
+    boot = 1_000.0
+
+    def now(self) -> Moment:
+        return Moment(1_000_000.0 + self.boot - AHEAD, self.boot, "ours", True)
+
+
+class Mirror:
+    """What etcd has, and when it was surely not there yet."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[bytes, Pair] = {}
+        self.absent: dict[int, float] = {}
+
+    def absent_at(self, modified: int) -> float | None:
+        return self.absent.get(modified)
+
+
+def written(grant: str, boot: float, revision: int) -> tuple[bytes, Pair]:
+    moment = Moment(1_000_000.0 + boot, boot, "theirs", True)
+    key = KEYS.record(RecordPlace(grant, "f"))
+    return key, Pair(key, RecordValue(host="there", written=moment, generation=1, sealed=b"").encoded(), revision)
+
+
+def test_what_was_dated_badly_at_the_start_is_dated_again_once_the_clocks_are_known() -> None:
+    mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
+    shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
+    old, pair = written("old", 480.0, 5)  # 20 s ago
+    mirror.pairs[old] = pair
+    shared.note({old})
+    assert dated(shared, old) == pytest.approx(480.0 + AHEAD - ME.difference)
+    clock.boot = 1_010.0
+    new, mirror.pairs[new] = written("new", 509.9, 9)
+    mirror.absent[9] = 1_009.8
+    shared.note({new})
+    assert set(shared.to_date_again()) == {old, new}
+    assert dated(shared, old) == pytest.approx(480.0 + AHEAD, abs=0.2)
+    assert shared.to_date_again() == []
+
+
+def dated(shared: Any, key: bytes) -> float:
+    value = shared.value(key, RecordValue)
+    moment: Moment = shared.in_our_terms(key, value, value.written)
+    return moment.boot

@@ -17,7 +17,7 @@ from bench import hundred_thousand, peer, processes, proxied
 from bench.crowd import ALLOWED, KINDS
 from bench.evidence import evidence
 from bench.fetches import by_library, fetches, starts, table
-from bench.fleet import in_a_fleet
+from bench.fleet import in_a_fleet, seen
 from bench.grants import GRANT, cost, named, one
 from bench.http_costs import over_http
 from bench.pressure import pressure
@@ -27,6 +27,7 @@ from brokerd import __version__
 
 KEPT_LEAST, FRESH_LEAST = 1.0, 0.85  # of the bare server's gets per second
 LIBRARY_LEAST = 0.8  # of the gets per second of a bare Python client at the bare server
+FLEET_SEEN = 0.1  # seconds until another host serves a new token
 FLEET_LEAST = 0.95  # of the gets per second of a daemon that is in no fleet
 EVIDENCE_LEAST = 0.7  # of the gets per second without attestation and audit log
 HTTP_MOST = 2.0  # times the server's time for a get over MessagePack
@@ -131,7 +132,7 @@ def run(
     if "evidence" in only:
         yield from about_evidence(folder, one(urls), rounds, seconds)
     if "fleet" in only:
-        yield from about_fleet(folder / "fleet", one(urls), rounds, seconds)
+        yield from about_fleet(folder / "fleet", urls, rounds, seconds)
     if "many" in only:
         yield from about_many(folder / "many", urls, min(grants, MANY), seconds)
     if "grants" in only:
@@ -239,19 +240,25 @@ def about_evidence(folder: Path, grants: str, rounds: int, seconds: float) -> It
         yield ratio >= EVIDENCE_LEAST, words
 
 
-def about_fleet(folder: Path, grants: str, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+def about_fleet(folder: Path, urls: Mapping[str, str], rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
+    names = [f"seen-{number}" for number in range(3 * rounds)]
     try:
-        rows = list(in_a_fleet(folder, grants, GRANT, rounds, seconds))
+        rows = list(in_a_fleet(folder, one(urls), GRANT, rounds, seconds))
+        (folder / "seen").mkdir(mode=0o711)
+        times = sorted(seen(folder / "seen", named(urls, names), names))
     except Failed as error:
         say(f"what a fleet costs: NOT MEASURED: {error}", "")
         return
-    say(table(rows, "in a fleet of three etcds", "its own store alone"), "")
+    say(table(rows, "in a fleet of three etcds", "its own store alone"))
+    median, most = (1_000 * each for each in (statistics.median(times), times[-1]))
+    say(f"another host serves a new token after {median:.0f} ms (median of {len(times)}; at most {most:.0f} ms)", "")
     for row in rows:
         ratio = row.ratio("per_second")
         yield (
             ratio >= FLEET_LEAST,
             f"get in a fleet, {row.name}: {ratio:.2f} of the speed without; {FLEET_LEAST:g} or better",
         )
+    yield most <= 1_000 * FLEET_SEEN, f"a new token on another host: {most:.0f} ms; {1_000 * FLEET_SEEN:g} or less"
 
 
 def about_starts(daemon: Daemon, times: int) -> Iterator[tuple[bool, str]]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from brokerd_client import Broker
+
 from bench.fetches import Row, Turn, both, measured
 from bench.processes import Daemon, Failed, brokerd, generator
-from tests.real.etcd.cluster import running
+from tests.real.etcd.cluster import Cluster, running
 
+LONGEST = 10.0  # seconds
 LOADS = (("kept connection, 1 client", 1, False), ("kept, 64 clients", 64, False), ("fresh, 8 clients", 8, True))
 
 
@@ -22,10 +26,8 @@ def in_a_fleet(folder: Path, grants: str, grant: str, rounds: int, seconds: floa
     turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _, _ in LOADS}
     with ExitStack() as stack:
         load, cluster = stack.enter_context(generator()), stack.enter_context(running(folder / "etcd"))
-        urls = ", ".join(f'"{url}"' for url in cluster.urls)
-        store = f'\n[store]\netcd = [{urls}]\nfleet = "bench"\nname = "bench"\nca_file = "{cluster.ca_file}"\n'
         daemons: list[Daemon] = []
-        for name, text in (("shared", grants + store), ("alone", grants)):
+        for name, text in (("shared", grants + _store(cluster, "one")), ("alone", grants)):
             (folder / name).mkdir(mode=0o711)
             daemons.append(stack.enter_context(brokerd(folder / name, text)))
         for number in range(rounds):
@@ -37,3 +39,32 @@ def in_a_fleet(folder: Path, grants: str, grant: str, rounds: int, seconds: floa
                 turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
     for name, pairs in turns.items():
         yield Row(name, *zip(*pairs, strict=True))
+
+
+def seen(folder: Path, grants: str, names: Sequence[str]) -> list[float]:
+    """For each grant: seconds from the answer to a refresh on one host until another host serves the new token. Raises
+    Failed."""
+    found = []
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running(folder / "etcd"))
+        hosts = list[Daemon]()
+        for name in ("one", "two"):
+            (folder / name).mkdir(mode=0o711)
+            if hosts:
+                shutil.copy(folder / "one" / "key", folder / name / "key")
+            hosts.append(stack.enter_context(brokerd(folder / name, grants + _store(cluster, name))))
+        other = stack.enter_context(Broker(hosts[1].socket, share=False))
+        for grant in names:
+            before = other.get(grant, wait=LONGEST).value
+            hosts[0].call("refresh", grant=grant)
+            began = time.perf_counter()
+            while other.get(grant).value == before:
+                if time.perf_counter() - began > LONGEST:
+                    raise Failed(f"the other host did not see the new token of {grant} within {LONGEST:g} s")
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def _store(cluster: Cluster, name: str) -> str:
+    urls = ", ".join(f'"{url}"' for url in cluster.urls)
+    return f'\n[store]\netcd = [{urls}]\nfleet = "bench"\nname = "{name}"\nca_file = "{cluster.ca_file}"\n'

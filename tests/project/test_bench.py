@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-JUDGED = 44  # aims
+JUDGED = 45  # aims
 ONLY_ROOT = ("what evidence costs", "a get under pressure")
 NGINX = "brokerd-proxy"  # is measured against it
 PEER = "oidc-agent"
 FLEET = "what a fleet costs"
-AIMS = {FLEET: 3, ONLY_ROOT[0]: 3, ONLY_ROOT[1]: 1, NGINX: 5, PEER: 5}  # how many of them each part judges
+AIMS = {FLEET: 4, ONLY_ROOT[0]: 3, ONLY_ROOT[1]: 1, NGINX: 5, PEER: 5}  # how many of them each part judges
 TINY = ("--quick", "--rounds", "1", "--seconds", "0.05", "--starts", "1", "--grants", "10")
 
 

@@ -14,10 +14,11 @@ from brokerd.broker.provider import OVERTAKEN
 from brokerd.core.exchange.steps import ANSWER_TIMEOUT
 from brokerd.core.grant import attempts
 from brokerd.core.grant.renewal import in_grace, sent_again_after
-from brokerd.core.ports import Awaits, Clock, HeldElsewhere, Store, StoreUnavailable
+from brokerd.core.ports import Awaits, Clock, HeldElsewhere, NotNow, Store, StoreUnavailable
 from brokerd.core.secret import Secret
 from brokerd.telemetry import steps, tracing
 
+LOOK_AGAIN = 5.0  # seconds until an exchange is tried again that this host may not begin now
 SENDING = 60.0  # seconds for everything before the answer is waited for: connecting, and sending the request
 
 
@@ -36,7 +37,8 @@ class TokensOfGrants(Protocol):
 @dataclass(slots=True)
 class SendGuard:
     """Asked by provider.py before requests of an exchange leave. `generation`: the record's when the exchange began.
-    `scope` is the exchange's own cancel scope. `held`: another host of the fleet has the grant's exchange."""
+    `scope` is the exchange's own cancel scope. `held`: it is not for this host of a fleet, because another one has
+    the grant's exchange, or `refused` says why."""
 
     store: Store
     clock: Clock
@@ -45,6 +47,7 @@ class SendGuard:
     scope: trio.CancelScope
     tokens: TokensOfGrants
     held: bool = False
+    refused: str | None = None
 
     def stands(self) -> bool:
         """Whether the exchange still has a purpose: the grant was neither revoked nor given another token, and no
@@ -79,6 +82,9 @@ class SendGuard:
     async def wait_for_other(self) -> None:
         """Another host has an exchange of the grant: its result is for those who wait here too (law 1)."""
         grant = self.grant
+        if self.refused is not None:
+            grant.record = attempts.not_begun(grant.record, self.refused, self.clock.now(), LOOK_AGAIN)
+            return
         before, grant.record = grant.stored, attempts.reopened(grant.record, interrupted=None)
         await self.store.until_free(grant.name, grant.fingerprint)
         if grant.stored == before and grant.record.last_error is None and grant.running is not None:
@@ -92,7 +98,11 @@ class SendGuard:
         except HeldElsewhere:
             self.held = True
             raise
+        except NotNow as error:
+            self.held, self.refused = True, str(error)
+            raise
 
     def last_look(self) -> None:
         """Right before a stored token leaves. Raises StoreUnavailable."""
-        self.store.last_look(self.grant.name, self.grant.fingerprint)
+        with self._noticing():
+            self.store.last_look(self.grant.name, self.grant.fingerprint)

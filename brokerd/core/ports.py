@@ -136,6 +136,10 @@ class HeldElsewhere(StoreUnavailable):
         self.host = host
 
 
+class NotNow(StoreUnavailable):
+    """This host of the fleet may begin no exchange of the grant now. Nothing was sent, and the grant is as it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Awaits:
     """`seconds` after which no answer of an exchange is waited for any more. `patient`: if the outcome of another

@@ -1,6 +1,7 @@
 # Joins what a fleet needs: the store in etcd over the host's own one, and what it tells the broker of other hosts.
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import partial
 
@@ -58,12 +59,17 @@ def _shared(settings: StoreSettings, local: SqliteStore, clock: Clock, entropy: 
     me = Self(
         fleet=settings.fleet,
         host=settings.name,
-        machine=machine_id(),
+        machine=_digest(machine_id(), local.keys.store),
         instance=entropy.bytes(8).hex(),
         release=__version__,
         difference=settings.clock_difference,
     )
     return FleetStore(local, Shared(etcd, keys, Mirror(etcd, keys.root, clock), clock, entropy, me), settings.offline)
+
+
+def _digest(machine: str, store: str) -> str:
+    """Of this installation: two on one machine may say the same name, and so may two machines with the same id."""
+    return hashlib.sha256(f"{machine} {store}".encode()).hexdigest()
 
 
 async def _password(source: SecretSource) -> Secret:

@@ -66,10 +66,12 @@ class FleetKeys:
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """`host` wrote it, at the Moment `written` of its own clocks."""
+    """`host` wrote it, at the Moment `written` of its own clocks. `machine`: a digest that no two hosts share, even if
+    they say the same name."""
 
     host: str
     written: Moment
+    machine: str = ""
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)
@@ -110,12 +112,11 @@ class ClaimValue(Value, frozen=True, kw_only=True):
 
 
 class MemberValue(Value, frozen=True, kw_only=True):
-    """A host that is there. `machine`: a digest of its machine id."""
+    """A host that is there."""
 
     release: str
     schema: int
     instance: str
-    machine: str
 
 
 class BreakerValue(Value, frozen=True, kw_only=True):

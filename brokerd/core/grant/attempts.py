@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from brokerd.core.exchange.outcomes import Cause
 from brokerd.core.grant.record import Record
 from brokerd.core.grant.state import State, Trigger, move
 from brokerd.core.timing.moment import Moment
@@ -50,6 +51,13 @@ def credentials_skipped(record: Record, now: Moment, delay: float) -> Record:
 def postponed(record: Record, now: Moment, delay: float) -> Record:
     """Nothing has changed; look again after `delay` seconds."""
     return replace(record, retry=now.after(delay))
+
+
+def not_begun(record: Record, reason: str, now: Moment, delay: float) -> Record:
+    """The exchange that had begun in memory may not be begun now; look again after `delay` seconds. Nothing was sent,
+    so this is not stored either."""
+    record = reopened(record, interrupted=None)
+    return replace(record, retry=now.after(delay), last_error=reason, cause=Cause.POSTPONED.label)
 
 
 def needs_login_now(record: Record, reason: str) -> Record:

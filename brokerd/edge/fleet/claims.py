@@ -11,7 +11,7 @@ import trio
 
 from brokerd.core.fleet.etcd import LeaseGone, Pair, Put
 from brokerd.core.fleet.layout import ClaimValue, JournalValue, RecordPlace, RecordValue
-from brokerd.core.ports import Awaits, HeldElsewhere, StoreUnavailable
+from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoreUnavailable
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.lease import LIFE, HostLease
 from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
@@ -66,7 +66,8 @@ class Claims:
         write = shared.new_write()
         # What is at the two keys, if anything, is of an exchange of an earlier process, or of one that is over.
         expected = {keys.record(place): record} | {key: shared.modified(key) for key in (claim_key, row_key)}
-        about: dict[str, Any] = {"host": shared.me.host, "written": at, "instance": shared.me.instance, "write": write}
+        about: dict[str, Any] = {"host": shared.me.host, "machine": shared.me.machine, "written": at}
+        about |= {"instance": shared.me.instance, "write": write}
         changes: dict[bytes, Put | None] = {claim_key: Put(ClaimValue(**about).encoded(), number)}
         if awaits is not None:
             row = JournalValue(generation=generation, answer_within=awaits.seconds, **about)
@@ -100,14 +101,14 @@ class Claims:
 
     def _require_free(self, place: RecordPlace) -> None:
         claim = self._shared.value(self._shared.keys.claim(place), ClaimValue)
-        if claim is not None and claim.host != self._shared.me.host:
+        if claim is not None and not self._shared.is_this_host(claim):
             raise HeldElsewhere(claim.host)
 
     def _require_no_answer(self, place: RecordPlace) -> None:
         """Of another host's exchange whose outcome is unknown (law 3)."""
         key = self._shared.keys.journal(place)
         row = self._shared.value(key, JournalValue)
-        if row is None or row.host == self._shared.me.host:
+        if row is None or self._shared.is_this_host(row):
             return
         now = self._shared.clock.now().boot
         left = self._orphans.setdefault(key, now) + min(row.answer_within, LONGEST_ANSWER) - now
@@ -116,10 +117,10 @@ class Claims:
             raise StoreUnavailable(f"{words}, for {left:.0f} s at most")
 
     def last_look(self, place: RecordPlace) -> None:
-        """Right before the first byte of a stored token leaves. Raises StoreUnavailable: it must not."""
+        """Right before the first byte of a stored token leaves. Raises NotNow: it must not."""
         fence = self._fences.get(place)
         if fence is None or not self._lease.is_safe(fence.lease):
-            raise StoreUnavailable("etcd: the claim of this host may have ended before the token was sent")
+            raise NotNow("etcd: the claim of this host may have ended before the token was sent")
 
     def expected(self, place: RecordPlace) -> dict[bytes, int]:
         """What must still be so for the outcome of this process's exchange to count. Raises StoreUnavailable while
@@ -176,12 +177,16 @@ class Claims:
                 self._orphans.pop(row_key, None)
             if shared.modified(row_key) and not shared.modified(shared.keys.claim(place)):
                 self._orphans.setdefault(row_key, shared.clock.now().boot)
-            claim = shared.value(key, ClaimValue) if kind == "claim" else None
-            if claim is not None and claim.write in self._abandoned and place not in self._fences:
+            if kind == "claim" and self.is_unneeded(key):
                 unneeded.add(key)
             if (event := self._freed.pop(place, None)) is not None:
                 event.set()
         return unneeded
+
+    def is_unneeded(self, key: bytes) -> bool:
+        """Whether there is a claim of this process that it does not use."""
+        claim, place = self._shared.value(key, ClaimValue), self._shared.keys.place(key)
+        return claim is not None and claim.write in self._abandoned and place not in self._fences
 
     async def until_free(self, place: RecordPlace) -> None:
         """Until another host's exchange has ended, or its claim."""
@@ -190,7 +195,7 @@ class Claims:
         with trio.move_on_after(2 * LIFE):
             while shared.modified(shared.keys.record(place)) == before:
                 claim = shared.value(shared.keys.claim(place), ClaimValue)
-                if claim is None or claim.host == shared.me.host:
+                if claim is None or shared.is_this_host(claim):
                     await trio.sleep(PAUSE)
                     return
                 await self._freed.setdefault(place, trio.Event()).wait()
@@ -207,7 +212,7 @@ class Claims:
         if row.write in self._pending or row.write in self._abandoned:
             return None  # nothing was sent
         claim = shared.value(shared.keys.claim(place), ClaimValue)
-        if claim is not None and claim.write == row.write and claim.host != shared.me.host:
+        if claim is not None and claim.write == row.write and not shared.is_this_host(claim):
             return None  # that host is at work
         return shared.in_our_terms(key, row, row.written)
 

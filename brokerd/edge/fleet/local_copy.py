@@ -29,12 +29,13 @@ class KnownFleet(msgspec.Struct, frozen=True):
 
 
 class Unsent(msgspec.Struct, frozen=True):
-    """A record of the local store that etcd has not got. `based_on`: the revision of the record that it replaces there;
-    `fence`: the revision of the journal row of its exchange, 0: it has none."""
+    """A record of the local store that etcd has not got, of that `generation`. `based_on`: the revision of the record
+    that it replaces there; `fence`: the revision of the journal row of its exchange, 0: it has none."""
 
     place: RecordPlace
     based_on: int
     fence: int = 0
+    generation: int = 0
 
 
 class Copy(NamedTuple):
@@ -78,7 +79,7 @@ class LocalCopy:
         return msgspec.msgpack.decode(plain, type=dict[int, bytes])
 
     def put(self, place: RecordPlace, record: Record | None, history: bytes) -> None:
-        """In the next transaction. It may be lost: etcd has it."""
+        """In the next transaction. It may be lost: etcd has it, and what it could not be told before counts no more."""
         self._waiting[place] = Copy(record, history)
         self._wake.set()
 
@@ -87,7 +88,7 @@ class LocalCopy:
             await self._wake.wait()
             self._wake, copies, self._waiting = trio.Event(), self._waiting, {}
             try:
-                await self._local.do(lambda database, copies=copies: self._write(database, copies))  # type: ignore[misc]
+                await self._local.do(lambda database, copies=copies: self._put(database, copies))  # type: ignore[misc]
             except StoreError:
                 self._waiting = copies | self._waiting
                 await trio.sleep(1.0)
@@ -106,6 +107,11 @@ class LocalCopy:
     async def sent(self, place: RecordPlace) -> None:
         """etcd has it now. Raises StoreError."""
         await self._local.do(lambda database: database.drop_meta(_name(place)))
+
+    def _put(self, database: Database, copies: dict[RecordPlace, Copy]) -> None:
+        self._write(database, copies)
+        for place in copies:
+            database.drop_meta(_name(place))
 
     def _write(self, database: Database, copies: dict[RecordPlace, Copy]) -> None:
         for place, (record, history) in copies.items():

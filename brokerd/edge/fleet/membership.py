@@ -68,6 +68,7 @@ class Membership:
         store, now = shared.new_write().hex(), shared.clock.now()
         meta = MetaValue(
             host=me.host,
+            machine=me.machine,
             written=now,
             schema=SCHEMA,
             usable_by=USABLE_BY,
@@ -141,6 +142,7 @@ class Membership:
         epoch = max(meta.epoch, self.known.epoch if self.known else 0) + 1
         value = MetaValue(
             host=me.host,
+            machine=me.machine,
             written=shared.clock.now(),
             schema=SCHEMA,
             usable_by=USABLE_BY,

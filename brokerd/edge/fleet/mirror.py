@@ -98,6 +98,8 @@ class Mirror:
     def fold(self, found: Mapping[bytes, Pair | None], revision: int) -> None:
         """Of these keys it is known what they were at that revision."""
         different = set()
+        if revision <= self.revision:  # the watch was there before: what it saw is newer
+            return
         for key, pair in found.items():
             if self._known_at.get(key, 0) >= revision or self._is_newer(key, revision):
                 continue

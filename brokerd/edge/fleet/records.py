@@ -37,6 +37,7 @@ class FleetRecords:
         self._unknown: dict[RecordPlace, set[bytes]] = {}  # writes whose answer never came
         self._behind: set[RecordPlace] = set()  # the broker did not take the newest
         self._to_date: set[RecordPlace] = set()  # the broker may have the newest with moments that are dated badly
+        self._overtaken: set[RecordPlace] = set()  # etcd has something newer than what it could not be told
 
     async def open(self) -> None:
         """Raises StoreError."""
@@ -50,12 +51,14 @@ class FleetRecords:
     def all(self, local: list[StoredRecord]) -> list[StoredRecord]:
         """Every record: the fleet's, else what this host has of it."""
         found = {RecordPlace(each.grant, each.fingerprint): each for each in local}
-        for place, unsent in self.unsent.items():
+        for place, unsent in list(self.unsent.items()):
             stored, replaces = found.get(place), self._generation(place)
             record = None if stored is None else stored.record
             if stored is not None and record is not None and (replaces is None or replaces < record.generation):
                 found[place] = replace(stored, unstored=True, replaces=replaces)
                 self.bases[place] = unsent.based_on
+            else:
+                self._overtaken.add(place)
         prefix = self._shared.keys.root + b"record/"
         for key in [key for key in list(self._shared.mirror.pairs) if key.startswith(prefix)]:
             if (place_of := self._shared.keys.place(key)) is None:
@@ -133,12 +136,11 @@ class FleetRecords:
     async def _write(self, place: RecordPlace, record: Record, history: bytes, base: int) -> int:
         """Returns the revision. Raises Conflict, LeaseGone, StoreUnavailable."""
         shared, key, write = self._shared, self._shared.keys.record(place), self._shared.new_write()
-        changes: dict[bytes, Put | None] = {key: Put(self._sealed(place, record, history, write).encoded())}
-        fence = self._claims.fence(place)
+        put, fence = Put(self._sealed(place, record, history, write).encoded()), self._claims.fence(place)
         concludes = fence is not None and fence.has_outcome
         unknown = self._unknown.setdefault(place, set())
         for _ in range(2):
-            expected = {key: base}
+            expected, changes = {key: base}, dict[bytes, Put | None]({key: put})
             if concludes:
                 expected |= self._claims.expected(place)
                 changes |= self._claims.changes(place)
@@ -150,7 +152,8 @@ class FleetRecords:
             except Conflict as conflict:
                 if not (base := _written(conflict.found.get(key), unknown)):
                     raise
-                concludes = False  # an earlier write of ours was carried out, with what it concluded
+                # An earlier write of ours was carried out. What it concluded is another host's now.
+                concludes = concludes and fence is not None and self._shared.modified(fence.key) == fence.revision
         raise StoreUnavailable("etcd: the record changes each time it is written")
 
     def _sealed(self, place: RecordPlace, record: Record, history: bytes, write: bytes) -> RecordValue:
@@ -159,6 +162,7 @@ class FleetRecords:
             sealed = self._data_keys.seal(replace(record, superseded=()), place)
         return RecordValue(
             host=self._shared.me.host,
+            machine=self._shared.me.machine,
             written=self._shared.clock.now(),
             generation=record.generation,
             sealed=sealed,
@@ -170,13 +174,15 @@ class FleetRecords:
         """etcd cannot be told now: this host's own store has it until then. Raises StoreUnavailable."""
         fence = self._claims.fence(place)
         row = fence.revision if fence is not None and fence.sends_stored and fence.has_outcome else 0
-        self.unsent[place] = unsent = Unsent(place, base, row)
+        self.unsent[place] = unsent = Unsent(place, base, row, record.generation)
         await self._copy.keep_unsent(unsent, record, history)
 
     # -- what others change
 
     def deliver(self, places: set[RecordPlace]) -> None:
         """Give the broker the records that others changed, or whose exchange was interrupted elsewhere."""
+        while self._overtaken:
+            self._overtake(self._overtaken.pop())
         self._behind |= places
         for place in tuple(self._behind):
             if self._deliver(place):
@@ -212,9 +218,19 @@ class FleetRecords:
         if not self.taken(row):
             return False
         self.bases[place] = modified
-        if place not in self.unsent:
+        unsent = self.unsent.get(place)
+        if unsent is not None and row.record is not None and row.record.generation >= unsent.generation:
+            self._overtake(place)
+        elif unsent is None:
             self._copy.put(place, row.record, row.history)
         return True
+
+    def _overtake(self, place: RecordPlace) -> None:
+        """What etcd has counts, and not what it could not be told."""
+        self.unsent.pop(place, None)
+        self._claims.ended(place)
+        if (row := self.row(place)) is not None and row.damage is None:
+            self._copy.put(place, row.record, row.history)
 
 
 def _newer(theirs: StoredRecord, ours: StoredRecord | None) -> StoredRecord:

@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """This host in its fleet. `instance`: this process. `machine`: a digest of its machine id. `difference`: how many
-    seconds the clocks of two hosts may differ."""
+    """This host in its fleet. `instance`: this process. `machine`: a digest that no two hosts share.
+    `difference`: how many seconds the clocks of two hosts may differ."""
 
     fleet: str
     host: str
@@ -116,7 +116,7 @@ class Shared:
                 continue
             kind = DATED.get(self.keys.kind(key)[0])
             value = None if kind is None else kind.decoded(pair.value)
-            if value is not None and value.host != self.me.host:
+            if value is not None and not self.is_this_host(value):
                 absent, theirs = self.mirror.absent_at(pair.modified), value.written
                 self._seen[key] = Sighting(pair.modified, theirs, now, absent)
                 if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
@@ -132,7 +132,7 @@ class Shared:
     def in_our_terms(self, key: bytes, value: Value, what: T) -> T:
         """`what` is of that value. Our own moments need no translation."""
         noted = self._seen.get(key)
-        if noted is None or value.host == self.me.host:
+        if noted is None or self.is_this_host(value):
             return what
         ahead = self._ahead.get((value.host, noted.theirs.boot_id))
         return translated(what, anchored(noted.theirs, noted.now, noted.absent_at, self.me.difference, ahead))
@@ -152,9 +152,13 @@ class Shared:
         ahead = value.written.wall - now.wall
         return round(ahead, 1) if contradict(value.written, now, absent, self.me.difference) else 0.0
 
+    def is_this_host(self, value: Value) -> bool:
+        """Whether this host wrote it, in this process or an earlier one."""
+        return (value.host, value.machine) == (self.me.host, self.me.machine)
+
     def is_own(self, value: ClaimValue | JournalValue) -> bool:
         """Whether this very process wrote it."""
-        return (value.host, value.instance) == (self.me.host, self.me.instance)
+        return self.is_this_host(value) and value.instance == self.me.instance
 
     def new_write(self) -> bytes:
         return self.entropy.bytes(16)
@@ -172,7 +176,8 @@ class Shared:
         Unknown, StoreUnavailable."""
         if self.mirror.away is not None:  # nobody waits to learn what is known
             raise StoreUnavailable(f"etcd: {self.mirror.away}")
-        was_sent, why = False, "etcd did not answer"
+        was_sent, why = True, "etcd did not answer"  # what is given up may have been sent
+        was_unanswered = False
         with trio.move_on_after(WITHIN):
             while True:
                 sent = self.clock.now().boot
@@ -181,13 +186,15 @@ class Shared:
                     self.mirror.note_beat(sent, ended.revision)
                     return self._ended(ended, expected, changes, is_ours)
                 except EtcdUnanswered as error:
-                    was_sent, why = True, str(error)
+                    was_unanswered, why = True, str(error)
                     self.counts["unanswered"] += 1
                 except (EtcdAway, EtcdRefused) as error:
                     self.full = isinstance(error, EtcdFull)
                     self.counts["away"] += 1
-                    why = self.refused = str(error)
-                    if not was_sent:
+                    why = str(error)
+                    self.refused = why if isinstance(error, EtcdFull | EtcdRefused) else None
+                    if not was_unanswered:
+                        was_sent = False
                         break
                 await trio.sleep(AGAIN)
         raise (Unknown if was_sent else StoreUnavailable)(f"etcd: {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import trio
 
@@ -14,7 +15,7 @@ from brokerd.core.fleet.layout import BreakerValue, RecordPlace
 from brokerd.core.fleet.renewers import patience, renewer
 from brokerd.core.fleet.view import EtcdState, FleetNumbers, FleetView
 from brokerd.core.grant.record import Record
-from brokerd.core.ports import Awaits, StoredRecord, StoreError, StoreUnavailable
+from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoredRecord, StoreError, StoreUnavailable
 from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet import views
@@ -189,7 +190,12 @@ class FleetStore:
 
     async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment, awaits: Awaits) -> None:
         place = RecordPlace(grant, fingerprint)
-        await self.claims.begin(place, self._base(place), at, generation, awaits)
+        try:
+            await self.claims.begin(place, self._base(place), at, generation, awaits)
+        except HeldElsewhere:
+            raise
+        except StoreUnavailable as error:
+            raise NotNow(str(error)) from None
 
     async def claim(self, grant: str, fingerprint: str, at: Moment) -> None:
         place = RecordPlace(grant, fingerprint)
@@ -237,7 +243,7 @@ class FleetStore:
                 kind == "breaker"
                 and names
                 and (value := shared.value(key, BreakerValue))
-                and value.host != shared.me.host
+                and not shared.is_this_host(value)
             ):
                 self.breaker_changed(names[0], shared.in_our_terms(key, value, value.breaker))
             elif kind == "member":
@@ -253,7 +259,7 @@ class FleetStore:
         shared = self.shared
         while self._unneeded:
             key = self._unneeded.pop()
-            if (place := shared.keys.place(key)) is None or not shared.modified(key):
+            if (place := shared.keys.place(key)) is None or not self.claims.is_unneeded(key):
                 continue
             row = shared.keys.journal(place)
             expected, changes = {key: shared.modified(key)}, dict[bytes, Put | None]({key: None})
@@ -293,8 +299,9 @@ class FleetStore:
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self.local.write_breaker(provider, breaker)
         shared, key = self.shared, self.shared.keys.breaker(provider)
-        now, host = shared.clock.now(), shared.me.host
-        value = BreakerValue(host=host, written=now, failures=breaker.failures, shut_until=breaker.shut_until)
+        now, host, machine = shared.clock.now(), shared.me.host, shared.me.machine
+        about: dict[str, Any] = {"failures": breaker.failures, "shut_until": breaker.shut_until}
+        value = BreakerValue(host=host, machine=machine, written=now, **about)
         with contextlib.suppress(StoreError, LeaseGone):  # another host has seen something newer, or etcd is away
             await shared.transact({key: shared.modified(key)}, {key: Put(value.encoded())}, lambda _: 0)
 

@@ -157,7 +157,8 @@ class AsyncBroker:
         if self._shared.claim(grant):
             self._in_thread(self._shared.ask, grant)
 
-    def _stop_sharing(self) -> None:
+    def _forget_tokens(self) -> None:
+        self._known.clear()
         self._share = False
         if self._shared is not None:
             self._shared.close()

@@ -44,7 +44,7 @@ class Broker(AsyncBroker):
     def close(self) -> None:
         """Closes the connections; requests in progress fail."""
         self._closed = True
-        self._stop_sharing()
+        self._forget_tokens()
         for connection in list(self._open):
             connection.close()
 

@@ -44,7 +44,7 @@ class Broker(AsyncBroker):
 
     async def __aexit__(self, *error: object) -> None:
         assert self._nursery is not None
-        self._stop_sharing()
+        self._forget_tokens()
         # The nursery does not get the body's error: it would wrap it in a group, which `except Denied` does not catch.
         # The shield prevents a Cancelled here from replacing that error.
         self._nursery.cancel_scope.shield = True

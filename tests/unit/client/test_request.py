@@ -2,6 +2,7 @@
 # the last answer may only save work: a connection that knows nothing says the same.
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -13,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokerd_client import Broker, BrokerError, ProtocolError, Revoked, Token, Unavailable, blocking
+from brokerd_client import (
+    Broker,
+    BrokerError,
+    ProtocolError,
+    Revoked,
+    Token,
+    Unavailable,
+    blocking,
+    on_asyncio,
+    on_trio,
+)
 from brokerd_client.client_protocol import ClientProtocol
 from brokerd_client.request import MOST_GETS, ClientRequest, Get, Gets
 from brokerd_client.wire import MAX_ID, pack_error, pack_notification, pack_request, pack_result
@@ -218,6 +229,24 @@ def test_a_closed_broker_keeps_no_token(daemon: Daemon) -> None:
     assert known._gets
     broker.close()
     assert not known._gets
+
+
+async def test_nor_does_one_of_trio(daemon: Daemon) -> None:
+    async with on_trio.Broker(share=False) as broker:
+        await broker.get("ix")
+        assert broker._known._gets
+    assert not broker._known._gets
+
+
+def test_nor_does_one_of_asyncio(daemon: Daemon) -> None:
+    async def main() -> None:
+        broker = on_asyncio.Broker(share=False)
+        await broker.get("ix")
+        assert broker._known._gets
+        broker.close()
+        assert not broker._known._gets
+
+    asyncio.run(main())
 
 
 def test_only_so_many_grants_are_remembered() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
+from msgspec import structs
 
 from brokerd.core.fleet.etcd import ABSENT, EtcdError, LeaseGone, Pair, Put
 from brokerd.core.fleet.layout import RecordPlace, RecordValue
@@ -14,6 +15,7 @@ from brokerd.core.grant.attempts import reopened
 from brokerd.core.grant.record import Record
 from brokerd.core.ports import ChangedElsewhere, StoredRecord, StoreError, StoreUnavailable
 from brokerd.core.sealing import EnvelopeError
+from brokerd.core.timing.moment import Moment, seconds_until
 from brokerd.edge.fleet.claims import Claims
 from brokerd.edge.fleet.data_keys import MOST, FleetDataKeys
 from brokerd.edge.fleet.local_copy import LocalCopy, Unsent
@@ -65,7 +67,7 @@ class FleetRecords:
                 continue
             modified = self._shared.modified(key)  # before the row, because this runs in a thread
             if ((known := found.get(place_of)) is None or not known.unstored) and (row := self.row(place_of)):
-                found[place_of] = _newer(row, known)
+                found[place_of] = _newer(row, known, self._shared.clock.now())
                 if row.damage is None:
                     self.bases[place_of] = modified
         return list(found.values())
@@ -233,7 +235,7 @@ class FleetRecords:
             self._copy.put(place, row.record, row.history)
 
 
-def _newer(theirs: StoredRecord, ours: StoredRecord | None) -> StoredRecord:
+def _newer(theirs: StoredRecord, ours: StoredRecord | None, now: Moment) -> StoredRecord:
     """What etcd has, unless this host has something better: whoever can write to etcd must not bring an old token
     back, or take a login away."""
     if ours is None or ours.record is None:
@@ -242,7 +244,17 @@ def _newer(theirs: StoredRecord, ours: StoredRecord | None) -> StoredRecord:
         return ours
     if theirs.record.generation < ours.record.generation:
         return replace(ours, unstored=True, replaces=theirs.record.generation)
-    return theirs
+    return replace(theirs, record=_dated(theirs.record, ours.record, now))
+
+
+def _dated(theirs: Record, ours: Record, now: Moment) -> Record:
+    """Before it was started again, this host may have known better how old the token of another host is at most."""
+    token, known = theirs.access_token, ours.access_token
+    if token is None or known is None or token.value != known.value or known.issued.boot_id != now.boot_id:
+        return theirs
+    if seconds_until(known.issued, now) <= seconds_until(token.issued, now):
+        return theirs
+    return replace(theirs, access_token=structs.replace(token, issued=known.issued))
 
 
 def _written(pair: Pair | None, writes: set[bytes]) -> int:

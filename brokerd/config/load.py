@@ -30,6 +30,11 @@ from brokerd.core.access.policy import Rule
 from brokerd.core.alerts import OnEvent
 from brokerd.core.validation import ConfigError, as_one, convert
 
+ONE_KEY = (
+    "a fleet needs one key on all hosts, and each host would make another one of a passphrase; write "
+    'key = { file = "/etc/brokerd/key" } in [daemon], then: brokerctl key rotate, and add [store] after that'
+)
+
 
 def places(path: str | Path) -> dict[tuple[str, str], Path]:
     """The file in which each provider and grant stands, by ("providers" or "grants", its name), and ("store", "")."""
@@ -107,6 +112,8 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
     )
     daemon = daemon or DaemonSettings()
     listed, store = (tuple(rules), tuple(commands)), _store(tables, errors)
+    if store is not None and daemon.passphrase:
+        errors.append(ConfigError(ONE_KEY, key="store", file=str(tables.store[0][0])))
     return Configuration(str(main), daemon, providers, grants, *listed, http, credentials, store), errors
 
 

@@ -51,7 +51,7 @@ from brokerd.daemon.file_reading import files_are_readable, read_files, read_sec
 from brokerd.daemon.late_imports import import_late
 from brokerd.daemon.listening import LOGGED_AS, PROTOCOLS, Listeners, address_of, exit_code, listening, passed_sockets
 from brokerd.daemon.readiness import Readiness
-from brokerd.daemon.sharing import AnyStore, connect, stop_serving_offline, store_of
+from brokerd.daemon.sharing import AnyStore, as_itself, connect, stop_serving_offline, store_of
 from brokerd.edge.audit.writer import AuditWriter
 from brokerd.edge.fleet.store import FleetStore
 from brokerd.edge.http.client import HttpClient
@@ -151,11 +151,12 @@ async def run(path: str, output: log.Log) -> None:
         with (
             contextlib.closing(await opened_store(configuration, pieces)) as local,
             listening(configuration, passed) as listeners,
+            as_itself(),
         ):
             async with trio.open_nursery() as writing:
                 writing.start_soon(local.run)
                 clock = SystemClock()
-                store = await store_of(configuration.store, local, clock, SystemEntropy(), writing)
+                store = await store_of(configuration, local, clock, SystemEntropy(), writing)
                 audit = await audit_writer(configuration, local)
                 if audit is not None:
                     writing.start_soon(audit.run)

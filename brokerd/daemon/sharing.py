@@ -1,8 +1,9 @@
 # Joins what a fleet needs: the store in etcd over the host's own one, and what it tells the broker of other hosts.
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import trio
@@ -11,12 +12,13 @@ from brokerd import __version__
 from brokerd.broker.broker import TokenBroker
 from brokerd.broker.fleet_changes import FleetChanges
 from brokerd.broker.provider import Provider
-from brokerd.config.settings import StoreSettings
+from brokerd.config.settings import Configuration, StoreSettings
 from brokerd.core.events import Event
 from brokerd.core.fleet.etcd import EtcdRefused
 from brokerd.core.fleet.layout import FleetKeys
 from brokerd.core.ports import Clock, Entropy, StoreError
 from brokerd.core.secret import Secret, SecretSource
+from brokerd.core.validation import ConfigError
 from brokerd.daemon.file_reading import in_secrets_thread
 from brokerd.edge.etcd.client import EtcdClient
 from brokerd.edge.etcd.login import EtcdUser
@@ -26,7 +28,7 @@ from brokerd.edge.fleet.shared import Self, Shared
 from brokerd.edge.fleet.store import FleetStore
 from brokerd.edge.store.store import SqliteStore
 from brokerd.edge.system.machine import machine_id
-from brokerd.setup.installation import CannotStart, store_http_settings
+from brokerd.setup.installation import CannotStart, key_sources, read_key, store_http_settings
 from brokerd.telemetry.event_log import EventLog
 
 AnyStore = SqliteStore | FleetStore
@@ -34,14 +36,16 @@ LOOK = 1.0  # seconds between two looks whether etcd has been away for too long
 
 
 async def store_of(
-    settings: StoreSettings | None, local: SqliteStore, clock: Clock, entropy: Entropy, nursery: trio.Nursery
+    configuration: Configuration, local: SqliteStore, clock: Clock, entropy: Entropy, nursery: trio.Nursery
 ) -> AnyStore:
     """The host's own store, or its fleet's, which runs in `nursery` and has the fleet's records, if etcd answers in
     time. Raises CannotStart if a person must change something."""
-    if settings is None:
+    if configuration.store is None:
         return local
-    store = _shared(settings, local, clock, entropy)
-    nursery.start_soon(store.run)
+    etcd = _client(configuration.store, clock)
+    store = _shared(configuration.store, local, etcd, clock, entropy)
+    store.membership.more_keys = await in_secrets_thread(lambda: tuple(_keys(configuration)))
+    nursery.start_soon(_run, store, etcd)
     try:
         await store.joined()
     except StoreError as error:
@@ -49,12 +53,46 @@ async def store_of(
     return store
 
 
-def _shared(settings: StoreSettings, local: SqliteStore, clock: Clock, entropy: Entropy) -> FleetStore:
-    """Nothing is sent yet."""
+def _keys(configuration: Configuration) -> Iterator[bytes]:
+    """The present key, and the previous one while they are replaced: each host does that at its own time. Blocking."""
+    for source in key_sources(configuration):
+        with contextlib.suppress(ConfigError):
+            yield read_key(configuration.path, source)
+
+
+@contextlib.contextmanager
+def as_itself() -> Iterator[None]:
+    """What keeps brokerd from starting, not in a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found: BaseException = group
+        while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+            found = found.exceptions[0]
+        if isinstance(found, CannotStart):
+            raise found from None
+        raise
+
+
+async def _run(store: FleetStore, etcd: EtcdClient) -> None:
+    try:
+        await store.run()
+    finally:
+        with trio.CancelScope(shield=True):
+            await etcd.aclose()
+
+
+def _client(settings: StoreSettings, clock: Clock) -> EtcdClient:
     user = None
     if settings.user is not None and settings.password is not None:
         user = EtcdUser(settings.user, partial(_password, settings.password))
-    etcd = EtcdClient(settings.etcd, store_http_settings(settings), clock, user)
+    return EtcdClient(settings.etcd, store_http_settings(settings), clock, user)
+
+
+def _shared(
+    settings: StoreSettings, local: SqliteStore, etcd: EtcdClient, clock: Clock, entropy: Entropy
+) -> FleetStore:
+    """Nothing is sent yet."""
     keys = FleetKeys(settings.fleet)
     me = Self(
         fleet=settings.fleet,

@@ -2,6 +2,9 @@
 # Nothing leaves the host unsealed (law 15).
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 from brokerd.core.fleet.etcd import Pair
 from brokerd.core.fleet.layout import FleetKeys, MetaValue, RecordPlace
 from brokerd.core.grant.record import Record
@@ -29,24 +32,29 @@ class FleetDataKeys:
     def is_open(self) -> bool:
         return bool(self._ring.current)
 
-    def first(self, kek: bytes, store: str) -> bytes:
-        """A first data key, wrapped: what a new fleet begins with."""
-        return wrap(self._entropy.bytes(KEY_BYTES), kek, store, 1, self._entropy)
+    def made(self, number: int, kek: bytes, store: str) -> bytes:
+        """A new data key, wrapped."""
+        return wrap(self._entropy.bytes(KEY_BYTES), kek, store, number, self._entropy)
 
-    def open(self, kek: bytes, meta: MetaValue, pairs: dict[bytes, Pair], known: dict[int, bytes]) -> dict[int, bytes]:
-        """Unwrap all of them; `known`: those that this host has opened before, should it have another key than the
-        fleet now. Returns them. Raises StoreError."""
+    @property
+    def newest(self) -> int:
+        """The number of the data key that seals; 0 while it is locked."""
+        return self._ring.current
+
+    def open(
+        self, keks: Iterable[bytes], meta: MetaValue, pairs: dict[bytes, Pair], known: dict[int, bytes]
+    ) -> dict[int, bytes]:
+        """Unwrap all of them, each with the one of `keks` that fits; `known`: those that this host has opened before,
+        should it have another key than the fleet now. Returns them. Raises StoreError."""
         found = dict[int, bytes]()
         for key, pair in pairs.items():
             kind, names = self._keys.kind(key)
             if kind == "key" and len(names) == 1 and names[0].isdecimal():
                 number = int(names[0])
-                try:
-                    found[number] = unwrap(pair.value, kek, meta.store, number)
-                except EnvelopeError:
-                    if number not in known:
-                        raise WrongKey(WRONG) from None
-                    found[number] = known[number]
+                plain = _unwrapped(pair.value, keks, meta.store, number) or known.get(number)
+                if plain is None:
+                    raise WrongKey(WRONG)
+                found[number] = plain
         if not found:
             raise StoreUnavailable("the fleet's data keys are gone from etcd, and with them all records")
         self._ring, self.store = Keyring(self._entropy), meta.store
@@ -85,3 +93,10 @@ class FleetDataKeys:
     def unseal(self, sealed: bytes, place: RecordPlace, generation: int) -> Record:
         """Raises EnvelopeError, msgspec.DecodeError."""
         return decoded(self._ring.open(sealed, Bound(self.store, place.grant, generation, place.fingerprint)))
+
+
+def _unwrapped(wrapped: bytes, keks: Iterable[bytes], store: str, number: int) -> bytes | None:
+    for kek in keks:
+        with contextlib.suppress(EnvelopeError):
+            return unwrap(wrapped, kek, store, number)
+    return None

@@ -2,6 +2,7 @@
 # this host knows (law 15), and the host's lease with its name.
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import trio
@@ -9,18 +10,22 @@ import trio
 from brokerd.core.fleet.etcd import ABSENT, EtcdError, Pair, Put
 from brokerd.core.fleet.layout import SCHEMA, USABLE_BY, MemberValue, MetaValue
 from brokerd.core.ports import StoreError
+from brokerd.core.sealing import SEALS_PER_KEY
 from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import EVERY, HostLease
 from brokerd.edge.fleet.local_copy import KnownFleet, LocalCopy
 from brokerd.edge.fleet.shared import Conflict, Shared
 
+WORN = SEALS_PER_KEY // 2  # revisions; the other half is for what was sealed and not written
 REMEMBER = 60.0  # seconds between two notes of how far etcd was
 AGAIN = 1.0  # seconds between two tries to join
 
 
 class Membership:
     """`trouble`: why this host is not in the fleet, None: it is. `adopted`: etcd has what this host last knew of it, or
-    an operator agreed (law 15)."""
+    an operator agreed (law 15).
+
+    Many attributes: each is a part of this host's place in the fleet."""
 
     def __init__(self, shared: Shared, lease: HostLease, data_keys: FleetDataKeys, copy: LocalCopy) -> None:
         self._shared = shared
@@ -29,6 +34,7 @@ class Membership:
         self._copy = copy
         self._kek: bytes | None = None
         self._opened: dict[int, bytes] = {}  # the fleet's data keys
+        self.more_keys: tuple[bytes, ...] = ()  # while keys are being replaced: others may have the new one already
         self.known: KnownFleet | None = None
         self.adopted = True
         self.trouble: str | None = None
@@ -80,7 +86,7 @@ class Membership:
         first = keys.data_key(1)
         changes: dict[bytes, Put | None] = {
             keys.meta: Put(meta.encoded()),
-            first: Put(self._data_keys.first(kek, store)),
+            first: Put(self._data_keys.made(1, kek, store)),
         }
 
         def is_ours(found: Mapping[bytes, Pair]) -> int:
@@ -93,14 +99,32 @@ class Membership:
             return
 
     def lock(self) -> None:
-        self._kek, self._opened = None, {}
+        self._kek, self._opened, self.more_keys = None, {}, ()
         self._data_keys.close()
 
     async def _open_keys(self, kek: bytes, meta: MetaValue) -> None:
-        found = self._data_keys.open(kek, meta, self._shared.mirror.pairs, self._opened)
+        found = self._data_keys.open((kek, *self.more_keys), meta, self._shared.mirror.pairs, self._opened)
         if found != self._opened:
             await self._copy.remember_keys(found)
             self._opened = found
+
+    def reopen(self) -> None:
+        """A data key has changed. Raises StoreError."""
+        meta = self.meta()
+        if self._kek is not None and meta is not None:
+            keks = (self._kek, *self.more_keys)
+            self._opened |= self._data_keys.open(keks, meta, self._shared.mirror.pairs, self._opened)
+
+    async def _renew_worn_key(self) -> None:
+        """Seal under a new data key once etcd has counted so many revisions since the last one was made: there are at
+        least as many revisions as seals. Raises StoreError."""
+        shared, meta, newest = self._shared, self.meta(), self._data_keys.newest
+        made = shared.modified(shared.keys.data_key(newest))
+        if made and meta is not None and self._kek is not None and shared.mirror.revision - made > WORN:
+            key = shared.keys.data_key(newest + 1)
+            new = {key: Put(self._data_keys.made(newest + 1, self._kek, meta.store))}
+            with contextlib.suppress(Conflict):  # another host was first
+                await shared.transact({key: ABSENT}, new, lambda found: _written(found, new))
 
     async def rewrap(self, kek: bytes) -> None:
         """Wrap the data keys by another key, unless another host did. Raises StoreError."""
@@ -110,9 +134,12 @@ class Membership:
         found = self._data_keys.rewrapped(self._kek, kek, meta, shared.mirror.pairs)
         expected = {key: shared.modified(key) for key in found}
         wrapped = {key: Put(value) for key, value in found.items()}
-        if found:
+        if found:  # a new data key besides: since when the others are used cannot be seen any more
+            key = shared.keys.data_key(self._data_keys.newest + 1)
+            expected[key], wrapped[key] = ABSENT, Put(self._data_keys.made(self._data_keys.newest + 1, kek, meta.store))
             await shared.transact(expected, wrapped, lambda now: _written(now, wrapped))
         self._kek = kek
+        self.reopen()
 
     # -- law 15
 
@@ -173,6 +200,7 @@ class Membership:
                         await self._register()
                     await self._shared.mirror.beat()
                     self.check()
+                    await self._renew_worn_key()
                     await self._remember()
                     pause = EVERY
                 except (EtcdError, StoreError) as error:

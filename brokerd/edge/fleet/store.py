@@ -250,8 +250,17 @@ class FleetStore:
                 self._see_members()
             elif kind == "meta" and self._is_open:
                 self.membership.check()
+            elif kind == "key" and self._is_open and self._reopened():
+                places |= {place for each in shared.mirror.pairs if (place := shared.keys.place(each)) is not None}
         if self._is_open:
             self.records.deliver(places)
+
+    def _reopened(self) -> bool:
+        """A data key is new, or wrapped by another key. False: by one that this host has not got yet."""
+        with contextlib.suppress(StoreError):
+            self.membership.reopen()
+            return True
+        return False
 
     async def _tidy(self) -> None:
         """Delete claims of this process that it does not use, with their journal rows: nothing was sent. Raises
@@ -362,6 +371,7 @@ class FleetStore:
         except LeaseGone as error:
             raise StoreUnavailable(f"etcd: {error}") from None
         await self.local.rewrap(kek, passphrase)
+        self._changed(set(self.shared.mirror.pairs))  # other hosts may have sealed under keys that were not known here
 
     async def reencrypt(self, *, goes_on: bool = False) -> tuple[int, int]:
         return await self.local.reencrypt(goes_on=goes_on)

@@ -18,6 +18,7 @@ from brokerd import __version__
 from brokerd.core.fleet.etcd import Put
 from brokerd.core.fleet.layout import SCHEMA
 from brokerd.edge.etcd.client import EtcdClient
+from brokerd.edge.store import key_file
 from brokerd.edge.system.clock import SystemClock
 from tests import forked
 from tests.real.etcd.cluster import Cluster, running
@@ -188,6 +189,47 @@ async def test_a_host_brings_what_it_has_and_can_go_back_to_its_own_store(fleet:
     await one.call("refresh", grant="app")
     assert await one.get("app") != renewed
     assert fleet.provider.counts.reused == 0
+
+
+async def test_hosts_change_their_key_one_after_the_other_and_may_start_meanwhile(fleet: Hosts, tmp_path: Path) -> None:
+    one, two = await fleet.started(2)
+    await fleet.all_serve(await fleet.log_in(one))
+    key_file.create(tmp_path / "new")
+    for host in (one, two):  # as docs/fleet.md says
+        previous = host.write(host.key.read_text(), "previous")
+        host.write((tmp_path / "new").read_text(), "key")
+        table = f'[daemon]\nprevious_key = {{ file = "{previous}" }}\n'
+        host.write(host.config.read_text().replace("[daemon]\n", table))
+        await host.stop()
+        await host.start()
+    await one.call("rotate_key")
+    await one.call("refresh", grant="app")
+    await fleet.all_serve(renewed := await one.get("app"))
+    await two.stop()
+    await two.start()
+    await two.call("rotate_key")
+    await two.call("refresh", grant="app")
+    await fleet.all_serve(await two.get("app"))
+    assert await two.get("app") != renewed
+    for host in (one, two):
+        (host.etc / "previous").unlink()
+        host.write("\n".join(line for line in host.config.read_text().splitlines() if "previous_key" not in line))
+        await host.stop()
+        await host.start()
+    await one.call("refresh", grant="app")
+    await fleet.all_serve(await one.get("app"))
+    assert fleet.provider.counts.reused == 0
+
+
+async def test_a_host_with_another_key_does_not_start_and_says_what_to_do(fleet: Hosts) -> None:
+    (one,) = await fleet.started(1)
+    two = fleet.add()
+    two.key.unlink()
+    key_file.create(two.key)
+    await two.refuses_to_start()
+    assert "give every host of the fleet the same [daemon] key" in two.log
+    assert "Traceback" not in two.log
+    assert len((await view(one))["members"]) == 1
 
 
 async def test_another_etcd_with_the_same_content_is_not_used_before_an_operator_adopts_it(

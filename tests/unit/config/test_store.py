@@ -45,9 +45,9 @@ def test_every_key_arrives(main: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_passphrase_as_the_key_goes_with_a_fleet(main: Path) -> None:
-    found = loaded(main, f"[daemon]\nkey = {{ passphrase = true }}\n{TABLE}")
-    assert (found.daemon.passphrase, found.store is not None) == (True, True)
+def test_a_passphrase_is_no_key_for_a_fleet(main: Path) -> None:
+    text = f"[daemon]\nkey = {{ passphrase = true }}\n{TABLE}"
+    assert error_of(main, text).startswith("CONFIG: store: a fleet needs one key on all hosts")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "etcd.localhost"])

@@ -170,12 +170,14 @@ def test_a_child_that_was_forked_while_another_thread_repeats_a_get_gets_its_own
 
 def test_a_get_that_was_answered_often_still_has_an_end(daemon: Daemon) -> None:
     over = threading.Event()
-    with Broker(timeout=0.05, share=False) as broker:
+    with Broker(timeout=30, share=False) as broker:
         for _ in range(3):
             broker.get("ix", wait=0)
         daemon.answers["get"] = lambda params: over.wait(10) and OTHER
+        broker._timeout = 0.05
         with pytest.raises(Unavailable, match=r"within 0\.05 s"):
             broker.get("ix", wait=0)
+        broker._timeout = 30
         daemon.answers["get"] = daemon.token
         over.set()
         assert broker.get("ix", wait=0).value == "token-of-ix"

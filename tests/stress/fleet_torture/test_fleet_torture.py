@@ -12,6 +12,7 @@ from tests.stress.fleet_torture.history import read
 from tests.stress.fleet_torture.verdict import Judge, report
 
 pytestmark = pytest.mark.slow
+KILL_AND_CUT = 50  # the seed whose first round has these two faults
 
 
 def test_hosts_that_share_logins_without_a_store_are_found_out(folder: Path) -> None:  # noqa: F811
@@ -23,3 +24,15 @@ def test_hosts_that_share_logins_without_a_store_are_found_out(folder: Path) -> 
     print(*report(found), sep="\n")
     assert any("sent again although its replacement had come" in each for each in found.violations)
     assert found.lost["UNEXPLAINED"]
+
+
+def test_hosts_that_share_a_store_hold_the_laws_while_one_is_killed_and_the_leader_of_etcd_is_cut_off(
+    folder: Path,  # noqa: F811
+) -> None:
+    if why := cannot_run():
+        did_not_run("THE FLEET UNDER FAULTS", why)
+    assert play(folder, minutes=0.01, grants=10, seed=KILL_AND_CUT, pace=1.0, calm=120.0, sharing="store") == 0
+    found = Judge(read(folder / "histories")).judge()
+    print(*report(found), sep="\n")
+    assert found.violations == []
+    assert found.counts["fault: kill -9 of a broker"] == found.counts["fault: leader cut from all"] == 1

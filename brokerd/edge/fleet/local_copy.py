@@ -2,6 +2,7 @@
 # while etcd is away, also after a restart; records that etcd could not be told yet; and how far the fleet was (law 15).
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import msgspec
@@ -72,11 +73,14 @@ class LocalCopy:
 
     async def keys(self) -> dict[int, bytes]:
         """Raises StoreError."""
-        try:
-            plain = await self._local.do(lambda database: sealed_value(database, self._local.keys, FLEET_KEYS))
-        except EnvelopeError:
-            return {}
-        return msgspec.msgpack.decode(plain, type=dict[int, bytes])
+
+        def work(database: Database) -> bytes | None:
+            with contextlib.suppress(EnvelopeError):  # there are none
+                return sealed_value(database, self._local.keys, FLEET_KEYS)
+            return None
+
+        plain = await self._local.do(work)
+        return {} if plain is None else msgspec.msgpack.decode(plain, type=dict[int, bytes])
 
     def put(self, place: RecordPlace, record: Record | None, history: bytes) -> None:
         """In the next transaction. It may be lost: etcd has it, and what it could not be told before counts no more."""

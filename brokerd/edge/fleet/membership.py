@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
+import msgspec
 import trio
 
 from brokerd.core.fleet.etcd import ABSENT, EtcdError, Pair, Put
@@ -17,6 +18,7 @@ from brokerd.edge.fleet.local_copy import KnownFleet, LocalCopy
 from brokerd.edge.fleet.shared import Conflict, Shared
 
 WORN = SEALS_PER_KEY // 2  # revisions; the other half is for what was sealed and not written
+NEVER = (1 << 63) - 1  # a revision that etcd has never: only an operator ends that
 REMEMBER = 60.0  # seconds between two notes of how far etcd was
 AGAIN = 1.0  # seconds between two tries to join
 
@@ -160,6 +162,13 @@ class Membership:
         if before != self.adopted:
             self.noticed()
 
+    def put_back(self) -> None:
+        """etcd is older than what this host has seen, or another one. What hosts write there soon makes it look newer
+        again, also for the next process of this host."""
+        if self._kek is not None and self.known is not None:
+            self.known, self._noted = msgspec.structs.replace(self.known, revision=NEVER), float("-inf")
+            self.check()
+
     async def adopt(self) -> None:
         """An operator agrees to what etcd has now. Raises StoreError."""
         shared, meta = self._shared, self.meta()
@@ -199,9 +208,10 @@ class Membership:
                     if await self._lease.keep():
                         await self._register()
                     await self._shared.mirror.beat()
-                    self.check()
-                    await self._renew_worn_key()
-                    await self._remember()
+                    if self._kek is not None:  # before that it is not known what this host knew of the fleet
+                        self.check()
+                        await self._renew_worn_key()
+                        await self._remember()
                     pause = EVERY
                 except (EtcdError, StoreError) as error:
                     self._says(str(error) if isinstance(error, StoreError) else None)

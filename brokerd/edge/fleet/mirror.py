@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import trio
 
-from brokerd.core.fleet.etcd import Changes, Compacted, Etcd, EtcdError, Found, Pair
+from brokerd.core.fleet.etcd import Changes, Compacted, Etcd, EtcdError, Pair
 from brokerd.core.ports import Clock
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between two tries to reach etcd
@@ -24,8 +24,8 @@ class Beat(NamedTuple):
 
 class Mirror:
     """`away`: why etcd cannot be reached, None: it can. `reached`: CLOCK_BOOTTIME when it last answered. `changed` is
-    called with the keys that are not as they were. If etcd was put back to an older state, everything is read again:
-    it has another cluster id, or a revision that is smaller than one seen.
+    called with the keys that are not as they were. If etcd was put back to an older state, `put_back` is called, and
+    then everything is read again: it has another cluster id, or a revision that is smaller than one seen.
 
     Many attributes: each is a fact about the one view of etcd."""
 
@@ -41,7 +41,8 @@ class Mirror:
         self.there = trio.Event()  # it was reached once
         self.since: float | None = None  # CLOCK_BOOTTIME since when `away` is so
         self.changed: Callable[[set[bytes]], None] = lambda _: None
-        self.moved: Callable[[], None] = lambda: None  # called when `away` or the cluster has changed
+        self.moved: Callable[[], None] = lambda: None  # called when `away` has changed
+        self.put_back: Callable[[], None] = lambda: None
         self._known_at: dict[bytes, int] = {}  # keys that were read or written beside the watch
         self._watching = trio.CancelScope()
         self._beats: deque[Beat] = deque(maxlen=BEATS)
@@ -70,9 +71,9 @@ class Mirror:
         if self.revision:
             await self.beat()
         if not self.revision:
-            sent, least = self._clock.now().boot, self._newest()
+            sent, least = self._clock.now().boot, self.newest()
             found = await self._etcd.read_prefix(self._root)
-            self._heard(sent, least, found)
+            self.heard(sent, least, found.revision, found.cluster)
             before, self.pairs = self.pairs, dict(found.pairs)
             self._known_at.clear()
             self.revision = found.revision
@@ -83,13 +84,10 @@ class Mirror:
 
     async def beat(self) -> None:
         """Ask how far etcd is. Raises EtcdError."""
-        sent, least = self._clock.now().boot, self._newest()
-        self._heard(sent, least, await self._etcd.read((self._root,)))
+        sent, least = self._clock.now().boot, self.newest()
+        found = await self._etcd.read((self._root,))
+        self.heard(sent, least, found.revision, found.cluster)
         self._is_away(None)
-
-    def note_beat(self, sent: float, revision: int) -> None:
-        """A transaction that was sent then had an answer of that revision: etcd was not farther before."""
-        self._beats.append(Beat(sent, revision))
 
     def absent_at(self, modified: int) -> float | None:
         """The last known CLOCK_BOOTTIME when etcd had not come to that revision; None: not known."""
@@ -136,23 +134,24 @@ class Mirror:
         self.pairs[key] = pair
         return before is None or before.modified != pair.modified
 
-    def _newest(self) -> int:
+    def newest(self) -> int:
         """The newest revision that was seen."""
         return max(self.revision, *(each.revision for each in self._beats), 0)
 
-    def _heard(self, sent: float, least: int, found: Found) -> None:
-        """`least`: the newest revision that was seen when the request was sent. What the watch brought since may be
-        newer than the answer."""
-        is_other = self.cluster not in (0, found.cluster)
-        if is_other or found.revision < least:  # it was put back: nothing that was known holds
+    def heard(self, sent: float, least: int, revision: int, cluster: int) -> bool:
+        """An answer to what was sent then: etcd was not farther before. `least`: the newest revision that was seen when
+        it was sent; what the watch brought since may be newer than the answer. Returns whether etcd was put back:
+        nothing that was known holds."""
+        is_back = self.cluster not in (0, cluster) or revision < least
+        self.cluster = cluster
+        if is_back:
             self._beats.clear()
             self.revision = 0
+            self.put_back()
             self._watching.cancel()
-        self.cluster = found.cluster
-        self._beats.append(Beat(sent, found.revision))
+        self._beats.append(Beat(sent, revision))
         self.reached = sent
-        if is_other:
-            self.moved()
+        return is_back
 
     def _is_away(self, why: str | None) -> None:
         before, self.away = self.away, why

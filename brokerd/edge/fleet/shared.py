@@ -26,6 +26,7 @@ from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.mirror import Mirror
 
 WITHIN = 8.0  # seconds for a transaction, with everything that is tried again
+PUT_BACK = "it was put back to an earlier state"
 AGAIN = 0.2  # seconds between two tries
 MUCH_DOUBT = 2.0  # seconds: what was dated with more is dated again once it can be done better
 MOST_BOOTS = 10_000  # of other hosts, whose clocks are compared with ours
@@ -180,10 +181,11 @@ class Shared:
         was_unanswered = False
         with trio.move_on_after(WITHIN):
             while True:
-                sent = self.clock.now().boot
+                sent, least = self.clock.now().boot, self.mirror.newest()
                 try:
                     ended = await self.etcd.transact(expected, changes)
-                    self.mirror.note_beat(sent, ended.revision)
+                    if self.mirror.heard(sent, least, ended.revision, ended.cluster):
+                        raise Unknown(f"etcd: {PUT_BACK}")
                     return self._ended(ended, expected, changes, is_ours)
                 except EtcdUnanswered as error:
                     was_unanswered, why = True, str(error)

@@ -390,7 +390,7 @@ class LiveGrant:
         """The record of another process, or another host. An exchange that is under way here goes on."""
         if self.record.state is State.RENEWING and theirs.generation == self.record.generation:
             theirs = attempts.begun(theirs) if theirs.state in (State.READY, State.RETRYING) else theirs
-        self.record, self.stored = theirs, theirs.generation
+        self.record, self.stored = records.best_dated(theirs, self.record), theirs.generation
 
     async def _read(self, store: Store) -> Record | None:
         mine = [row for row in await store.read(self.name) if row.fingerprint == self.fingerprint]

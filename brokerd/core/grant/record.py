@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from brokerd.core.exchange.outcomes import IssuedToken
 from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
 from brokerd.core.grant.tokens import AccessToken, RefreshToken, alive, usable, without_fields
 from brokerd.core.secret import Secret
-from brokerd.core.timing.moment import Moment
+from brokerd.core.timing.moment import Moment, seconds_until
 
 SUPERSEDED_SIZE = 2 * 1024 * 1024  # characters of all of them
 SUPERSEDED_MOST = 48  # replaced tokens that are remembered: callers can have 3 of each target renewed in a lifetime
@@ -151,6 +151,18 @@ def served(record: Record, now: Moment, min_ttl: float = 0.0) -> AccessToken | N
     if record.state is State.REVOKED or not alive(record.access_token, now, min_ttl):
         return None
     return record.access_token
+
+
+def best_dated(theirs: Record, ours: Record) -> Record:
+    """A record that another host wrote. If its access token is the one that is known here, the later date counts: no
+    host takes a token for younger than it is, and one that has just started may take it for minutes older (law 5)."""
+    token, known = theirs.access_token, ours.access_token
+    if token is None or known is None or theirs.generation != ours.generation or token.value != known.value:
+        return theirs
+    is_undated = not token.issued.trusted and token.issued.boot_id != known.issued.boot_id
+    if not is_undated and seconds_until(known.issued, token.issued) <= 0:
+        return theirs
+    return replace(theirs, access_token=structs.replace(token, issued=known.issued))
 
 
 def refuses_password(record: Record) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import trio
 
 from brokerd.core.fleet.etcd import LeaseGone, Pair, Put
@@ -70,7 +71,8 @@ class Claims:
         about |= {"instance": shared.me.instance, "write": write}
         changes: dict[bytes, Put | None] = {claim_key: Put(ClaimValue(**about).encoded(), number)}
         if awaits is not None:
-            row = JournalValue(generation=generation, answer_within=awaits.seconds, **about)
+            since = self._open_since(place, generation)
+            row = JournalValue(generation=generation, answer_within=awaits.seconds, interrupted=since, **about)
             changes[row_key] = Put(row.encoded())
         revision = await self._taken(expected, changes, claim_key, write)
         self._fences[place] = Fence(claim_key if awaits is None else row_key, revision, number, awaits is not None)
@@ -98,6 +100,14 @@ class Claims:
             raise StoreUnavailable("etcd: the lease of this host has ended") from None
         finally:
             self._pending.discard(write)
+
+    def _open_since(self, place: RecordPlace, generation: int) -> Moment | None:
+        """When the first exchange of that generation began whose outcome nobody knows."""
+        key = self._shared.keys.journal(place)
+        row = self._shared.value(key, JournalValue)
+        if row is None or row.generation != generation:
+            return None
+        return self._shared.in_our_terms(key, row, row.interrupted or row.written)
 
     def _require_free(self, place: RecordPlace) -> None:
         claim = self._shared.value(self._shared.keys.claim(place), ClaimValue)
@@ -148,6 +158,13 @@ class Claims:
             found[keys.claim(place)] = None
         return found
 
+    def without_exchange(self, place: RecordPlace) -> Put | None:
+        """What is left of the journal row of an exchange that has sent nothing: an interruption before it (law 3)."""
+        row = self._shared.value(self._shared.keys.journal(place), JournalValue)
+        if row is None or row.interrupted is None:
+            return None
+        return Put(msgspec.structs.replace(row, answer_within=0.0).encoded())
+
     def ended(self, place: RecordPlace) -> None:
         """The outcome is written, or nobody needs it."""
         self._fences.pop(place, None)
@@ -159,6 +176,8 @@ class Claims:
         with contextlib.suppress(Conflict, LeaseGone, StoreUnavailable):
             # If that fails, the claim ends with the lease, and the row is for the next exchange to look at.
             expected, changes = self.expected(place), self.changes(place)
+            if (key := self._shared.keys.journal(place)) in changes:
+                changes[key] = self.without_exchange(place)
             if changes:
                 await self._shared.transact(expected, changes, lambda _: 0)
         self.ended(place)
@@ -206,15 +225,19 @@ class Claims:
         row = shared.value(key, JournalValue)
         if row is None or row.generation != record.generation:
             return None
-        fence = self._fences.get(place)
+        if (since := row.interrupted) is None and not self._is_at_work(place, row):
+            since = row.written
+        return None if since is None else shared.in_our_terms(key, row, since)
+
+    def _is_at_work(self, place: RecordPlace, row: JournalValue) -> bool:
+        """Whether the host of that row will write the outcome, or has sent nothing."""
+        shared, key, fence = self._shared, self._shared.keys.journal(place), self._fences.get(place)
         if fence is not None and fence.key == key and fence.revision == shared.modified(key):
-            return None
+            return True
         if row.write in self._pending or row.write in self._abandoned:
-            return None  # nothing was sent
+            return True
         claim = shared.value(shared.keys.claim(place), ClaimValue)
-        if claim is not None and claim.write == row.write and not shared.is_this_host(claim):
-            return None  # that host is at work
-        return shared.in_our_terms(key, row, row.written)
+        return claim is not None and claim.write == row.write and not shared.is_this_host(claim)
 
 
 def _holder(pair: Pair | None) -> str:

@@ -60,7 +60,7 @@ class FleetStore:
         self.cut_off = False  # etcd has been away for longer than the configuration permits
         self.began = shared.clock.now().boot
         shared.mirror.changed = self._changed
-        shared.mirror.moved = self._moved
+        shared.mirror.moved, shared.mirror.put_back = self._moved, self.membership.put_back
         self.membership.noticed = lambda: self.noticed()
 
     # -- state
@@ -273,7 +273,7 @@ class FleetStore:
             row = shared.keys.journal(place)
             expected, changes = {key: shared.modified(key)}, dict[bytes, Put | None]({key: None})
             if shared.modified(row) == shared.modified(key):  # of the same transaction
-                expected[row], changes[row] = shared.modified(row), None
+                expected[row], changes[row] = shared.modified(row), self.claims.without_exchange(place)
             with contextlib.suppress(Conflict, LeaseGone):
                 await shared.transact(expected, changes, lambda _: 0)
 

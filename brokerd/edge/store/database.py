@@ -249,10 +249,13 @@ class Database:
             yield Row(name, print_, generation, sealed, since, attempt, packed)
 
     def put_attempt(self, grant: str, fingerprint: str, generation: int, at: Moment) -> None:
-        """Journal that an exchange is about to send the token of that generation. An untrusted wall time is written as
-        a negative number: after a reboot the provider's grace is not counted from it (laws 3 and 8)."""
+        """Journal that an exchange is about to send the token of that generation; a row of that generation stays, for
+        the first one may have used it up. An untrusted wall time is written as a negative number: after a reboot the
+        provider's grace is not counted from it (laws 3 and 8)."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation = excluded.generation,"
+            " wall = excluded.wall, boot = excluded.boot, boot_id = excluded.boot_id"
+            " WHERE journal.generation != excluded.generation",
             (grant, fingerprint, generation, at.wall if at.trusted else -at.wall, at.boot, at.boot_id),
         )
 

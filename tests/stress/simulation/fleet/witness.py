@@ -199,4 +199,5 @@ class Witness:
         """A login that was lost is one of which an answer was, or which somebody had ended."""
         seen, killed = self.seen[grant], grant in self.world.killed
         unheard = any(each.reply is not None and not each.stored for sent in seen.sent.values() for each in sent)
-        self.hold(LOST, not lost or unheard or killed, f"{grant} needs a login, and nothing explains that")
+        is_new = not seen.imports
+        self.hold(LOST, not lost or unheard or killed or is_new, f"{grant} needs a login, and nothing explains that")

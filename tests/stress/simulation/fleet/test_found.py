@@ -1,0 +1,64 @@
+# What the simulation of fleets found in brokerd, each as a short schedule of its own.
+from __future__ import annotations
+
+from tests.stress.simulation.fleet.schedule import Schedule, Setup
+from tests.stress.simulation.fleet.simulation import simulate
+from tests.stress.simulation.schedule import Event, ProviderSetup
+
+
+def schedule(
+    seed: int,
+    *events: Event,
+    hosts: tuple[float, ...] = (0.0, 0.0, 0.0),
+    latency: float = 0.02,
+    horizon: float = 240.0,
+    **setup: object,
+) -> Schedule:
+    """`hosts`: by how many seconds the clock of each is wrong; `latency`: to etcd."""
+    provider = ProviderSetup(**{"lifetime": 300.0, "latency": 0.05, **setup})  # type: ignore[arg-type]
+    made = Setup(hosts, {"one": provider, "two": provider}, latency, keeps_deletes=True)
+    return Schedule(seed, made, (IMPORT, *events), horizon)
+
+
+def at(time: float, what: str, **values: object) -> Event:
+    return Event(time, what, values)
+
+
+def broken_by(made: Schedule) -> str | None:
+    found = simulate(made).broken
+    return None if found is None else str(found)
+
+
+IMPORT = at(8.0, "import", host="host-1", grant="app2")
+
+
+def test_hosts_that_make_a_fleet_at_the_same_time_find_their_place_in_it() -> None:
+    assert broken_by(schedule(8, hosts=(0.0,) * 7, latency=0.2)) is None
+
+
+def test_what_hosts_write_after_a_restore_does_not_hide_it() -> None:
+    """All of them write their newer records, and after that etcd is as far as it was."""
+    events = at(10.0, "snapshot"), at(46.0, "restore", new=False, adopted=5.0, host="host-1")
+    for seed in range(3):
+        assert broken_by(schedule(seed, *events, lifetime=60.0)) is None
+
+
+def test_a_host_that_has_just_started_makes_no_token_older_for_those_that_know_better() -> None:
+    events = (
+        at(87.0, "crash", host="host-0", where="now", down=0.1, reboots=False),
+        at(100.0, "fault", provider="two", kind="503", requests=1, seconds=2.0),
+        at(110.0, "refresh", host="host-0", grant="app2"),
+    )
+    assert broken_by(schedule(20, *events)) is None
+
+
+def test_the_grace_of_a_provider_counts_from_the_first_exchange_whose_outcome_is_unknown() -> None:
+    """Each host takes over from one that did not say how its exchange ended, before it writes anything itself."""
+    events = (
+        at(100.0, "crash", host="host-0", where="after-send", down=500.0, reboots=False),
+        at(100.0, "crash", host="host-1", where="before-send", down=500.0, reboots=False),
+        at(100.0, "refresh", host="host-0", grant="app2"),
+        at(116.0, "get", host="host-1", grant="app2", wait=10.0, refused=True),
+        at(145.0, "get", host="host-2", grant="app2", wait=10.0, refused=True),
+    )
+    assert broken_by(schedule(63, *events, grace=40.0)) is None

@@ -148,6 +148,8 @@ class Membership:
     def check(self) -> None:
         """Whether etcd is what this host knows: the cluster, and nothing in it older than what was seen."""
         meta, known, mirror, before = self.meta(), self.known, self._shared.mirror, self.adopted
+        if not mirror.revision and known is not None and known.revision != NEVER:
+            return  # everything is read again
         if meta is None:
             self.adopted = self.known is None
         elif known is None or meta.epoch > known.epoch:
@@ -168,6 +170,12 @@ class Membership:
         if self._kek is not None and self.known is not None:
             self.known, self._noted = msgspec.structs.replace(self.known, revision=NEVER), float("-inf")
             self.check()
+
+    def seen(self) -> KnownFleet | None:
+        """How far the fleet is now, as this host knows."""
+        if self.known is None or not self.adopted:
+            return self.known
+        return msgspec.structs.replace(self.known, revision=max(self.known.revision, self._shared.mirror.newest()))
 
     async def adopt(self) -> None:
         """An operator agrees to what etcd has now. Raises StoreError."""
@@ -194,7 +202,7 @@ class Membership:
     async def _remember(self) -> None:
         now = self._shared.clock.now().boot
         if self.known is not None and now - self._noted >= REMEMBER:
-            await self._copy.remember(self.known)
+            await self._copy.remember(self.seen() or self.known)
             self._noted = now
 
     # -- the lease
@@ -212,6 +220,7 @@ class Membership:
                         self.check()
                         await self._renew_worn_key()
                         await self._remember()
+                    self._says(None)
                     pause = EVERY
                 except (EtcdError, StoreError) as error:
                     self._says(str(error) if isinstance(error, StoreError) else None)

@@ -39,6 +39,7 @@ class FleetRecords:
         self._unknown: dict[RecordPlace, set[bytes]] = {}  # writes whose answer never came
         self._behind: set[RecordPlace] = set()  # the broker did not take the newest
         self._to_date: set[RecordPlace] = set()  # the broker may have the newest with moments that are dated badly
+        self._conflicts: set[RecordPlace] = set()  # the broker takes over what it reads next
         self._overtaken: set[RecordPlace] = set()  # etcd has something newer than what it could not be told
 
     async def open(self) -> None:
@@ -72,8 +73,8 @@ class FleetRecords:
                     self.bases[place_of] = modified
         return list(found.values())
 
-    async def read(self, grant: str) -> list[StoredRecord]:
-        """As etcd has them now. Raises StoreUnavailable."""
+    async def read(self, grant: str, *, takes: bool) -> list[StoredRecord]:
+        """As etcd has them now. `takes`: the broker has none of them yet. Raises StoreUnavailable."""
         shared, keys = self._shared, self._shared.keys
         prefix = keys.records(grant)
         try:
@@ -88,7 +89,9 @@ class FleetRecords:
             raise StoreUnavailable(f"etcd: {error}") from None
         rows = {place: self.row(place) for place in places}
         # What cannot be opened here may be of a later release: it is not overwritten.
-        sound = (place for place, row in rows.items() if row is None or row.damage is None)
+        sound = [place for place, row in rows.items() if row is None or row.damage is None]
+        sound = [place for place in sound if takes or place in self._conflicts or place not in self.bases]
+        self._conflicts.difference_update(sound)
         self.bases |= {place: shared.modified(keys.record(place)) for place in sound}
         return [row for row in rows.values() if row is not None]
 
@@ -122,6 +125,7 @@ class FleetRecords:
         try:
             revision = await self._write(place, record, history, base)
         except Conflict as conflict:
+            self._conflicts.add(place)
             raise ChangedElsewhere(f"{record.name}: {conflict}") from None
         except (StoreUnavailable, LeaseGone) as error:
             await self._keep(place, record, history, base)
@@ -178,6 +182,13 @@ class FleetRecords:
         row = fence.revision if fence is not None and fence.sends_stored and fence.has_outcome else 0
         self.unsent[place] = unsent = Unsent(place, base, row, record.generation)
         await self._copy.keep_unsent(unsent, record, history)
+
+    def forget(self, place: RecordPlace) -> None:
+        """It was deleted."""
+        self.bases.pop(place, None)
+        self.unsent.pop(place, None)
+        self._claims.ended(place)
+        self._copy.put(place, None, b"")
 
     # -- what others change
 

@@ -61,6 +61,7 @@ class FleetStore:
         self.began = shared.clock.now().boot
         shared.mirror.changed = self._changed
         shared.mirror.moved, shared.mirror.put_back = self._moved, self.membership.put_back
+        self._copy.seen = self.membership.seen
         self.membership.noticed = lambda: self.noticed()
 
     # -- state
@@ -152,12 +153,12 @@ class FleetStore:
         return self.records.all(self.local.all())
 
     async def read(self, grant: str) -> list[StoredRecord]:
-        return await self.records.read(grant)
+        return await self.records.read(grant, takes=False)
 
     async def newest(self, grant: str) -> list[StoredRecord]:
         if self.shared.mirror.away is not None or not self._is_open:
             return await self.local.newest(grant)
-        return await self.records.read(grant)
+        return await self.records.read(grant, takes=True)
 
     async def write(
         self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool, history: bytes = b""
@@ -167,16 +168,17 @@ class FleetStore:
         await self.records.write(RecordPlace(record.name, fingerprint), record, history, concludes=concludes)
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
-        rows = [row for row in await self.read(grant) if fingerprint in (None, row.fingerprint)]
-        keys = self.shared.keys
+        rows = [row for row in await self.records.read(grant, takes=False) if fingerprint in (None, row.fingerprint)]
+        shared, keys = self.shared, self.shared.keys
         for row in rows:
             place = RecordPlace(row.grant, row.fingerprint)
-            gone: dict[bytes, Put | None] = {keys.record(place): None, keys.journal(place): None}
+            key = keys.record(place)
             try:
-                await self.shared.transact({keys.record(place): self.records.bases[place]}, gone, lambda _: 0)
+                await shared.transact({key: shared.modified(key)}, {key: None, keys.journal(place): None}, lambda _: 0)
             except (Conflict, LeaseGone) as error:
-                raise StoreUnavailable(f"{grant}: {error}") from None
-            self.records.bases.pop(place, None)
+                if key in shared.mirror.pairs:
+                    raise StoreUnavailable(f"{grant}: {error}") from None
+            self.records.forget(place)
         return max(len(rows), await self.local.forget(grant, fingerprint))
 
     async def dormant(self) -> Iterable[StoredRecord]:
@@ -205,9 +207,15 @@ class FleetStore:
         """The revision of the record that the exchange begins with. Raises StoreUnavailable."""
         if not self._is_open:
             raise StoreUnavailable(self.trouble or "etcd: the fleet's records were not read yet")
+        self._require_adopted()
         return self.records.bases.get(place, ABSENT)
 
+    def _require_adopted(self) -> None:
+        if not self.adopted:
+            raise NotNow("etcd was put back to an older state; to use it as it is: brokerctl adopt")
+
     def last_look(self, grant: str, fingerprint: str) -> None:
+        self._require_adopted()
         self.claims.last_look(RecordPlace(grant, fingerprint))
 
     async def end(self, grant: str, fingerprint: str, *, unstored: bool) -> None:
@@ -321,7 +329,12 @@ class FleetStore:
         return await self.local.audit_memory()
 
     def breakers(self) -> dict[str, Breaker]:
-        return self.local.breakers()
+        shared, found = self.shared, self.local.breakers()
+        prefix = shared.keys.breaker("")
+        for key in [key for key in list(shared.mirror.pairs) if key.startswith(prefix)]:
+            if (value := shared.value(key, BreakerValue)) is not None:
+                found[shared.keys.kind(key)[1][0]] = shared.in_our_terms(key, value, value.breaker)
+        return found
 
     def metadata(self) -> dict[str, Metadata]:
         return self.local.metadata()

@@ -297,7 +297,20 @@ class Host:
         return (await self.broker.get("app")).value.reveal()
 
     async def renewed(self) -> str:
+        """A new token, however young the present one is."""
+        self.grant.forget_early_renewal(None)
         return (await self.broker.refresh("app", wait=60.0)).value.reveal()
+
+    async def under_way(self, nursery: trio.Nursery) -> None:
+        """A renewal of it has sent the refresh token, and the provider takes its time."""
+        sent = self.line.sent
+        nursery.start_soon(self._renew)
+        await until(lambda: self.line.sent > sent)
+        await self.fleet.level()
+
+    async def _renew(self) -> None:
+        with contextlib.suppress(Failure):
+            await self.renewed()
 
     async def begin(self, *, patient: bool = True, seconds: float = 180.0) -> None:
         """An exchange of the store alone, that sends the stored token."""

@@ -66,12 +66,14 @@ class FleetKeys:
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """`host` wrote it, at the Moment `written` of its own clocks. `machine`: a digest that no two hosts share, even if
-    they say the same name."""
+    """`host` made it at the Moment `written` of its own clocks, when it had seen etcd at revision `after` (0: it does
+    not say); etcd may have got it much later. `machine`: a digest that no two hosts share, even if they say the same
+    name."""
 
     host: str
     written: Moment
     machine: str = ""
+    after: int = 0
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)

@@ -244,6 +244,7 @@ class Membership:
         member = MemberValue(
             host=me.host,
             written=shared.clock.now(),
+            after=shared.mirror.newest(),
             release=me.release,
             schema=SCHEMA,
             instance=me.instance,

@@ -170,6 +170,7 @@ class FleetRecords:
             host=self._shared.me.host,
             machine=self._shared.me.machine,
             written=self._shared.clock.now(),
+            after=self._shared.mirror.newest(),
             generation=record.generation,
             sealed=sealed,
             history=history,

@@ -118,7 +118,7 @@ class Shared:
             kind = DATED.get(self.keys.kind(key)[0])
             value = None if kind is None else kind.decoded(pair.value)
             if value is not None and not self.is_this_host(value):
-                absent, theirs = self.mirror.absent_at(pair.modified), value.written
+                absent, theirs = self.mirror.absent_at(value.after), value.written
                 self._seen[key] = Sighting(pair.modified, theirs, now, absent)
                 if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
                     self._ahead.clear()
@@ -146,8 +146,7 @@ class Shared:
     def clock_of(self, host: str) -> float | None:
         """How many seconds the clock of a host is ahead of ours, roughly; None: not known."""
         value = self.value(self.keys.member(host), MemberValue)
-        pair = self.mirror.pairs.get(self.keys.member(host))
-        if value is None or pair is None or (absent := self.mirror.absent_at(pair.modified)) is None:
+        if value is None or (absent := self.mirror.absent_at(value.after)) is None:
             return None
         now = self.clock.now()
         ahead = value.written.wall - now.wall

@@ -318,6 +318,7 @@ class FleetStore:
         shared, key = self.shared, self.shared.keys.breaker(provider)
         now, host, machine = shared.clock.now(), shared.me.host, shared.me.machine
         about: dict[str, Any] = {"failures": breaker.failures, "shut_until": breaker.shut_until}
+        about["after"] = shared.mirror.newest()
         value = BreakerValue(host=host, machine=machine, written=now, **about)
         with contextlib.suppress(StoreError, LeaseGone):  # another host has seen something newer, or etcd is away
             await shared.transact({key: shared.modified(key)}, {key: Put(value.encoded())}, lambda _: 0)

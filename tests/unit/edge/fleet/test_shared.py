@@ -24,20 +24,22 @@ class Clock:
 
 
 class Mirror:
-    """What etcd has, and when it was surely not there yet."""
+    """What etcd has, and when it had surely not come to a revision yet."""
 
     def __init__(self) -> None:
         self.pairs: dict[bytes, Pair] = {}
         self.absent: dict[int, float] = {}
 
-    def absent_at(self, modified: int) -> float | None:
-        return self.absent.get(modified)
+    def absent_at(self, revision: int) -> float | None:
+        return self.absent.get(revision)
 
 
-def written(grant: str, boot: float, revision: int) -> tuple[bytes, Pair]:
+def written(grant: str, boot: float, revision: int, after: int = 0) -> tuple[bytes, Pair]:
     moment = Moment(1_000_000.0 + boot, boot, "theirs", True)
     key = KEYS.record(RecordPlace(grant, "f"))
-    return key, Pair(key, RecordValue(host="there", written=moment, generation=1, sealed=b"").encoded(), revision)
+    return key, Pair(
+        key, RecordValue(host="there", written=moment, after=after, generation=1, sealed=b"").encoded(), revision
+    )
 
 
 def test_what_was_dated_badly_at_the_start_is_dated_again_once_the_clocks_are_known() -> None:
@@ -48,12 +50,22 @@ def test_what_was_dated_badly_at_the_start_is_dated_again_once_the_clocks_are_kn
     shared.note({old})
     assert dated(shared, old) == pytest.approx(480.0 + AHEAD - ME.difference)
     clock.boot = 1_010.0
-    new, mirror.pairs[new] = written("new", 509.9, 9)
-    mirror.absent[9] = 1_009.8
+    new, mirror.pairs[new] = written("new", 509.9, 9, after=8)
+    mirror.absent[8] = 1_009.8
     shared.note({new})
     assert set(shared.to_date_again()) == {old, new}
     assert dated(shared, old) == pytest.approx(480.0 + AHEAD, abs=0.2)
     assert shared.to_date_again() == []
+
+
+def test_a_value_that_etcd_got_late_was_made_before() -> None:
+    """Its host made it, and etcd had no leader for a while."""
+    mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
+    shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
+    key, mirror.pairs[key] = written("app", 494.0, 9, after=5)  # 6 s ago
+    mirror.absent |= {9: 999.9, 5: 990.0}
+    shared.note({key})
+    assert dated(shared, key) == 990.0
 
 
 def dated(shared: Any, key: bytes) -> float:

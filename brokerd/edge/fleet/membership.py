@@ -215,6 +215,8 @@ class Membership:
                 try:
                     if await self._lease.keep():
                         await self._register()
+                    if self._shared.refused is not None:
+                        await self._write_again()
                     await self._shared.mirror.beat()
                     if self._kek is not None:  # before that it is not known what this host knew of the fleet
                         self.check()
@@ -258,6 +260,14 @@ class Membership:
             raise
         self.joined.set()
         self._says(None)
+
+    async def _write_again(self) -> None:
+        """etcd refused what was written last, for example because it had no space: look whether it still does."""
+        shared, key = self._shared, self._shared.keys.member(self._shared.me.host)
+        if (there := shared.mirror.pairs.get(key)) is not None:
+            same = {key: Put(there.value, self._lease.number)}
+            with contextlib.suppress(StoreError):
+                await shared.transact({key: there.modified}, same, lambda found: _written(found, same))
 
     def _says(self, trouble: str | None) -> None:
         if trouble != self.trouble:

@@ -121,6 +121,7 @@ class FleetStore:
             if self._is_open:
                 self.records.deliver(set())
                 self.records.date_again(self.shared.to_date_again())
+            self.noticed()
 
     async def _open(self) -> None:
         """Raises StoreError."""

@@ -24,6 +24,9 @@ from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
 AT_ONCE = 100  # records whose moments are dated again in one look
 
 
+NOT_KNOWN = -1  # instead of a revision
+
+
 class FleetRecords:
     """`taken` is told of each record that others changed, and says whether the broker took it. `bases`: revisions of
     the records that the broker knows. `unsent`: what etcd could not be told yet."""
@@ -46,6 +49,8 @@ class FleetRecords:
         """Raises StoreError."""
         self.unsent |= await self._copy.unsent()
         for place, unsent in self.unsent.items():
+            self._behind.add(place)
+            self.bases.setdefault(place, NOT_KNOWN)  # the broker may have it for stored
             if unsent.fence and self._claims.fence(place) is None:
                 self._claims.restore(place, unsent.fence)
 
@@ -139,6 +144,12 @@ class FleetRecords:
                 await self._copy.sent(place)
         self._copy.put(place, record, history)
 
+    async def bring(self, place: RecordPlace, record: Record, history: bytes) -> None:
+        """What this host has, if the fleet has nothing of it. Raises StoreUnavailable."""
+        if self._shared.keys.record(place) not in self._shared.mirror.pairs:
+            with contextlib.suppress(Conflict):  # another host was first
+                self.bases[place] = await self._write(place, record, history, ABSENT)
+
     async def _write(self, place: RecordPlace, record: Record, history: bytes, base: int) -> int:
         """Returns the revision. Raises Conflict, LeaseGone, StoreUnavailable."""
         shared, key, write = self._shared, self._shared.keys.record(place), self._shared.new_write()
@@ -226,7 +237,7 @@ class FleetRecords:
 
     def _give(self, place: RecordPlace) -> bool:
         modified = self._shared.modified(self._shared.keys.record(place))
-        row = self.row(place) or StoredRecord(*place, None, None)
+        row = self.row(place) or StoredRecord(*place, None, None, unstored=place in self.unsent)
         if row.damage is not None:
             return True
         if not self.taken(row):

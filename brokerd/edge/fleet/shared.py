@@ -78,7 +78,9 @@ class Unknown(StoreUnavailable):
 
 @dataclass(eq=False)
 class Shared:
-    """`counts`: how transactions ended (core/fleet/view.py OUTCOMES). `full`: etcd has no space."""
+    """`counts`: how transactions ended (core/fleet/view.py OUTCOMES). `full`: etcd has no space.
+
+    Many attributes: the ports that all parts of the store use, and what each of them learns of etcd."""
 
     etcd: Etcd
     keys: FleetKeys
@@ -89,6 +91,7 @@ class Shared:
     counts: Counter[str] = field(default_factory=Counter)
     refused: str | None = None  # why etcd took nothing, though it was there
     full: bool = False
+    unusable: Callable[[], str | None] = lambda: None  # why nothing may be written
     _seen: dict[bytes, Sighting] = field(default_factory=dict)
     _ahead: dict[tuple[str, str], Ahead] = field(default_factory=dict)  # by host and boot id
     _dated_badly: set[str] = field(default_factory=set)  # boots whose values can be dated better by now
@@ -176,6 +179,8 @@ class Shared:
         Unknown, StoreUnavailable."""
         if self.mirror.away is not None:  # nobody waits to learn what is known
             raise StoreUnavailable(f"etcd: {self.mirror.away}")
+        if (why := self.unusable()) is not None:
+            raise StoreUnavailable(why)
         was_sent, why = True, "etcd did not answer"  # what is given up may have been sent
         was_unanswered = False
         with trio.move_on_after(WITHIN):

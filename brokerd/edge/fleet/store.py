@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import trio
 
@@ -18,7 +17,7 @@ from brokerd.core.grant.record import Record
 from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoredRecord, StoreError, StoreUnavailable
 from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
-from brokerd.edge.fleet import views
+from brokerd.edge.fleet import breakers, views
 from brokerd.edge.fleet.claims import Claims
 from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import HostLease
@@ -61,6 +60,7 @@ class FleetStore:
         self.began = shared.clock.now().boot
         shared.mirror.changed = self._changed
         shared.mirror.moved, shared.mirror.put_back = self._moved, self.membership.put_back
+        shared.unusable = self.membership.unusable
         self._copy.seen = self.membership.seen
         self.membership.noticed = lambda: self.noticed()
 
@@ -108,16 +108,23 @@ class FleetStore:
         with trio.move_on_after(within):
             await self.shared.mirror.there.wait()
             await self._open()
+            await self._bring()
             await self.membership.joined.wait()
 
     async def _again(self) -> None:
         """What could not be done when it was due."""
         while True:
             await trio.sleep(LOOK)
-            with contextlib.suppress(StoreError):
+            try:
                 if not self._is_open and self.shared.mirror.away is None:
                     await self._open()
+                await self._bring()
                 await self._tidy()
+            except StoreUnavailable:
+                continue
+            except StoreError as error:
+                self.membership.says(str(error))
+                continue
             if self._is_open:
                 self.records.deliver(set())
                 self.records.date_again(self.shared.to_date_again())
@@ -130,22 +137,25 @@ class FleetStore:
                 return
             was_here = await self.membership.open(kek)
             await self.records.open()
-            self._is_open = True
-            if not was_here:
-                await self._bring()
-            if self.membership.known is not None:
+            self._is_open, self.membership.is_complete = True, was_here
+            self._changed(set(self.shared.mirror.pairs))
+            if was_here and self.membership.known is not None:
                 await self._copy.remember(self.membership.known)
-        self._changed(set(self.shared.mirror.pairs))
 
     async def _bring(self) -> None:
-        """A host that was not in the fleet brings the records that the fleet has not got."""
-        keys = self.local.keys
-        stored = await self.local.do(lambda database: [open_row(keys, row) for row in database.each_row()])
-        for each in stored:
-            place = RecordPlace(each.grant, each.fingerprint)
-            if each.record is not None and self.shared.keys.record(place) not in self.shared.mirror.pairs:
-                with contextlib.suppress(StoreError):  # another host brought it
-                    await self.records.write(place, each.record, each.history, concludes=False)
+        """A host that was not in the fleet brings the records that the fleet has not got. Raises StoreError."""
+        async with self._opening:
+            if not self._is_open or self.membership.is_complete:
+                return
+            keys = self.local.keys
+            stored = await self.local.do(lambda database: [open_row(keys, row) for row in database.each_row()])
+            for each in stored:
+                if each.record is not None:
+                    place = RecordPlace(each.grant, each.fingerprint)
+                    await self.records.bring(place, each.record, each.history)
+            self.membership.is_complete = True
+            if self.membership.known is not None:
+                await self._copy.remember(self.membership.known)
 
     # -- records
 
@@ -316,13 +326,7 @@ class FleetStore:
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self.local.write_breaker(provider, breaker)
-        shared, key = self.shared, self.shared.keys.breaker(provider)
-        now, host, machine = shared.clock.now(), shared.me.host, shared.me.machine
-        about: dict[str, Any] = {"failures": breaker.failures, "shut_until": breaker.shut_until}
-        about["after"] = shared.mirror.newest()
-        value = BreakerValue(host=host, machine=machine, written=now, **about)
-        with contextlib.suppress(StoreError, LeaseGone):  # another host has seen something newer, or etcd is away
-            await shared.transact({key: shared.modified(key)}, {key: Put(value.encoded())}, lambda _: 0)
+        await breakers.write(self.shared, provider, breaker)
 
     async def write_metadata(self, provider: str, metadata: Metadata) -> None:
         await self.local.write_metadata(provider, metadata)
@@ -331,12 +335,7 @@ class FleetStore:
         return await self.local.audit_memory()
 
     def breakers(self) -> dict[str, Breaker]:
-        shared, found = self.shared, self.local.breakers()
-        prefix = shared.keys.breaker("")
-        for key in [key for key in list(shared.mirror.pairs) if key.startswith(prefix)]:
-            if (value := shared.value(key, BreakerValue)) is not None:
-                found[shared.keys.kind(key)[1][0]] = shared.in_our_terms(key, value, value.breaker)
-        return found
+        return self.local.breakers() | breakers.known(self.shared)
 
     def metadata(self) -> dict[str, Metadata]:
         return self.local.metadata()
@@ -378,7 +377,11 @@ class FleetStore:
 
     async def unlock(self, kek: bytes, passphrase: str = "") -> None:
         await self.local.unlock(kek, passphrase)
-        await self.joined()
+        try:
+            await self.joined()
+        except StoreError:
+            await self.lock()
+            raise
 
     async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
         try:

@@ -200,7 +200,7 @@ class Host:
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         try:
-            with contextlib.closing(SqliteStore(self.folder, self.kek, self.machine, Entropy(), _here)) as local:
+            with contextlib.closing(SqliteStore(self.folder, self.kek, self.machine, Entropy(), inline)) as local:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(local.run)
                     nursery.start_soon(self._die)
@@ -318,7 +318,7 @@ class Host:
         await self.store.begin("app", self.place.fingerprint, self.grant.record.generation, self.clock.now(), awaits)
 
 
-async def _here(work: Callable[[], None]) -> None:
+async def inline(work: Callable[[], None]) -> None:
     await trio.lowlevel.checkpoint()
     work()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import trio
 
@@ -17,7 +18,7 @@ from brokerd.core.grant.record import Record
 from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoredRecord, StoreError, StoreUnavailable
 from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
-from brokerd.edge.fleet import breakers, views
+from brokerd.edge.fleet import views
 from brokerd.edge.fleet.claims import Claims
 from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import HostLease
@@ -60,8 +61,6 @@ class FleetStore:
         self.began = shared.clock.now().boot
         shared.mirror.changed = self._changed
         shared.mirror.moved, shared.mirror.put_back = self._moved, self.membership.put_back
-        shared.unusable = self.membership.unusable
-        self._copy.seen = self.membership.seen
         self.membership.noticed = lambda: self.noticed()
 
     # -- state
@@ -108,27 +107,19 @@ class FleetStore:
         with trio.move_on_after(within):
             await self.shared.mirror.there.wait()
             await self._open()
-            await self._bring()
             await self.membership.joined.wait()
 
     async def _again(self) -> None:
         """What could not be done when it was due."""
         while True:
             await trio.sleep(LOOK)
-            try:
+            with contextlib.suppress(StoreError):
                 if not self._is_open and self.shared.mirror.away is None:
                     await self._open()
-                await self._bring()
                 await self._tidy()
-            except StoreUnavailable:
-                continue
-            except StoreError as error:
-                self.membership.says(str(error))
-                continue
             if self._is_open:
                 self.records.deliver(set())
                 self.records.date_again(self.shared.to_date_again())
-            self.noticed()
 
     async def _open(self) -> None:
         """Raises StoreError."""
@@ -137,25 +128,22 @@ class FleetStore:
                 return
             was_here = await self.membership.open(kek)
             await self.records.open()
-            self._is_open, self.membership.is_complete = True, was_here
-            self._changed(set(self.shared.mirror.pairs))
-            if was_here and self.membership.known is not None:
-                await self._copy.remember(self.membership.known)
-
-    async def _bring(self) -> None:
-        """A host that was not in the fleet brings the records that the fleet has not got. Raises StoreError."""
-        async with self._opening:
-            if not self._is_open or self.membership.is_complete:
-                return
-            keys = self.local.keys
-            stored = await self.local.do(lambda database: [open_row(keys, row) for row in database.each_row()])
-            for each in stored:
-                if each.record is not None:
-                    place = RecordPlace(each.grant, each.fingerprint)
-                    await self.records.bring(place, each.record, each.history)
-            self.membership.is_complete = True
+            self._is_open = True
+            if not was_here:
+                await self._bring()
             if self.membership.known is not None:
                 await self._copy.remember(self.membership.known)
+        self._changed(set(self.shared.mirror.pairs))
+
+    async def _bring(self) -> None:
+        """A host that was not in the fleet brings the records that the fleet has not got."""
+        keys = self.local.keys
+        stored = await self.local.do(lambda database: [open_row(keys, row) for row in database.each_row()])
+        for each in stored:
+            place = RecordPlace(each.grant, each.fingerprint)
+            if each.record is not None and self.shared.keys.record(place) not in self.shared.mirror.pairs:
+                with contextlib.suppress(StoreError):  # another host brought it
+                    await self.records.write(place, each.record, each.history, concludes=False)
 
     # -- records
 
@@ -164,12 +152,12 @@ class FleetStore:
         return self.records.all(self.local.all())
 
     async def read(self, grant: str) -> list[StoredRecord]:
-        return await self.records.read(grant, takes=False)
+        return await self.records.read(grant)
 
     async def newest(self, grant: str) -> list[StoredRecord]:
         if self.shared.mirror.away is not None or not self._is_open:
             return await self.local.newest(grant)
-        return await self.records.read(grant, takes=True)
+        return await self.records.read(grant)
 
     async def write(
         self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool, history: bytes = b""
@@ -179,17 +167,16 @@ class FleetStore:
         await self.records.write(RecordPlace(record.name, fingerprint), record, history, concludes=concludes)
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
-        rows = [row for row in await self.records.read(grant, takes=False) if fingerprint in (None, row.fingerprint)]
-        shared, keys = self.shared, self.shared.keys
+        rows = [row for row in await self.read(grant) if fingerprint in (None, row.fingerprint)]
+        keys = self.shared.keys
         for row in rows:
             place = RecordPlace(row.grant, row.fingerprint)
-            key = keys.record(place)
+            gone: dict[bytes, Put | None] = {keys.record(place): None, keys.journal(place): None}
             try:
-                await shared.transact({key: shared.modified(key)}, {key: None, keys.journal(place): None}, lambda _: 0)
+                await self.shared.transact({keys.record(place): self.records.bases[place]}, gone, lambda _: 0)
             except (Conflict, LeaseGone) as error:
-                if key in shared.mirror.pairs:
-                    raise StoreUnavailable(f"{grant}: {error}") from None
-            self.records.forget(place)
+                raise StoreUnavailable(f"{grant}: {error}") from None
+            self.records.bases.pop(place, None)
         return max(len(rows), await self.local.forget(grant, fingerprint))
 
     async def dormant(self) -> Iterable[StoredRecord]:
@@ -218,15 +205,9 @@ class FleetStore:
         """The revision of the record that the exchange begins with. Raises StoreUnavailable."""
         if not self._is_open:
             raise StoreUnavailable(self.trouble or "etcd: the fleet's records were not read yet")
-        self._require_adopted()
         return self.records.bases.get(place, ABSENT)
 
-    def _require_adopted(self) -> None:
-        if not self.adopted:
-            raise NotNow("etcd was put back to an older state; to use it as it is: brokerctl adopt")
-
     def last_look(self, grant: str, fingerprint: str) -> None:
-        self._require_adopted()
         self.claims.last_look(RecordPlace(grant, fingerprint))
 
     async def end(self, grant: str, fingerprint: str, *, unstored: bool) -> None:
@@ -326,7 +307,12 @@ class FleetStore:
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self.local.write_breaker(provider, breaker)
-        await breakers.write(self.shared, provider, breaker)
+        shared, key = self.shared, self.shared.keys.breaker(provider)
+        now, host, machine = shared.clock.now(), shared.me.host, shared.me.machine
+        about: dict[str, Any] = {"failures": breaker.failures, "shut_until": breaker.shut_until}
+        value = BreakerValue(host=host, machine=machine, written=now, seen=shared.mirror.newest(), **about)
+        with contextlib.suppress(StoreError, LeaseGone):  # another host has seen something newer, or etcd is away
+            await shared.transact({key: shared.modified(key)}, {key: Put(value.encoded())}, lambda _: 0)
 
     async def write_metadata(self, provider: str, metadata: Metadata) -> None:
         await self.local.write_metadata(provider, metadata)
@@ -335,7 +321,7 @@ class FleetStore:
         return await self.local.audit_memory()
 
     def breakers(self) -> dict[str, Breaker]:
-        return self.local.breakers() | breakers.known(self.shared)
+        return self.local.breakers()
 
     def metadata(self) -> dict[str, Metadata]:
         return self.local.metadata()
@@ -377,11 +363,7 @@ class FleetStore:
 
     async def unlock(self, kek: bytes, passphrase: str = "") -> None:
         await self.local.unlock(kek, passphrase)
-        try:
-            await self.joined()
-        except StoreError:
-            await self.lock()
-            raise
+        await self.joined()
 
     async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
         try:

@@ -30,7 +30,10 @@ class FleetChanges:
         if grant.is_changing:
             return False
         before = grant.record.refused
-        if row.record is None or row.record.generation < grant.record.generation:  # what this host has is newer
+        is_gone = row.record is None and not (row.unstored or grant.unstored)
+        if is_gone and self.broker.store.adopted:
+            grant.start_over()  # somebody deleted it
+        elif row.record is None or row.record.generation < grant.record.generation:  # what this host has is newer
             grant.stored = None if row.record is None else row.record.generation
             grant.unstored = grant.record.generation > 0
         else:

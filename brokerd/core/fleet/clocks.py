@@ -1,5 +1,6 @@
 # Moments of another host in terms of this one's clocks (laws 5 and 8). The clocks of two hosts may differ: what counts
-# is when this host saw a value, and the latest moment at which it was surely not written yet. CLOCK_BOOTTIME runs
+# is when this host saw a value, and the latest moment at which it was surely not made yet: when this host knew that
+# etcd had not come to a revision that the other one had seen by then. CLOCK_BOOTTIME runs
 # alike on all hosts: what many values say of how far two of them are apart is true of each value.
 from __future__ import annotations
 

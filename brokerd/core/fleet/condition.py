@@ -52,6 +52,6 @@ def troubles(etcd: Mapping[str, Any], now: float) -> Iterator[FleetTrouble]:
 
 
 def _remedied(trouble: str) -> tuple[str, str]:
-    """The words, and what they say is to be done."""
-    words, remedy, *_ = (*re.split(r"(?:;|\.) (?=[a-zA-Z])", trouble, maxsplit=1), "")
+    """The words, and what they say is to be done. Behind a semicolon there may be another server."""
+    words, remedy, *_ = (*re.split(r"(?:;(?! etcd )|\.) (?=[a-zA-Z])", trouble, maxsplit=1), "")
     return words, remedy[:1].lower() + remedy[1:]

@@ -66,14 +66,14 @@ class FleetKeys:
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """`host` wrote it, at the Moment `written` of its own clocks, when it had seen etcd's revision `seen`: it may be
-    there later, if its transaction was on the way for long. `machine`: a digest that no two hosts share, even if
-    they say the same name."""
+    """`host` made it at the Moment `written` of its own clocks, when it had seen etcd at revision `after` (0: it does
+    not say); etcd may have got it much later. `machine`: a digest that no two hosts share, even if they say the same
+    name."""
 
     host: str
     written: Moment
-    seen: int = 0
     machine: str = ""
+    after: int = 0
 
     def encoded(self) -> bytes:
         return msgspec.msgpack.encode(self)
@@ -88,14 +88,12 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordValue(Value, frozen=True, kw_only=True):
-    """`write` names the one write that this came with, so that a host recognises its own; `before`: the writes before
-    that, the last one first."""
+    """`write` names the one write that this came with, so that a host recognises its own."""
 
     generation: int
     sealed: bytes
     history: bytes = b""
     write: bytes = b""
-    before: tuple[bytes, ...] = ()
 
 
 class JournalValue(Value, frozen=True, kw_only=True):

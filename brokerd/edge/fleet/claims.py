@@ -61,14 +61,14 @@ class Claims:
         claim_key, row_key, number = keys.claim(place), keys.journal(place), self._lease.number
         self._require_free(place)
         if awaits is not None and awaits.patient:
-            self._require_no_answer(place)
+            self._require_no_answer(place, generation)
         if not self._lease.is_safe(number):
             raise StoreUnavailable("etcd: the lease of this host may have ended")
         write = shared.new_write()
         # What is at the two keys, if anything, is of an exchange of an earlier process, or of one that is over.
         expected = {keys.record(place): record} | {key: shared.modified(key) for key in (claim_key, row_key)}
         about: dict[str, Any] = {"host": shared.me.host, "machine": shared.me.machine, "written": at}
-        about |= {"instance": shared.me.instance, "write": write, "seen": shared.mirror.newest()}
+        about |= {"instance": shared.me.instance, "write": write}
         changes: dict[bytes, Put | None] = {claim_key: Put(ClaimValue(**about).encoded(), number)}
         if awaits is not None:
             since = self._open_since(place, generation)
@@ -114,11 +114,11 @@ class Claims:
         if claim is not None and not self._shared.is_this_host(claim):
             raise HeldElsewhere(claim.host)
 
-    def _require_no_answer(self, place: RecordPlace) -> None:
-        """Of another host's exchange whose outcome is unknown (law 3)."""
+    def _require_no_answer(self, place: RecordPlace, generation: int) -> None:
+        """Of another host's exchange with the token of that generation, whose outcome is unknown (law 3)."""
         key = self._shared.keys.journal(place)
         row = self._shared.value(key, JournalValue)
-        if row is None or self._shared.is_this_host(row):
+        if row is None or row.generation != generation or self._shared.is_this_host(row):
             return
         now = self._shared.clock.now().boot
         left = self._orphans.setdefault(key, now) + min(row.answer_within, LONGEST_ANSWER) - now

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -49,6 +51,7 @@ class LocalCopy:
         self._local = local
         self._waiting: dict[RecordPlace, Copy] = {}
         self._wake = trio.Event()
+        self.seen: Callable[[], KnownFleet | None] = lambda: None  # how far the fleet is
 
     async def known(self) -> KnownFleet | None:
         """Raises StoreError."""
@@ -92,7 +95,7 @@ class LocalCopy:
             await self._wake.wait()
             self._wake, copies, self._waiting = trio.Event(), self._waiting, {}
             try:
-                await self._local.do(lambda database, copies=copies: self._put(database, copies))  # type: ignore[misc]
+                await self._local.do(partial(self._put, copies=copies, seen=self.seen()))
             except StoreError:
                 self._waiting = copies | self._waiting
                 await trio.sleep(1.0)
@@ -112,8 +115,10 @@ class LocalCopy:
         """etcd has it now. Raises StoreError."""
         await self._local.do(lambda database: database.drop_meta(_name(place)))
 
-    def _put(self, database: Database, copies: dict[RecordPlace, Copy]) -> None:
+    def _put(self, database: Database, copies: dict[RecordPlace, Copy], seen: KnownFleet | None) -> None:
         self._write(database, copies)
+        if seen is not None:
+            database.set_meta(FLEET, msgspec.json.encode(seen).decode())
         for place in copies:
             database.drop_meta(_name(place))
 

@@ -39,6 +39,7 @@ class Membership:
         self.more_keys: tuple[bytes, ...] = ()  # while keys are being replaced: others may have the new one already
         self.known: KnownFleet | None = None
         self.adopted = True
+        self.is_complete = False  # the fleet has everything that this host brought
         self.trouble: str | None = None
         self.noticed: Callable[[], None] = lambda: None
         self._noted = float("-inf")
@@ -49,17 +50,25 @@ class Membership:
 
     # -- the fleet's own record
 
+    def unusable(self) -> str | None:
+        """Why this release must write nothing into the fleet."""
+        meta, key = self.meta(), self._shared.keys.meta
+        if meta is None and key in self._shared.mirror.pairs:
+            return f"etcd: {key.decode()} is not in a form that this release knows"
+        if meta is None or meta.usable_by <= SCHEMA:
+            return None
+        newer = f"the fleet is used by brokerd {meta.release} (schema {meta.schema}); this release has {SCHEMA}"
+        return f"{newer}: install that release or the one before it on this host"
+
     async def open(self, kek: bytes) -> bool:
         """After the mirror was loaded: make the fleet if there is none, and open its data keys. Returns whether this
         host has been in it before. Raises StoreError, WrongKey."""
         shared, keys = self._shared, self._shared.keys
-        while (meta := self.meta()) is None:
-            if keys.meta in shared.mirror.pairs:
-                raise StoreError(f"etcd: {keys.meta.decode()} is not in a form that this release knows")
+        if keys.meta not in shared.mirror.pairs:
             await self._found(kek)
-        if meta.usable_by > SCHEMA:
-            newer = f"the fleet is used by brokerd {meta.release} (schema {meta.schema}); this release has {SCHEMA}"
-            raise StoreError(f"{newer}: install that release or the one before it on this host")
+        meta = self.meta()
+        if (why := self.unusable()) is not None or meta is None:
+            raise StoreError(why or "etcd: the fleet's own record is gone")
         self.known = await self._copy.known()
         was_here = self.known is not None and self.known.store == meta.store
         self._opened = await self._copy.keys() if was_here else {}
@@ -117,6 +126,10 @@ class Membership:
             keks = (self._kek, *self.more_keys)
             self._opened |= self._data_keys.open(keks, meta, self._shared.mirror.pairs, self._opened)
 
+    def _key_numbers(self) -> list[int]:
+        kinds = map(self._shared.keys.kind, list(self._shared.mirror.pairs))
+        return [int(names[0]) for kind, names in kinds if kind == "key" and len(names) == 1 and names[0].isdecimal()]
+
     async def _renew_worn_key(self) -> None:
         """Seal under a new data key once etcd has counted so many revisions since the last one was made: there are at
         least as many revisions as seals. Raises StoreError."""
@@ -148,6 +161,8 @@ class Membership:
     def check(self) -> None:
         """Whether etcd is what this host knows: the cluster, and nothing in it older than what was seen."""
         meta, known, mirror, before = self.meta(), self.known, self._shared.mirror, self.adopted
+        if not mirror.revision and known is not None and known.revision != NEVER:
+            return  # everything is read again
         if meta is None:
             self.adopted = self.known is None
         elif known is None or meta.epoch > known.epoch:
@@ -169,18 +184,13 @@ class Membership:
             self.known, self._noted = msgspec.structs.replace(self.known, revision=NEVER), float("-inf")
             self.check()
 
-    async def _tell_of_restore(self) -> None:
-        """etcd was put back: hosts that were away then could not know by its revision. With another cluster in the
-        fleet's own record nobody spends anything until somebody adopts it. Raises StoreError."""
-        shared, meta, known = self._shared, self.meta(), self.known
-        if meta is None or known is None or known.revision != NEVER or meta.epoch > known.epoch or not meta.cluster:
-            return
-        value = msgspec.structs.replace(meta, cluster=0)
-        new = {shared.keys.meta: Put(value.encoded())}
-        with contextlib.suppress(Conflict):  # another host was faster
-            await shared.transact(
-                {shared.keys.meta: shared.modified(shared.keys.meta)}, new, lambda f: _written(f, new)
-            )
+    def seen(self) -> KnownFleet | None:
+        """How far the fleet is now, as this host knows."""
+        if not self.is_complete:
+            return None
+        if self.known is None or not self.adopted:
+            return self.known
+        return msgspec.structs.replace(self.known, revision=max(self.known.revision, self._shared.mirror.newest()))
 
     async def adopt(self) -> None:
         """An operator agrees to what etcd has now. Raises StoreError."""
@@ -206,8 +216,8 @@ class Membership:
 
     async def _remember(self) -> None:
         now = self._shared.clock.now().boot
-        if self.known is not None and now - self._noted >= REMEMBER:
-            await self._copy.remember(self.known)
+        if self.known is not None and self.is_complete and now - self._noted >= REMEMBER:
+            await self._copy.remember(self.seen() or self.known)
             self._noted = now
 
     # -- the lease
@@ -220,15 +230,21 @@ class Membership:
                 try:
                     if await self._lease.keep():
                         await self._register()
+                    if self._shared.refused is not None:
+                        await self._write_again()
                     await self._shared.mirror.beat()
                     if self._kek is not None:  # before that it is not known what this host knew of the fleet
                         self.check()
-                        await self._tell_of_restore()
+                        if (why := self.unusable()) is not None:
+                            raise StoreError(why)
+                        if any(key not in self._opened for key in self._key_numbers()):
+                            self.reopen()
                         await self._renew_worn_key()
                         await self._remember()
+                        self.says(None)
                     pause = EVERY
                 except (EtcdError, StoreError) as error:
-                    self._says(str(error) if isinstance(error, StoreError) else None)
+                    self.says(str(error) if isinstance(error, StoreError) else None)
                     pause = AGAIN
                 with trio.move_on_after(pause):
                     await self._lease.dropped.wait()
@@ -249,6 +265,7 @@ class Membership:
         member = MemberValue(
             host=me.host,
             written=shared.clock.now(),
+            after=shared.mirror.newest(),
             release=me.release,
             schema=SCHEMA,
             instance=me.instance,
@@ -261,9 +278,17 @@ class Membership:
             self._lease.drop()
             raise
         self.joined.set()
-        self._says(None)
+        self.says(None)
 
-    def _says(self, trouble: str | None) -> None:
+    async def _write_again(self) -> None:
+        """etcd refused what was written last, for example because it had no space: look whether it still does."""
+        shared, key = self._shared, self._shared.keys.member(self._shared.me.host)
+        if (there := shared.mirror.pairs.get(key)) is not None:
+            same = {key: Put(there.value, self._lease.number)}
+            with contextlib.suppress(StoreError):
+                await shared.transact({key: there.modified}, same, lambda found: _written(found, same))
+
+    def says(self, trouble: str | None) -> None:
         if trouble != self.trouble:
             self.trouble = trouble
             self.noticed()

@@ -89,9 +89,9 @@ class Mirror:
         self.heard(sent, least, found.revision, found.cluster)
         self._is_away(None)
 
-    def absent_at(self, modified: int) -> float | None:
+    def absent_at(self, revision: int) -> float | None:
         """The last known CLOCK_BOOTTIME when etcd had not come to that revision; None: not known."""
-        return max((each.sent for each in self._beats if each.revision < modified), default=None)
+        return max((each.sent for each in self._beats if each.revision < revision), default=None)
 
     def fold(self, found: Mapping[bytes, Pair | None], revision: int) -> None:
         """Of these keys it is known what they were at that revision."""

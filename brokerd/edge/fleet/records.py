@@ -21,9 +21,10 @@ from brokerd.edge.fleet.data_keys import MOST, FleetDataKeys
 from brokerd.edge.fleet.local_copy import LocalCopy, Unsent
 from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
 
-SUPERSEDED = -1  # instead of a revision: none that etcd has
-EARLIER = 16  # writes that a record names, besides its own
 AT_ONCE = 100  # records whose moments are dated again in one look
+
+
+NOT_KNOWN = -1  # instead of a revision
 
 
 class FleetRecords:
@@ -41,12 +42,15 @@ class FleetRecords:
         self._unknown: dict[RecordPlace, set[bytes]] = {}  # writes whose answer never came
         self._behind: set[RecordPlace] = set()  # the broker did not take the newest
         self._to_date: set[RecordPlace] = set()  # the broker may have the newest with moments that are dated badly
+        self._conflicts: set[RecordPlace] = set()  # the broker takes over what it reads next
         self._overtaken: set[RecordPlace] = set()  # etcd has something newer than what it could not be told
 
     async def open(self) -> None:
         """Raises StoreError."""
         self.unsent |= await self._copy.unsent()
         for place, unsent in self.unsent.items():
+            self._behind.add(place)
+            self.bases.setdefault(place, NOT_KNOWN)  # the broker may have it for stored
             if unsent.fence and self._claims.fence(place) is None:
                 self._claims.restore(place, unsent.fence)
 
@@ -74,8 +78,8 @@ class FleetRecords:
                     self.bases[place_of] = modified
         return list(found.values())
 
-    async def read(self, grant: str) -> list[StoredRecord]:
-        """As etcd has them now. Raises StoreUnavailable."""
+    async def read(self, grant: str, *, takes: bool) -> list[StoredRecord]:
+        """As etcd has them now. `takes`: the broker has none of them yet. Raises StoreUnavailable."""
         shared, keys = self._shared, self._shared.keys
         prefix = keys.records(grant)
         try:
@@ -90,7 +94,9 @@ class FleetRecords:
             raise StoreUnavailable(f"etcd: {error}") from None
         rows = {place: self.row(place) for place in places}
         # What cannot be opened here may be of a later release: it is not overwritten.
-        sound = (place for place, row in rows.items() if row is None or row.damage is None)
+        sound = [place for place, row in rows.items() if row is None or row.damage is None]
+        sound = [place for place in sound if takes or place in self._conflicts or place not in self.bases]
+        self._conflicts.difference_update(sound)
         self.bases |= {place: shared.modified(keys.record(place)) for place in sound}
         return [row for row in rows.values() if row is not None]
 
@@ -124,6 +130,7 @@ class FleetRecords:
         try:
             revision = await self._write(place, record, history, base)
         except Conflict as conflict:
+            self._conflicts.add(place)
             raise ChangedElsewhere(f"{record.name}: {conflict}") from None
         except (StoreUnavailable, LeaseGone) as error:
             await self._keep(place, record, history, base)
@@ -137,15 +144,19 @@ class FleetRecords:
                 await self._copy.sent(place)
         self._copy.put(place, record, history)
 
+    async def bring(self, place: RecordPlace, record: Record, history: bytes) -> None:
+        """What this host has, if the fleet has nothing of it. Raises StoreUnavailable."""
+        if self._shared.keys.record(place) not in self._shared.mirror.pairs:
+            with contextlib.suppress(Conflict):  # another host was first
+                self.bases[place] = await self._write(place, record, history, ABSENT)
+
     async def _write(self, place: RecordPlace, record: Record, history: bytes, base: int) -> int:
-        """Returns the revision; SUPERSEDED: it was written, and another host has written since. Raises Conflict,
-        LeaseGone, StoreUnavailable."""
+        """Returns the revision. Raises Conflict, LeaseGone, StoreUnavailable."""
         shared, key, write = self._shared, self._shared.keys.record(place), self._shared.new_write()
-        fence = self._claims.fence(place)
+        put, fence = Put(self._sealed(place, record, history, write).encoded()), self._claims.fence(place)
         concludes = fence is not None and fence.has_outcome
         unknown = self._unknown.setdefault(place, set())
         for _ in range(2):
-            put = Put(self._sealed(place, record, history, write).encoded())
             expected, changes = {key: base}, dict[bytes, Put | None]({key: put})
             if concludes:
                 expected |= self._claims.expected(place)
@@ -156,9 +167,6 @@ class FleetRecords:
                 unknown.add(write)
                 raise
             except Conflict as conflict:
-                if _was_written(conflict.found.get(key), {write, *unknown}):
-                    self._behind.add(place)
-                    return SUPERSEDED
                 if not (base := _written(conflict.found.get(key), unknown)):
                     raise
                 # An earlier write of ours was carried out. What it concluded is another host's now.
@@ -169,17 +177,15 @@ class FleetRecords:
         sealed = self._data_keys.seal(record, place)
         if len(sealed) > MOST:  # tokens that were replaced are only remembered for a revocation
             sealed = self._data_keys.seal(replace(record, superseded=()), place)
-        last = self._shared.value(self._shared.keys.record(place), RecordValue)
         return RecordValue(
             host=self._shared.me.host,
             machine=self._shared.me.machine,
             written=self._shared.clock.now(),
-            seen=self._shared.mirror.newest(),
+            after=self._shared.mirror.newest(),
             generation=record.generation,
             sealed=sealed,
             history=history,
             write=write,
-            before=() if last is None else (last.write, *last.before)[:EARLIER],
         )
 
     async def _keep(self, place: RecordPlace, record: Record, history: bytes, base: int) -> None:
@@ -188,6 +194,13 @@ class FleetRecords:
         row = fence.revision if fence is not None and fence.sends_stored and fence.has_outcome else 0
         self.unsent[place] = unsent = Unsent(place, base, row, record.generation)
         await self._copy.keep_unsent(unsent, record, history)
+
+    def forget(self, place: RecordPlace) -> None:
+        """It was deleted."""
+        self.bases.pop(place, None)
+        self.unsent.pop(place, None)
+        self._claims.ended(place)
+        self._copy.put(place, None, b"")
 
     # -- what others change
 
@@ -224,7 +237,7 @@ class FleetRecords:
 
     def _give(self, place: RecordPlace) -> bool:
         modified = self._shared.modified(self._shared.keys.record(place))
-        row = self.row(place) or StoredRecord(*place, None, None)
+        row = self.row(place) or StoredRecord(*place, None, None, unstored=place in self.unsent)
         if row.damage is not None:
             return True
         if not self.taken(row):
@@ -265,12 +278,6 @@ def _dated(theirs: Record, ours: Record, now: Moment) -> Record:
     if seconds_until(known.issued, now) <= seconds_until(token.issued, now):
         return theirs
     return replace(theirs, access_token=structs.replace(token, issued=known.issued))
-
-
-def _was_written(pair: Pair | None, writes: set[bytes]) -> bool:
-    """Whether one of these writes made a record that this one replaced."""
-    value = None if pair is None else RecordValue.decoded(pair.value)
-    return value is not None and not writes.isdisjoint(value.before)
 
 
 def _written(pair: Pair | None, writes: set[bytes]) -> int:

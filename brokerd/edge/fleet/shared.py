@@ -78,7 +78,9 @@ class Unknown(StoreUnavailable):
 
 @dataclass(eq=False)
 class Shared:
-    """`counts`: how transactions ended (core/fleet/view.py OUTCOMES). `full`: etcd has no space."""
+    """`counts`: how transactions ended (core/fleet/view.py OUTCOMES). `full`: etcd has no space.
+
+    Many attributes: the ports that all parts of the store use, and what each of them learns of etcd."""
 
     etcd: Etcd
     keys: FleetKeys
@@ -89,6 +91,7 @@ class Shared:
     counts: Counter[str] = field(default_factory=Counter)
     refused: str | None = None  # why etcd took nothing, though it was there
     full: bool = False
+    unusable: Callable[[], str | None] = lambda: None  # why nothing may be written
     _seen: dict[bytes, Sighting] = field(default_factory=dict)
     _ahead: dict[tuple[str, str], Ahead] = field(default_factory=dict)  # by host and boot id
     _dated_badly: set[str] = field(default_factory=set)  # boots whose values can be dated better by now
@@ -118,7 +121,7 @@ class Shared:
             kind = DATED.get(self.keys.kind(key)[0])
             value = None if kind is None else kind.decoded(pair.value)
             if value is not None and not self.is_this_host(value):
-                absent, theirs = self._absent_at(value, pair), value.written
+                absent, theirs = self.mirror.absent_at(value.after), value.written
                 self._seen[key] = Sighting(pair.modified, theirs, now, absent)
                 if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
                     self._ahead.clear()
@@ -129,11 +132,6 @@ class Shared:
                     self._dated_badly.add(theirs.boot_id)
             else:
                 self._seen.pop(key, None)
-
-    def _absent_at(self, value: Value, pair: Pair) -> float | None:
-        """CLOCK_BOOTTIME when the value was surely not written yet, because what its writer had seen was not there yet.
-        It may have come to etcd long after it was written: its own revision says nothing."""
-        return self.mirror.absent_at(value.seen) if value.seen < pair.modified else None
 
     def in_our_terms(self, key: bytes, value: Value, what: T) -> T:
         """`what` is of that value. Our own moments need no translation."""
@@ -151,8 +149,7 @@ class Shared:
     def clock_of(self, host: str) -> float | None:
         """How many seconds the clock of a host is ahead of ours, roughly; None: not known."""
         value = self.value(self.keys.member(host), MemberValue)
-        pair = self.mirror.pairs.get(self.keys.member(host))
-        if value is None or pair is None or (absent := self.mirror.absent_at(pair.modified)) is None:
+        if value is None or (absent := self.mirror.absent_at(value.after)) is None:
             return None
         now = self.clock.now()
         ahead = value.written.wall - now.wall
@@ -182,6 +179,8 @@ class Shared:
         Unknown, StoreUnavailable."""
         if self.mirror.away is not None:  # nobody waits to learn what is known
             raise StoreUnavailable(f"etcd: {self.mirror.away}")
+        if (why := self.unusable()) is not None:
+            raise StoreUnavailable(why)
         was_sent, why = True, "etcd did not answer"  # what is given up may have been sent
         was_unanswered = False
         with trio.move_on_after(WITHIN):

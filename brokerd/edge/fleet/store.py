@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import trio
 
@@ -18,7 +17,7 @@ from brokerd.core.grant.record import Record
 from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoredRecord, StoreError, StoreUnavailable
 from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
-from brokerd.edge.fleet import views
+from brokerd.edge.fleet import breakers, views
 from brokerd.edge.fleet.claims import Claims
 from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import HostLease
@@ -61,6 +60,8 @@ class FleetStore:
         self.began = shared.clock.now().boot
         shared.mirror.changed = self._changed
         shared.mirror.moved, shared.mirror.put_back = self._moved, self.membership.put_back
+        shared.unusable = self.membership.unusable
+        self._copy.seen = self.membership.seen
         self.membership.noticed = lambda: self.noticed()
 
     # -- state
@@ -107,19 +108,27 @@ class FleetStore:
         with trio.move_on_after(within):
             await self.shared.mirror.there.wait()
             await self._open()
+            await self._bring()
             await self.membership.joined.wait()
 
     async def _again(self) -> None:
         """What could not be done when it was due."""
         while True:
             await trio.sleep(LOOK)
-            with contextlib.suppress(StoreError):
+            try:
                 if not self._is_open and self.shared.mirror.away is None:
                     await self._open()
+                await self._bring()
                 await self._tidy()
+            except StoreUnavailable:
+                continue
+            except StoreError as error:
+                self.membership.says(str(error))
+                continue
             if self._is_open:
                 self.records.deliver(set())
                 self.records.date_again(self.shared.to_date_again())
+            self.noticed()
 
     async def _open(self) -> None:
         """Raises StoreError."""
@@ -128,22 +137,25 @@ class FleetStore:
                 return
             was_here = await self.membership.open(kek)
             await self.records.open()
-            self._is_open = True
-            if not was_here:
-                await self._bring()
-            if self.membership.known is not None:
+            self._is_open, self.membership.is_complete = True, was_here
+            self._changed(set(self.shared.mirror.pairs))
+            if was_here and self.membership.known is not None:
                 await self._copy.remember(self.membership.known)
-        self._changed(set(self.shared.mirror.pairs))
 
     async def _bring(self) -> None:
-        """A host that was not in the fleet brings the records that the fleet has not got."""
-        keys = self.local.keys
-        stored = await self.local.do(lambda database: [open_row(keys, row) for row in database.each_row()])
-        for each in stored:
-            place = RecordPlace(each.grant, each.fingerprint)
-            if each.record is not None and self.shared.keys.record(place) not in self.shared.mirror.pairs:
-                with contextlib.suppress(StoreError):  # another host brought it
-                    await self.records.write(place, each.record, each.history, concludes=False)
+        """A host that was not in the fleet brings the records that the fleet has not got. Raises StoreError."""
+        async with self._opening:
+            if not self._is_open or self.membership.is_complete:
+                return
+            keys = self.local.keys
+            stored = await self.local.do(lambda database: [open_row(keys, row) for row in database.each_row()])
+            for each in stored:
+                if each.record is not None:
+                    place = RecordPlace(each.grant, each.fingerprint)
+                    await self.records.bring(place, each.record, each.history)
+            self.membership.is_complete = True
+            if self.membership.known is not None:
+                await self._copy.remember(self.membership.known)
 
     # -- records
 
@@ -152,12 +164,12 @@ class FleetStore:
         return self.records.all(self.local.all())
 
     async def read(self, grant: str) -> list[StoredRecord]:
-        return await self.records.read(grant)
+        return await self.records.read(grant, takes=False)
 
     async def newest(self, grant: str) -> list[StoredRecord]:
         if self.shared.mirror.away is not None or not self._is_open:
             return await self.local.newest(grant)
-        return await self.records.read(grant)
+        return await self.records.read(grant, takes=True)
 
     async def write(
         self, record: Record, fingerprint: str, replaces: int | None, *, concludes: bool, history: bytes = b""
@@ -167,16 +179,17 @@ class FleetStore:
         await self.records.write(RecordPlace(record.name, fingerprint), record, history, concludes=concludes)
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
-        rows = [row for row in await self.read(grant) if fingerprint in (None, row.fingerprint)]
-        keys = self.shared.keys
+        rows = [row for row in await self.records.read(grant, takes=False) if fingerprint in (None, row.fingerprint)]
+        shared, keys = self.shared, self.shared.keys
         for row in rows:
             place = RecordPlace(row.grant, row.fingerprint)
-            gone: dict[bytes, Put | None] = {keys.record(place): None, keys.journal(place): None}
+            key = keys.record(place)
             try:
-                await self.shared.transact({keys.record(place): self.records.bases[place]}, gone, lambda _: 0)
+                await shared.transact({key: shared.modified(key)}, {key: None, keys.journal(place): None}, lambda _: 0)
             except (Conflict, LeaseGone) as error:
-                raise StoreUnavailable(f"{grant}: {error}") from None
-            self.records.bases.pop(place, None)
+                if key in shared.mirror.pairs:
+                    raise StoreUnavailable(f"{grant}: {error}") from None
+            self.records.forget(place)
         return max(len(rows), await self.local.forget(grant, fingerprint))
 
     async def dormant(self) -> Iterable[StoredRecord]:
@@ -205,9 +218,15 @@ class FleetStore:
         """The revision of the record that the exchange begins with. Raises StoreUnavailable."""
         if not self._is_open:
             raise StoreUnavailable(self.trouble or "etcd: the fleet's records were not read yet")
+        self._require_adopted()
         return self.records.bases.get(place, ABSENT)
 
+    def _require_adopted(self) -> None:
+        if not self.adopted:
+            raise NotNow("etcd was put back to an older state; to use it as it is: brokerctl adopt")
+
     def last_look(self, grant: str, fingerprint: str) -> None:
+        self._require_adopted()
         self.claims.last_look(RecordPlace(grant, fingerprint))
 
     async def end(self, grant: str, fingerprint: str, *, unstored: bool) -> None:
@@ -307,12 +326,7 @@ class FleetStore:
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self.local.write_breaker(provider, breaker)
-        shared, key = self.shared, self.shared.keys.breaker(provider)
-        now, host, machine = shared.clock.now(), shared.me.host, shared.me.machine
-        about: dict[str, Any] = {"failures": breaker.failures, "shut_until": breaker.shut_until}
-        value = BreakerValue(host=host, machine=machine, written=now, seen=shared.mirror.newest(), **about)
-        with contextlib.suppress(StoreError, LeaseGone):  # another host has seen something newer, or etcd is away
-            await shared.transact({key: shared.modified(key)}, {key: Put(value.encoded())}, lambda _: 0)
+        await breakers.write(self.shared, provider, breaker)
 
     async def write_metadata(self, provider: str, metadata: Metadata) -> None:
         await self.local.write_metadata(provider, metadata)
@@ -321,7 +335,7 @@ class FleetStore:
         return await self.local.audit_memory()
 
     def breakers(self) -> dict[str, Breaker]:
-        return self.local.breakers()
+        return self.local.breakers() | breakers.known(self.shared)
 
     def metadata(self) -> dict[str, Metadata]:
         return self.local.metadata()
@@ -363,7 +377,11 @@ class FleetStore:
 
     async def unlock(self, kek: bytes, passphrase: str = "") -> None:
         await self.local.unlock(kek, passphrase)
-        await self.joined()
+        try:
+            await self.joined()
+        except StoreError:
+            await self.lock()
+            raise
 
     async def rewrap(self, kek: bytes, passphrase: str = "") -> None:
         try:

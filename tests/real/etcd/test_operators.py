@@ -238,7 +238,7 @@ async def test_another_etcd_with_the_same_content_is_not_used_before_an_operator
     (one,) = await fleet.started(1)
     token = await fleet.log_in(one)
     with running(tmp_path / "restored") as other:
-        await copied(fleet, other)
+        await copied(fleet.cluster, other, f"/brokerd/{fleet.fleet}/".encode())
         await one.stop()
         two = fleet.add()
         for host in (one, two):
@@ -261,10 +261,9 @@ async def test_another_etcd_with_the_same_content_is_not_used_before_an_operator
     assert fleet.provider.counts.reused == 0
 
 
-async def copied(fleet: Hosts, other: Cluster) -> None:
-    """What the fleet has in its etcd, without what belongs to leases."""
-    root = f"/brokerd/{fleet.fleet}/".encode()
-    here = EtcdClient(fleet.cluster.urls, fleet.cluster.settings, SystemClock())
+async def copied(cluster: Cluster, other: Cluster, root: bytes) -> None:
+    """What a fleet has in its etcd, without what belongs to leases."""
+    here = EtcdClient(cluster.urls, cluster.settings, SystemClock())
     there = EtcdClient(other.urls, other.settings, SystemClock())
     try:
         for key, pair in (await here.read_prefix(root)).pairs.items():

@@ -200,7 +200,7 @@ class Host:
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         try:
-            with contextlib.closing(SqliteStore(self.folder, self.kek, self.machine, Entropy(), _here)) as local:
+            with contextlib.closing(SqliteStore(self.folder, self.kek, self.machine, Entropy(), inline)) as local:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(local.run)
                     nursery.start_soon(self._die)
@@ -297,7 +297,20 @@ class Host:
         return (await self.broker.get("app")).value.reveal()
 
     async def renewed(self) -> str:
+        """A new token, however young the present one is."""
+        self.grant.forget_early_renewal(None)
         return (await self.broker.refresh("app", wait=60.0)).value.reveal()
+
+    async def under_way(self, nursery: trio.Nursery) -> None:
+        """A renewal of it has sent the refresh token, and the provider takes its time."""
+        sent = self.line.sent
+        nursery.start_soon(self._renew)
+        await until(lambda: self.line.sent > sent)
+        await self.fleet.level()
+
+    async def _renew(self) -> None:
+        with contextlib.suppress(Failure):
+            await self.renewed()
 
     async def begin(self, *, patient: bool = True, seconds: float = 180.0) -> None:
         """An exchange of the store alone, that sends the stored token."""
@@ -305,7 +318,7 @@ class Host:
         await self.store.begin("app", self.place.fingerprint, self.grant.record.generation, self.clock.now(), awaits)
 
 
-async def _here(work: Callable[[], None]) -> None:
+async def inline(work: Callable[[], None]) -> None:
     await trio.lowlevel.checkpoint()
     work()
 

@@ -44,18 +44,8 @@ async def test_hosts_that_are_asked_at_the_same_time_send_one_request_and_share_
 async def held(machines: Fleet, host: Host, nursery: trio.Nursery) -> trio.Event:
     """An exchange of the host is under way at the provider, until the event is set."""
     machines.provider.gate = gate = trio.Event()
-    sent = host.line.sent
-    nursery.start_soon(_quietly, host)
-    await until(lambda: host.line.sent > sent)
-    await machines.level()
+    await host.under_way(nursery)
     return gate
-
-
-async def _quietly(host: Host) -> None:
-    host.grant.insist()
-    host.broker.single_flight.begin_due(host.grant)
-    with trio.move_on_after(0):
-        await host.broker.refresh("app", wait=0.0)
 
 
 async def test_a_claim_whose_answer_is_lost_sends_nothing_and_is_deleted(

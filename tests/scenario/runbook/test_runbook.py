@@ -2,6 +2,7 @@
 # remedy: brokerctl status, the log, /metrics, the page, and the alert that Prometheus would raise.
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -14,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import STDOUT
 from typing import NamedTuple
+from urllib.error import HTTPError
 
 import pytest
 import trio
 
 from brokerd import ctl
 from tests.did_not_run import did_not_run
+from tests.real.etcd.cluster import Cluster
+from tests.real.etcd.test_operators import copied
 from tests.scenario.daemon.callers import User
 from tests.scenario.daemon.harness import CLIENT, FIVE, IMPORTED, ROOT, Brokerd, Serving, Table, at
 from tests.scenario.disk.disks import Disk
@@ -47,6 +51,8 @@ class Stage:
     grants: dict[str, Table] = field(default_factory=lambda: {"app": {**FIVE["oauth2-password"], "on_demand": True}})
     providers: dict[str, Table] = field(default_factory=dict)
     allow: list[Table] = field(default_factory=list)
+    store: Table | None = None  # of a fleet
+    clusters: list[Cluster] = field(default_factory=list)  # of etcd
     endpoint: Endpoint = field(default_factory=lambda: Endpoint("oauth2", tls=server_tls("127.0.0.1")))
 
     async def start(self) -> None:
@@ -57,7 +63,8 @@ class Stage:
         await self.brokerd.start()
 
     def configure(self) -> None:
-        self.brokerd.configure(self.grants, self.providers, allow=self.allow, http=True, socket_mode="0666")
+        more: Table = {"allow": self.allow, "store": self.store}
+        self.brokerd.configure(self.grants, self.providers, http=True, socket_mode="0666", **more)
 
     async def renew(self) -> None:
         """As a person or a caller whose token has died; how it ends is looked at elsewhere."""
@@ -234,6 +241,69 @@ async def key_restored(stage: Stage) -> None:
     await stage.brokerd.start()
 
 
+def in_fleet_at(cluster: Cluster) -> Table:
+    return {"etcd": cluster.urls, "ca_file": str(cluster.ca_file), "fleet": "runbook", "name": "web-1"}
+
+
+async def in_fleet(stage: Stage) -> None:
+    stage.clusters = [stage.request.getfixturevalue("etcd_cluster")]
+    stage.store = {**in_fleet_at(stage.clusters[0]), "fleet": stage.brokerd.folder.name[-20:]}
+
+
+async def etcd_away(stage: Stage) -> None:
+    for number in (0, 1):  # without a majority
+        stage.clusters[0].kill(number)
+
+
+async def etcd_back(stage: Stage) -> None:
+    await stage.clusters[0].repair()
+
+
+async def in_fleet_of_its_own(stage: Stage) -> None:
+    """At an etcd that is small."""
+    cluster = Cluster(stage.brokerd.folder / "etcd", flags=("--quota-backend-bytes=4000000",))
+    stage.request.addfinalizer(cluster.stop)
+    await trio.to_thread.run_sync(cluster.start)
+    stage.clusters, stage.store = [cluster], in_fleet_at(cluster)
+
+
+async def etcd_full(stage: Stage) -> None:
+    large = {"key": base64.b64encode(b"x").decode(), "value": base64.b64encode(bytes(500_000)).decode()}
+    try:
+        while True:
+            await stage.clusters[0].admin("/v3/kv/put", large)
+    except HTTPError as refused:
+        refused.close()
+    await stage.renew()
+
+
+async def etcd_has_space(stage: Stage) -> None:
+    cluster = stage.clusters[0]
+    status = await cluster.admin("/v3/maintenance/status", {})
+    await cluster.compact(int(status["header"]["revision"]))
+    for number in range(len(cluster.urls)):
+        await trio.to_thread.run_sync(cluster.ask, number, "/v3/maintenance/defragment", {})
+    for alarm in (await cluster.admin("/v3/maintenance/alarm", {"action": "GET"}))["alarms"]:
+        await cluster.admin("/v3/maintenance/alarm", {**alarm, "action": "DEACTIVATE"})
+
+
+async def etcd_restored(stage: Stage) -> None:
+    """Another cluster, with what the first one had."""
+    assert stage.store is not None
+    before, other = stage.clusters[0], Cluster(stage.brokerd.folder / "restored")
+    stage.request.addfinalizer(other.stop)
+    await trio.to_thread.run_sync(other.start)
+    await copied(before, other, f"/brokerd/{stage.store['fleet']}/".encode())
+    await stage.brokerd.stop()
+    stage.store = {**stage.store, "etcd": other.urls, "ca_file": str(other.ca_file)}
+    stage.configure()
+    await stage.brokerd.start()
+
+
+async def adopted(stage: Stage) -> None:
+    await stage.brokerd.call("adopt")
+
+
 CASES = (
     Case(
         "provider down",
@@ -356,6 +426,40 @@ CASES = (
         over="event=ready",
         silent=("page",),
         words={"status": (r"is brokerd running\?", r"see brokerctl doctor|systemctl status brokerd")},
+    ),
+    Case(
+        "etcd away",
+        etcd_away,
+        cause=r"etcd cannot be reached",
+        remedy=r"brokerctl doctor",
+        metric=r"brokerd_fleet_etcd_up 0",
+        alert="BrokerdFleetEtcdDown",
+        mend=etcd_back,
+        over="event=etcd_back",
+        prepare=in_fleet,
+    ),
+    Case(
+        "etcd full",
+        etcd_full,
+        cause=r"etcd has no space",
+        remedy=r"etcdctl alarm disarm",
+        metric=r"brokerd_fleet_etcd_full 1",
+        alert="BrokerdFleetEtcdFull",
+        mend=etcd_has_space,
+        over="event=etcd_back",
+        prepare=in_fleet_of_its_own,
+        words={"log": (r"database space exceeded", r"etcdctl alarm disarm")},
+    ),
+    Case(
+        "etcd restored",
+        etcd_restored,
+        cause=r"etcd is another one than before, or was restored from a snapshot",
+        remedy=r"brokerctl adopt",
+        metric=r"brokerd_store_adopted 0",
+        alert="BrokerdStoreNotAdopted",
+        mend=adopted,
+        over="event=store_adopted",
+        prepare=in_fleet_of_its_own,
     ),
 )
 
@@ -485,6 +589,9 @@ HEADINGS = {
     "certificate expired": "A certificate has expired",
     "rules too tight": "The rules are too tight",
     "key missing": "The key is missing",
+    "etcd away": "The etcd of a fleet is away",
+    "etcd full": "The etcd of a fleet has no space",
+    "etcd restored": "The etcd of a fleet was restored",
 }
 PARTS = ("**What you see.**", "**Why.**", "**What to do.**", "**How to see that it is over.**")
 

@@ -31,6 +31,7 @@ def test_nothing_is_said_of_an_etcd_that_is_well() -> None:
         (replace(AWAY, full=True), Tone.BAD, "etcd has no space", "etcdctl alarm disarm"),
         (replace(WELL, trouble="x:1: bad name"), Tone.BAD, "this host cannot work with the fleet (x:1: bad", "doctor"),
         (replace(WELL, trouble="x:1: denied. Give it. Now"), Tone.BAD, "the fleet (x:1: denied);", "give it. Now"),
+        (replace(AWAY, trouble="etcd x:1: no; etcd y:1: no"), Tone.WARN, "(etcd x:1: no; etcd y:1: no)", "doctor"),
         (replace(AWAY, trouble="x:1: bad name; give another"), Tone.WARN, "reached (x:1: bad name);", "give another"),
         (replace(WELL, unwritten=1), Tone.WARN, "1 record is not in etcd yet", ""),
         (replace(WELL, unwritten=3), Tone.WARN, "3 records are not in etcd yet", ""),

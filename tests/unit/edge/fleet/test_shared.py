@@ -24,34 +24,33 @@ class Clock:
 
 
 class Mirror:
-    """What etcd has, and when it was surely not there yet."""
+    """What etcd has, and when it had surely not come to a revision yet."""
 
     def __init__(self) -> None:
         self.pairs: dict[bytes, Pair] = {}
         self.absent: dict[int, float] = {}
 
-    def absent_at(self, modified: int) -> float | None:
-        return self.absent.get(modified)
+    def absent_at(self, revision: int) -> float | None:
+        return self.absent.get(revision)
 
 
-def written(grant: str, boot: float, revision: int, seen: int) -> tuple[bytes, Pair]:
-    """`seen`: the newest revision that its writer knew."""
+def written(grant: str, boot: float, revision: int, after: int = 0) -> tuple[bytes, Pair]:
     moment = Moment(1_000_000.0 + boot, boot, "theirs", True)
     key = KEYS.record(RecordPlace(grant, "f"))
     return key, Pair(
-        key, RecordValue(host="there", written=moment, seen=seen, generation=1, sealed=b"").encoded(), revision
+        key, RecordValue(host="there", written=moment, after=after, generation=1, sealed=b"").encoded(), revision
     )
 
 
 def test_what_was_dated_badly_at_the_start_is_dated_again_once_the_clocks_are_known() -> None:
     mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
     shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
-    old, pair = written("old", 480.0, 5, 4)  # 20 s ago
+    old, pair = written("old", 480.0, 5)  # 20 s ago
     mirror.pairs[old] = pair
     shared.note({old})
     assert dated(shared, old) == pytest.approx(480.0 + AHEAD - ME.difference)
     clock.boot = 1_010.0
-    new, mirror.pairs[new] = written("new", 509.9, 9, 8)
+    new, mirror.pairs[new] = written("new", 509.9, 9, after=8)
     mirror.absent[8] = 1_009.8
     shared.note({new})
     assert set(shared.to_date_again()) == {old, new}
@@ -59,13 +58,14 @@ def test_what_was_dated_badly_at_the_start_is_dated_again_once_the_clocks_are_kn
     assert shared.to_date_again() == []
 
 
-def test_a_value_that_came_to_etcd_long_after_it_was_written_is_not_younger_for_that() -> None:
+def test_a_value_that_etcd_got_late_was_made_before() -> None:
+    """Its host made it, and etcd had no leader for a while."""
     mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
     shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
-    late, mirror.pairs[late] = written("late", 470.0, 9, 3)  # 30 s ago, and its transaction was on the way for 29 s
-    mirror.absent |= {9: 999.0, 3: 960.0}
-    shared.note({late})
-    assert dated(shared, late) <= 470.0 + AHEAD
+    key, mirror.pairs[key] = written("app", 494.0, 9, after=5)  # 6 s ago
+    mirror.absent |= {9: 999.9, 5: 990.0}
+    shared.note({key})
+    assert dated(shared, key) == 990.0
 
 
 def dated(shared: Any, key: bytes) -> float:

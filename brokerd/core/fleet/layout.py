@@ -83,7 +83,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         """None: it is not in a form that this version knows."""
         try:
             return msgspec.msgpack.decode(value, type=cls)
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return None
 
 

@@ -11,7 +11,7 @@ import trio
 from brokerd_client.errors import BrokerError
 
 from tests.real.etcd.cluster import Cluster
-from tests.scenario.daemon.harness import IMPORTED, Brokerd, at, remove
+from tests.scenario.daemon.harness import IMPORTED, Brokerd, Table, at, remove
 from tests.servers import OAUTH2_CLIENT, OAUTH2_USER, OAuth2
 
 SCOPES = ("read", "write")
@@ -43,9 +43,12 @@ class Hosts:
         return made
 
     def configure(self, host: Brokerd, *, urls: list[str] | None = None, **store: object) -> None:
+        host.configure({"app": IMPORTED}, {"oauth2": at(self.provider)}, store=self.table(host, urls=urls, **store))
+
+    def table(self, host: Brokerd, *, urls: list[str] | None = None, **store: object) -> Table:
+        """[store] of that host."""
         shared = {"etcd": urls or self.cluster.urls, "fleet": self.fleet, "name": host.folder.name}
-        table = {**shared, "ca_file": str(self.cluster.ca_file), **store}
-        host.configure({"app": IMPORTED}, {"oauth2": at(self.provider)}, store=table)
+        return {**shared, "ca_file": str(self.cluster.ca_file), **store}
 
     def alone(self, host: Brokerd) -> None:
         """Its configuration without the fleet."""
@@ -59,9 +62,12 @@ class Hosts:
 
     async def log_in(self, host: Brokerd) -> str:
         """A login's refresh token, imported on that host. Returns the first access token."""
+        await self.bring_login(host)
+        return await host.get("app")
+
+    async def bring_login(self, host: Brokerd) -> None:
         token = self.provider.new_refresh_token(OAUTH2_USER, client=OAUTH2_CLIENT, scopes=SCOPES)
         await host.call("import", grant="app", refresh_token=token.value)
-        return await host.get("app")
 
     async def all_serve(self, token: str) -> None:
         """Waits until every host that runs does."""

@@ -23,7 +23,7 @@ from brokerd.edge.system.clock import SystemClock
 from tests import forked
 from tests.real.etcd.cluster import Cluster, running
 from tests.real.etcd.hosts import Hosts, hosts
-from tests.scenario.daemon.harness import Brokerd, Serving
+from tests.scenario.daemon.harness import FIVE, Brokerd, Serving, at
 from tests.servers import OAuth2, oauth2
 
 pytestmark = pytest.mark.real
@@ -191,6 +191,61 @@ async def test_a_host_brings_what_it_has_and_can_go_back_to_its_own_store(fleet:
     assert fleet.provider.counts.reused == 0
 
 
+async def test_a_backup_of_a_host_goes_on_elsewhere_without_the_fleet(fleet: Hosts, tmp_path: Path) -> None:
+    (one,) = await fleet.started(1)
+    token = await fleet.log_in(one)
+    file = tmp_path / "backup"
+    assert (await brokerctl(one, "backup", str(file))).returncode == 0
+    await one.stop()
+    other = fleet.add()
+    fleet.alone(other)
+    assert (await brokerctl(other, "restore", str(file), "--state-dir", str(other.state))).returncode == 0
+    await other.start()
+    assert await other.get("app") == token
+    assert "brokerctl adopt" in (await other.error("refresh", grant="app", wait=1))["message"]
+    assert (await brokerctl(other, "adopt")).returncode == 0
+    await other.call("refresh", grant="app")
+    assert await other.get("app") != token
+    assert fleet.provider.counts.reused == 0
+
+
+async def test_a_restored_backup_on_a_host_of_a_fleet_brings_no_old_token_back(fleet: Hosts, tmp_path: Path) -> None:
+    one, two = await fleet.started(2)
+    await fleet.all_serve(await fleet.log_in(one))
+    file = tmp_path / "backup"
+    assert (await brokerctl(one, "backup", str(file))).returncode == 0
+    await two.call("refresh", grant="app")
+    await fleet.all_serve(renewed := await two.get("app"))
+    await one.stop()
+    assert (await brokerctl(one, "restore", str(file), "--state-dir", str(one.state), "--force")).returncode == 0
+    await one.start()
+    assert (await brokerctl(one, "adopt")).returncode == 0
+    await until(partial(checks, one), lambda failed: not failed)
+    await one.call("refresh", grant="app")
+    await fleet.all_serve(await one.get("app"))
+    assert await one.get("app") != renewed
+    assert fleet.provider.counts.reused == 0
+
+
+async def test_a_grant_that_spends_nothing_is_renewed_without_etcd(fleet: Hosts) -> None:
+    one = fleet.add()
+    one.configure({"app": FIVE["oauth2"]}, {"oauth2": at(fleet.provider)}, store=fleet.table(one))
+    await one.start()
+    token = await one.get("app")
+    for number in (0, 1):
+        fleet.cluster.kill(number)
+    await until(partial(etcd_of, one), lambda found: not found["reachable"])
+    await one.call("refresh", grant="app", wait=20)
+    renewed = await one.get("app")
+    assert renewed != token
+    assert (await etcd_of(one))["unwritten"] == 1
+    shown = (await brokerctl(one, "fleet")).stdout
+    assert "1 record is not in etcd yet" in shown
+    await fleet.cluster.repair()
+    await until(partial(etcd_of, one), lambda found: not found["unwritten"])
+    assert await one.get("app") == renewed
+
+
 async def test_hosts_change_their_key_one_after_the_other_and_may_start_meanwhile(fleet: Hosts, tmp_path: Path) -> None:
     one, two = await fleet.started(2)
     await fleet.all_serve(await fleet.log_in(one))
@@ -272,6 +327,28 @@ async def copied(cluster: Cluster, other: Cluster, root: bytes) -> None:
     finally:
         await here.aclose()
         await there.aclose()
+
+
+async def test_a_wrong_password_is_told_without_it_and_a_right_one_is_taken_without_a_restart(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    provider = await Serving(nursery)(OAuth2(oauth2.Settings(access_lifetime=3600)))
+    with running(tmp_path / "guarded") as cluster:
+        async with hosts(cluster, provider, nursery) as fleet:
+            await cluster.require_users("brokerd", "test-only-right", f"/brokerd/{fleet.fleet}/".encode())
+            one = fleet.add()
+            password = one.write("test-only-wrong", "password")
+            fleet.configure(one, user="brokerd", password={"file": password})
+            await one.start()
+            shown = await brokerctl(one, "fleet", "--exit-code")
+            assert (shown.returncode, "check user and password in [store]" in shown.stdout) == (4, True), shown.stdout
+            one.write("test-only-right", "password")
+            await until(partial(view, one), lambda found: bool(found["members"]))
+            await fleet.bring_login(one)
+            await until(partial(refreshed, one), lambda done: done)
+            said = shown.stdout + one.log + str(await view(one)) + (await one.call("metrics"))["text"]
+            assert "test-only-wrong" not in said
+            assert "test-only-right" not in said
 
 
 @pytest.fixture

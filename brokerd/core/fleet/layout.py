@@ -88,12 +88,14 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordValue(Value, frozen=True, kw_only=True):
-    """`write` names the one write that this came with, so that a host recognises its own."""
+    """`write` names the one write that this came with, so that a host recognises its own; `before`: the writes before
+    that, the last one first."""
 
     generation: int
     sealed: bytes
     history: bytes = b""
     write: bytes = b""
+    before: tuple[bytes, ...] = ()
 
 
 class JournalValue(Value, frozen=True, kw_only=True):

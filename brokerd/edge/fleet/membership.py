@@ -192,6 +192,18 @@ class Membership:
             return self.known
         return msgspec.structs.replace(self.known, revision=max(self.known.revision, self._shared.mirror.newest()))
 
+    async def _tell_of_restore(self) -> None:
+        """etcd was put back: hosts that were away then could not know by its revision. With another cluster in the
+        fleet's own record nobody spends anything until somebody adopts it. Raises StoreError."""
+        shared, meta, known = self._shared, self.meta(), self.known
+        if meta is None or known is None or known.revision != NEVER or meta.epoch > known.epoch or not meta.cluster:
+            return
+        new = {shared.keys.meta: Put(msgspec.structs.replace(meta, cluster=0).encoded())}
+        with contextlib.suppress(Conflict):  # another host was faster
+            await shared.transact(
+                {shared.keys.meta: shared.modified(shared.keys.meta)}, new, lambda f: _written(f, new)
+            )
+
     async def adopt(self) -> None:
         """An operator agrees to what etcd has now. Raises StoreError."""
         shared, meta = self._shared, self.meta()
@@ -239,6 +251,7 @@ class Membership:
                             raise StoreError(why)
                         if any(key not in self._opened for key in self._key_numbers()):
                             self.reopen()
+                        await self._tell_of_restore()
                         await self._renew_worn_key()
                         await self._remember()
                         self.says(None)

@@ -21,6 +21,8 @@ from brokerd.edge.fleet.data_keys import MOST, FleetDataKeys
 from brokerd.edge.fleet.local_copy import LocalCopy, Unsent
 from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
 
+SUPERSEDED = -1  # instead of a revision: none that etcd has
+EARLIER = 16  # writes that a record names, besides its own
 AT_ONCE = 100  # records whose moments are dated again in one look
 
 
@@ -151,12 +153,14 @@ class FleetRecords:
                 self.bases[place] = await self._write(place, record, history, ABSENT)
 
     async def _write(self, place: RecordPlace, record: Record, history: bytes, base: int) -> int:
-        """Returns the revision. Raises Conflict, LeaseGone, StoreUnavailable."""
+        """Returns the revision; SUPERSEDED: it was written, and another host has written since. Raises Conflict,
+        LeaseGone, StoreUnavailable."""
         shared, key, write = self._shared, self._shared.keys.record(place), self._shared.new_write()
-        put, fence = Put(self._sealed(place, record, history, write).encoded()), self._claims.fence(place)
+        fence = self._claims.fence(place)
         concludes = fence is not None and fence.has_outcome
         unknown = self._unknown.setdefault(place, set())
         for _ in range(2):
+            put = Put(self._sealed(place, record, history, write).encoded())
             expected, changes = {key: base}, dict[bytes, Put | None]({key: put})
             if concludes:
                 expected |= self._claims.expected(place)
@@ -167,6 +171,9 @@ class FleetRecords:
                 unknown.add(write)
                 raise
             except Conflict as conflict:
+                if _was_written(conflict.found.get(key), {write, *unknown}):
+                    self._behind.add(place)
+                    return SUPERSEDED
                 if not (base := _written(conflict.found.get(key), unknown)):
                     raise
                 # An earlier write of ours was carried out. What it concluded is another host's now.
@@ -177,6 +184,7 @@ class FleetRecords:
         sealed = self._data_keys.seal(record, place)
         if len(sealed) > MOST:  # tokens that were replaced are only remembered for a revocation
             sealed = self._data_keys.seal(replace(record, superseded=()), place)
+        last = self._shared.value(self._shared.keys.record(place), RecordValue)
         return RecordValue(
             host=self._shared.me.host,
             machine=self._shared.me.machine,
@@ -186,6 +194,7 @@ class FleetRecords:
             sealed=sealed,
             history=history,
             write=write,
+            before=() if last is None else (last.write, *last.before)[:EARLIER],
         )
 
     async def _keep(self, place: RecordPlace, record: Record, history: bytes, base: int) -> None:
@@ -278,6 +287,12 @@ def _dated(theirs: Record, ours: Record, now: Moment) -> Record:
     if seconds_until(known.issued, now) <= seconds_until(token.issued, now):
         return theirs
     return replace(theirs, access_token=structs.replace(token, issued=known.issued))
+
+
+def _was_written(pair: Pair | None, writes: set[bytes]) -> bool:
+    """Whether one of these writes made a record that this one replaced."""
+    value = None if pair is None else RecordValue.decoded(pair.value)
+    return value is not None and not writes.isdisjoint(value.before)
 
 
 def _written(pair: Pair | None, writes: set[bytes]) -> int:

@@ -121,7 +121,7 @@ def _crash(world: World, event: Event) -> None:
     def crash(host: Host) -> None:
         if host.process is not None:
             world.say(host.name, "crashes")
-            host.down, host.reboots = _number(event, "down"), bool(event.values["reboots"])
+            host.down, host.reboots = _number(event, "down"), bool(event.values["reboots"]) and not host.clock.stepped
             world.crashes += 1
             world.pauses.go_on(host.name)
             host.process.crash()
@@ -147,7 +147,8 @@ def _pause(world: World, event: Event) -> None:
 
 def _step(world: World, event: Event) -> None:
     for host in _hosts(world, event):
-        host.clock.off = _number(event, "off")
+        if host.clock.boots == 1:  # of what was before a boot, only the wall clock says how long ago it was
+            host.clock.off, host.clock.stepped = _number(event, "off"), True
 
 
 # -- etcd

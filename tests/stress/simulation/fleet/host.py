@@ -43,6 +43,7 @@ class HostClock(Clock):
     def __init__(self, host: str, off: float, uptime: float) -> None:
         super().__init__()
         self.off, self._host, self._booted = off, host, -uptime
+        self.stepped = False
 
     def now(self) -> Moment:
         return super().now()._replace(boot_id=f"{self._host}-{self.boots}")

@@ -78,10 +78,18 @@ async def heal(world: World) -> None:
     if world.witness.restored < inf:
         world.adopt(next(iter(world.hosts)))
     await trio.sleep(CALM)
+    await _until_settled(world)
+    for grant in RENEWED:  # a refresh token that died is found out now
+        if (process := next((host.there for host in world.hosts.values() if host.there), None)) is not None:
+            await _in(process, partial(_refreshed, world, [process], grant))
+    await _until_settled(world)
+    await trio.sleep(CALM)
+
+
+async def _until_settled(world: World) -> None:
     with trio.move_on_after(ANSWER_TIMEOUT + SENDING + 2 * world.schedule.setup.longest):
         while world.witness.restored < inf or not _is_settled(world):
             await trio.sleep(AGAIN)
-    await trio.sleep(CALM)
 
 
 def _is_settled(world: World) -> bool:

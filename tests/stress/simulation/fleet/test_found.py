@@ -62,3 +62,23 @@ def test_the_grace_of_a_provider_counts_from_the_first_exchange_whose_outcome_is
         at(145.0, "get", host="host-2", grant="app2", wait=10.0, refused=True),
     )
     assert broken_by(schedule(63, *events, grace=40.0)) is None
+
+
+def test_a_host_that_was_away_during_a_restore_learns_of_it() -> None:
+    events = (
+        at(20.0, "snapshot"),
+        at(40.0, "refresh", host="host-1", grant="app2"),
+        at(60.0, "crash", host="host-0", where="now", down=20.0, reboots=False),
+        at(70.0, "restore", new=False, adopted=60.0, host="host-1"),
+        at(100.0, "refresh", host="host-0", grant="app2"),
+    )
+    assert broken_by(schedule(1, *events)) is None
+
+
+def test_an_import_whose_answer_was_lost_is_not_made_again_over_what_others_made_of_it() -> None:
+    events = (
+        at(100.0, "etcd-fault", kind="lost-after", host="host-1", requests=1, seconds=0.0, transactions=True),
+        at(100.1, "import", host="host-1", grant="app2"),
+    )
+    for seed in range(3):
+        assert broken_by(schedule(seed, *events)) is None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from brokerd.broker import provider_memory
 from brokerd.broker.live_grant import LiveGrant
 from brokerd.broker.provider import (
     NO_CONTEXT,
@@ -206,16 +207,13 @@ class ExchangeRunner:
     async def run(self, grant: LiveGrant, exchange: Exchange, context: ExchangeContext = NO_CONTEXT) -> Conversation:
         """The conversation with the grant's provider. What was learnt about the provider is stored."""
         provider = grant.provider
-        shut_until, metadata = provider.breaker.shut_until, provider.metadata
+        before = provider_memory.known(provider)
         ended = await provider.converse(exchange, context)
         if context.person is None:
             self._metrics.exchange_duration.labels(provider.name).observe(ended.seconds)
         self._judged(provider, ended.outcome)
         try:
-            if provider.breaker.shut_until != shut_until:
-                await self.store.write_breaker(provider.name, provider.breaker)
-            if provider.metadata is not None and provider.metadata is not metadata:
-                await self.store.write_metadata(provider.name, provider.metadata)
+            await provider_memory.remember(self.store, provider, before, ended.outcome)
         except StoreUnavailable:
             self._metrics.store_failures.inc()
         return replace(ended, outcome=believed(ended.outcome, grant.settings.pace))

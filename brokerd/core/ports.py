@@ -232,7 +232,11 @@ class Store(Protocol):
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
         """Delete the records of a grant, or those with that fingerprint. Returns how many there were."""
 
-    async def write_breaker(self, provider: str, breaker: Breaker) -> None: ...
+    async def write_breaker(self, provider: str, breaker: Breaker) -> None:
+        """This host's own. It may have opened because this host cannot reach the provider."""
+
+    async def share_breaker(self, provider: str, breaker: Breaker) -> None:
+        """It is so by what the provider said: for all hosts of the fleet."""
 
     async def write_metadata(self, provider: str, metadata: Metadata) -> None: ...
 

@@ -1,4 +1,5 @@
-# What the hosts of a fleet know of the health of providers (law 7): one host's breaker is everybody's.
+# What the hosts of a fleet know of the health of providers (law 7): what a provider said to one host
+# counts for all. That a host cannot reach it is that host's own matter.
 from __future__ import annotations
 
 import contextlib

@@ -326,6 +326,8 @@ class FleetStore:
 
     async def write_breaker(self, provider: str, breaker: Breaker) -> None:
         await self.local.write_breaker(provider, breaker)
+
+    async def share_breaker(self, provider: str, breaker: Breaker) -> None:
         await breakers.write(self.shared, provider, breaker)
 
     async def write_metadata(self, provider: str, metadata: Metadata) -> None:

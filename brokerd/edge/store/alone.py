@@ -1,6 +1,7 @@
 # What a store that no other host shares says of exchanges: brokerd has them all to itself.
 from __future__ import annotations
 
+from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 
 
@@ -17,6 +18,9 @@ class Alone:
 
     def last_look(self, _grant: str, _fingerprint: str, /) -> None:
         """A stored token may leave."""
+
+    async def share_breaker(self, _provider: str, _breaker: Breaker, /) -> None:
+        """There is no other host."""
 
     async def end(self, _grant: str, _fingerprint: str, /, *, unstored: bool) -> None:
         """Nobody waits for it."""

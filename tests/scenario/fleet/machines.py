@@ -79,8 +79,11 @@ class Line:
     nursery: trio.Nursery
     dead: trio.Event
     sent: int = 0
+    is_cut: bool = False
 
     async def send(self, request: Request) -> Response:
+        if self.is_cut:
+            raise TransportError("no route to host", sent=False)
         if request.last_look is not None:
             request.last_look()
         self.sent += 1

@@ -1,6 +1,7 @@
 # What one host learns or decides is true on all: revocations, failures, breakers, refused passwords, deleted grants.
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,24 @@ async def test_a_breaker_that_opens_is_open_everywhere_also_after_a_start(
     machines.provider.answers.clear()
     await until(lambda: not one.providers["idp"].breaker.is_open)
     await until(lambda: not two.providers["idp"].breaker.is_open and not late.providers["idp"].breaker.is_open)
+
+
+async def test_a_host_that_cannot_reach_the_provider_keeps_no_other_host_from_asking_it(
+    autojump_clock: MockClock, machines: Fleet
+) -> None:
+    one, two = await machines.started(2)
+    await one.log_in()
+    await machines.level()
+    two.line.is_cut = True
+    with trio.fail_after(600.0):
+        while not two.providers["idp"].breaker.is_open:
+            with contextlib.suppress(Failure):
+                await two.renewed()
+            await trio.sleep(1.0)
+    await machines.level()
+    assert not one.providers["idp"].breaker.is_open
+    renewed = await one.renewed()
+    await until(lambda: two.served() == renewed)
 
 
 async def test_a_refused_password_is_sent_by_no_other_host(autojump_clock: MockClock, machines: Fleet) -> None:

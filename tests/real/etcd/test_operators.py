@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from brokerd.edge.etcd.client import EtcdClient
 from brokerd.edge.store import key_file
 from brokerd.edge.system.clock import SystemClock
 from tests import forked
+from tests.did_not_run import did_not_run
 from tests.real.etcd.cluster import Cluster, running
 from tests.real.etcd.hosts import Hosts, hosts
 from tests.scenario.daemon.harness import FIVE, Brokerd, Serving, at
@@ -329,6 +331,7 @@ async def copied(cluster: Cluster, other: Cluster, root: bytes) -> None:
         await there.aclose()
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_is_told_without_it_and_a_right_one_is_taken_without_a_restart(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
@@ -359,6 +362,9 @@ def small_cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 async def etcdctl(cluster: Cluster, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """As docs/fleet.md has it."""
+    if shutil.which("etcdctl") is None:
+        words, required = "etcdctl is not installed (Debian: etcd-client)", "BROKERD_REQUIRE_REAL" in os.environ
+        did_not_run("THE COMMANDS OF docs/fleet.md AT ETCD", words, required=required)
     command = ["etcdctl", f"--endpoints={','.join(cluster.urls)}", f"--cacert={cluster.ca_file}", *words]
     environ = {**os.environ, "ETCDCTL_API": "3"}
     return await trio.run_process(

@@ -154,7 +154,7 @@ class Claims:
         if fence.sends_stored:
             found[keys.journal(place)] = None
         claim = self._shared.value(keys.claim(place), ClaimValue)
-        if claim is not None and self._shared.is_own(claim):
+        if claim is not None and self._shared.is_this_host(claim):
             found[keys.claim(place)] = None
         return found
 

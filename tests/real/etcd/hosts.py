@@ -30,6 +30,7 @@ class Hosts:
         self.fleet = f"fleet-{next(_numbers)}"
         self._folder = folder
         self._nursery = nursery
+        self.provider_settings: dict[str, object] = {}
         self.all: list[Brokerd] = []
 
     def add(self, *, urls: list[str] | None = None, **store: object) -> Brokerd:
@@ -43,7 +44,8 @@ class Hosts:
         return made
 
     def configure(self, host: Brokerd, *, urls: list[str] | None = None, **store: object) -> None:
-        host.configure({"app": IMPORTED}, {"oauth2": at(self.provider)}, store=self.table(host, urls=urls, **store))
+        provider = at(self.provider, **self.provider_settings)
+        host.configure({"app": IMPORTED}, {"oauth2": provider}, store=self.table(host, urls=urls, **store))
 
     def table(self, host: Brokerd, *, urls: list[str] | None = None, **store: object) -> Table:
         """[store] of that host."""
@@ -52,7 +54,7 @@ class Hosts:
 
     def alone(self, host: Brokerd) -> None:
         """Its configuration without the fleet."""
-        host.configure({"app": IMPORTED}, {"oauth2": at(self.provider)})
+        host.configure({"app": IMPORTED}, {"oauth2": at(self.provider, **self.provider_settings)})
 
     async def started(self, number: int) -> list[Brokerd]:
         hosts = [self.add() for _ in range(number)]

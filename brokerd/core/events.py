@@ -339,7 +339,7 @@ class Event(StrEnum):
         None,
         "LimitMEMLOCK=infinity in its unit",
     )
-    RUNS_AS_ROOT = "runs_as_root", WARNING, "it runs as root, which it never needs", None, "User=brokerd in its unit"
+    RUNS_AS_ROOT = "runs_as_root", WARNING, "brokerd runs as root and never needs to", None, "User=brokerd in its unit"
     METRICS_EXPOSED = (
         "metrics_exposed",
         WARNING,

@@ -70,7 +70,7 @@ class WaitingClients:
                         self._watch(sole)
                     self._answer(have_sent)
                     if self._is_sole(have_sent):
-                        nursery.start_soon(self._wait_for_sole)
+                        nursery.start_soon(self._wait_for_sole, self._sole)
         finally:
             for found in list(self._waiting.values()):
                 if found.task is None:
@@ -87,8 +87,7 @@ class WaitingClients:
         self._sole, self._times = SoleClient(last), 0
         return True
 
-    async def _wait_for_sole(self) -> None:
-        sole = self._sole
+    async def _wait_for_sole(self, sole: SoleClient) -> None:
         with sole.scope:
             while self._sole is sole:
                 await trio.lowlevel.wait_readable(sole.descriptor)

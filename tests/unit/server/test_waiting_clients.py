@@ -151,6 +151,18 @@ async def test_one_that_needs_a_task_at_last_does_not_become_it() -> None:
         assert not one.is_sole
 
 
+async def test_one_that_ends_right_after_it_became_it_ends_nobody_else() -> None:
+    for _ in range(20):  # which task goes first is drawn
+        async with clients() as (one,):
+            for _ in range(TIMES):
+                await one.ask()
+            one.other.send(b"x")
+            await until(lambda one=one: one.is_sole)
+            one.waiting.forget(one.descriptor)
+            await trio.testing.wait_all_tasks_blocked()
+            assert one.other.recv(9) == b"x"
+
+
 async def test_one_that_has_gone_is_noticed_and_its_number_may_be_anothers() -> None:
     async with clients() as (one,):
         await one.be_sole()

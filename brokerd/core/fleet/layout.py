@@ -101,13 +101,15 @@ class RecordValue(Value, frozen=True, kw_only=True):
 class JournalValue(Value, frozen=True, kw_only=True):
     """An exchange of that host may have sent the stored token of that generation (law 2). `answer_within`: seconds
     after which the host that sent it waits for no answer any more. `interrupted`: when the first exchange began that
-    may have used that token up, if this row replaced another one (law 3)."""
+    may have used that token up, if this row replaced another one (law 3). `others`: the answer to another host's
+    request may still come, because this row replaced that host's within the provider's grace."""
 
     generation: int
     instance: str
     answer_within: float
     write: bytes = b""
     interrupted: Moment | None = None
+    others: bool = False
 
 
 class ClaimValue(Value, frozen=True, kw_only=True):

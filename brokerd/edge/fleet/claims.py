@@ -72,7 +72,8 @@ class Claims:
         changes: dict[bytes, Put | None] = {claim_key: Put(ClaimValue(**about).encoded(), number)}
         if awaits is not None:
             since = self._open_since(place, generation)
-            row = JournalValue(generation=generation, answer_within=awaits.seconds, interrupted=since, **about)
+            about |= {"interrupted": since, "others": not awaits.patient and self._may_be_answered(place, generation)}
+            row = JournalValue(generation=generation, answer_within=awaits.seconds, **about)
             changes[row_key] = Put(row.encoded())
         revision = await self._taken(expected, changes, claim_key, write)
         self._fences[place] = Fence(claim_key if awaits is None else row_key, revision, number, awaits is not None)
@@ -109,6 +110,11 @@ class Claims:
             return None
         return self._shared.in_our_terms(key, row, row.interrupted or row.written)
 
+    def _may_be_answered(self, place: RecordPlace, generation: int) -> bool:
+        """Whether the answer to another host's exchange with the token of that generation may still come."""
+        row = self._shared.value(self._shared.keys.journal(place), JournalValue)
+        return row is not None and row.generation == generation and (row.others or not self._shared.is_this_host(row))
+
     def _require_free(self, place: RecordPlace) -> None:
         claim = self._shared.value(self._shared.keys.claim(place), ClaimValue)
         if claim is not None and not self._shared.is_this_host(claim):
@@ -118,7 +124,7 @@ class Claims:
         """Of another host's exchange with the token of that generation, whose outcome is unknown (law 3)."""
         key = self._shared.keys.journal(place)
         row = self._shared.value(key, JournalValue)
-        if row is None or row.generation != generation or self._shared.is_this_host(row):
+        if row is None or not self._may_be_answered(place, generation):
             return
         now = self._shared.clock.now().boot
         left = self._orphans.setdefault(key, now) + min(row.answer_within, LONGEST_ANSWER) - now
@@ -145,14 +151,17 @@ class Claims:
             raise StoreUnavailable("etcd: another host has begun an exchange of this grant since")
         return {fence.key: 0}
 
-    def changes(self, place: RecordPlace) -> dict[bytes, Put | None]:
-        """What is deleted with the outcome."""
+    def changes(self, place: RecordPlace, generation: int | None = None) -> dict[bytes, Put | None]:
+        """What is deleted with the outcome, a record of that `generation`; None: without one. The journal row stays
+        while the answer to another host's request may come, unless there is another token now."""
         fence = self._fences.get(place)
         if fence is None:
             return {}
         keys, found = self._shared.keys, dict[bytes, Put | None]()
         if fence.sends_stored:
-            found[keys.journal(place)] = None
+            row = self._shared.value(keys.journal(place), JournalValue)
+            is_awaited = row is not None and row.others and row.generation == generation
+            found[keys.journal(place)] = Put(row.encoded()) if row is not None and is_awaited else None
         claim = self._shared.value(keys.claim(place), ClaimValue)
         if claim is not None and self._shared.is_this_host(claim):
             found[keys.claim(place)] = None
@@ -163,7 +172,7 @@ class Claims:
         row = self._shared.value(self._shared.keys.journal(place), JournalValue)
         if row is None or row.interrupted is None:
             return None
-        return Put(msgspec.structs.replace(row, answer_within=0.0).encoded())
+        return Put((row if row.others else msgspec.structs.replace(row, answer_within=0.0)).encoded())
 
     def ended(self, place: RecordPlace) -> None:
         """The outcome is written, or nobody needs it."""

@@ -164,7 +164,7 @@ class FleetRecords:
             expected, changes = {key: base}, dict[bytes, Put | None]({key: put})
             if concludes:
                 expected |= self._claims.expected(place)
-                changes |= self._claims.changes(place)
+                changes |= self._claims.changes(place, record.generation)
             try:
                 return await shared.transact(expected, changes, lambda found: _written(found.get(key), {write}))
             except Unknown:

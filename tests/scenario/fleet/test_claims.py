@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import trio
@@ -192,8 +193,8 @@ async def test_an_outcome_does_not_count_while_or_after_another_host_took_over(
     mine = one.grant.record
     with pytest.raises(StoreUnavailable):
         await one.store.write(mine, one.place.fingerprint, mine.generation, concludes=True)
-    theirs = two.grant.record
-    await two.store.write(theirs, two.place.fingerprint, theirs.generation, concludes=True)
+    theirs = replace(two.grant.record, generation=mine.generation + 1)
+    await two.store.write(theirs, two.place.fingerprint, mine.generation, concludes=True)
     await machines.level()
     assert machines.rows("journal") == machines.rows("claim") == []
 

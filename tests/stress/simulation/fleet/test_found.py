@@ -82,3 +82,15 @@ def test_an_import_whose_answer_was_lost_is_not_made_again_over_what_others_made
     )
     for seed in range(3):
         assert broken_by(schedule(seed, *events)) is None
+
+
+def test_an_answer_that_may_still_come_is_waited_for_also_after_another_host_has_tried_within_the_grace() -> None:
+    events = (
+        at(60.0, "refresh", host="host-1", grant="app2"),
+        at(100.0, "pause", host="host-0", where="after-send", seconds=250.0),
+        at(100.0, "refresh", host="host-0", grant="app2"),
+        at(100.5, "fault", provider="two", kind="refuse", requests=3),
+        at(120.0, "get", host="host-1", grant="app2", wait=10.0, refused=True),
+    )
+    for seed in range(3):
+        assert broken_by(schedule(seed, *events, grace=40.0, lifetime=120.0, horizon=400.0)) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class Claims:
         self._pending: set[bytes] = set()  # writes of claims whose answer is waited for
         self._abandoned: set[bytes] = set()  # and those whose answer never came
         self._orphans: dict[bytes, float] = {}  # journal rows without a claim: CLOCK_BOOTTIME when that was first seen
+        self._own: set[bytes] = set()  # claims of this process that etcd has, or had
         self._freed: dict[RecordPlace, trio.Event] = {}
 
     def fence(self, place: RecordPlace) -> Fence | None:
@@ -91,7 +92,7 @@ class Claims:
         self._pending.add(write)
         try:
             return await self._shared.transact(expected, changes, is_ours)
-        except Unknown:  # it may be carried out later; then it is deleted
+        except Unknown:  # it may be carried out, or be yet; then it is deleted
             self._abandoned.add(write)
             raise
         except Conflict as conflict:
@@ -183,7 +184,7 @@ class Claims:
         if self._fences.get(place) is None or unstored:
             return
         with contextlib.suppress(Conflict, LeaseGone, StoreUnavailable):
-            # If that fails, the claim ends with the lease, and the row is for the next exchange to look at.
+            # If that fails, it is tried again as long as this process lives, and then the claim ends with the lease.
             expected, changes = self.expected(place), self.changes(place)
             if (key := self._shared.keys.journal(place)) in changes:
                 changes[key] = self.without_exchange(place)
@@ -193,9 +194,9 @@ class Claims:
 
     # -- what others do
 
-    def note(self, keys: set[bytes]) -> set[bytes]:
-        """These have changed. Returns the claims that nobody needs: the answer to their transaction was lost."""
-        shared, unneeded = self._shared, set[bytes]()
+    def note(self, keys: set[bytes]) -> None:
+        """These have changed."""
+        shared = self._shared
         for key in keys:
             kind, _ = shared.keys.kind(key)
             if (place := shared.keys.place(key)) is None:
@@ -205,16 +206,21 @@ class Claims:
                 self._orphans.pop(row_key, None)
             if shared.modified(row_key) and not shared.modified(shared.keys.claim(place)):
                 self._orphans.setdefault(row_key, shared.clock.now().boot)
-            if kind == "claim" and self.is_unneeded(key):
-                unneeded.add(key)
+            claim = shared.value(key, ClaimValue) if kind == "claim" else None
+            if claim is not None and shared.is_own(claim):
+                self._own.add(key)
             if (event := self._freed.pop(place, None)) is not None:
                 event.set()
-        return unneeded
 
-    def is_unneeded(self, key: bytes) -> bool:
-        """Whether there is a claim of this process that it does not use."""
-        claim, place = self._shared.value(key, ClaimValue), self._shared.keys.place(key)
-        return claim is not None and claim.write in self._abandoned and place not in self._fences
+    def unneeded(self) -> Iterator[bytes]:
+        """The claims of this process that it does not use: the answer to their transaction was lost, or they could not
+        be deleted when the exchange ended. They live as long as its lease."""
+        for key in list(self._own):
+            claim, place = self._shared.value(key, ClaimValue), self._shared.keys.place(key)
+            if claim is None or not self._shared.is_own(claim):
+                self._own.discard(key)
+            elif place not in self._fences and claim.write not in self._pending:
+                yield key
 
     async def until_free(self, place: RecordPlace) -> None:
         """Until another host's exchange has ended, or its claim."""

@@ -55,7 +55,8 @@ class Mirror:
                 await self.load()
                 delay = FIRST_DELAY
                 with trio.CancelScope() as self._watching:
-                    async with self._etcd.watch(self._root, self.revision + 1) as stream:
+                    # From the last revision again: of the one that etcd was compacted to, it tells no deletions.
+                    async with self._etcd.watch(self._root, self.revision) as stream:
                         async for changes in stream:
                             self._apply(changes)
             except Compacted:

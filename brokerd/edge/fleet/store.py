@@ -52,7 +52,6 @@ class FleetStore:
         self.records = FleetRecords(shared, self.claims, self._data_keys, self._copy)
         self.breaker_changed: Callable[[str, Breaker], None] = lambda *_: None
         self.noticed: Callable[[], None] = lambda: None
-        self._unneeded: set[bytes] = set()  # claims of this process that it does not use
         self._hosts: list[str] = []  # that are there
         self._due: dict[RecordPlace, tuple[int, float]] = {}
         self._is_open, self._opening = False, trio.Lock()
@@ -253,7 +252,7 @@ class FleetStore:
     def _changed(self, keys: set[bytes]) -> None:
         shared, places = self.shared, set[RecordPlace]()
         shared.note(keys)
-        self._unneeded |= self.claims.note(keys)
+        self.claims.note(keys)
         for key in keys:
             kind, names = shared.keys.kind(key)
             if (place := shared.keys.place(key)) is not None:
@@ -282,12 +281,11 @@ class FleetStore:
         return False
 
     async def _tidy(self) -> None:
-        """Delete claims of this process that it does not use, with their journal rows: nothing was sent. Raises
-        StoreError."""
+        """Delete claims of this process that it does not use, with their journal rows: nothing was sent, or its outcome
+        counts no more. Raises StoreError."""
         shared = self.shared
-        while self._unneeded:
-            key = self._unneeded.pop()
-            if (place := shared.keys.place(key)) is None or not self.claims.is_unneeded(key):
+        for key in self.claims.unneeded():
+            if (place := shared.keys.place(key)) is None:
                 continue
             row = shared.keys.journal(place)
             expected, changes = {key: shared.modified(key)}, dict[bytes, Put | None]({key: None})

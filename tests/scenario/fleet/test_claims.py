@@ -69,6 +69,34 @@ async def test_a_claim_whose_answer_is_lost_sends_nothing_and_is_deleted(
     assert machines.provider.reused == 0
 
 
+async def test_a_claim_that_was_carried_out_and_whose_answer_never_comes_locks_nobody_out(
+    autojump_clock: MockClock, machines: Fleet
+) -> None:
+    one, two = await machines.started(2)
+    await one.log_in()
+    one.losses.append(Loss("claim", "lost-after", 9))
+    with pytest.raises(StoreUnavailable):
+        await one.begin()
+    one.losses.clear()
+    await until(lambda: not machines.rows("claim") and not machines.rows("journal"), 5.0)
+    await machines.level()
+    await two.begin()
+
+
+async def test_a_claim_that_cannot_be_ended_with_its_exchange_is_ended_later(
+    autojump_clock: MockClock, machines: Fleet
+) -> None:
+    one, two = await machines.started(2)
+    await one.log_in()
+    await one.begin()
+    one.cut()
+    await one.store.end("app", one.place.fingerprint, unstored=False)
+    one.heal()
+    await until(lambda: not machines.rows("claim") and not machines.rows("journal"), LIFE - 1.0)
+    await machines.level()
+    await two.begin()
+
+
 async def test_a_claim_that_was_carried_out_late_and_is_used_after_all_stays(
     autojump_clock: MockClock, machines: Fleet
 ) -> None:
@@ -250,8 +278,9 @@ async def test_nothing_is_sent_once_the_lease_may_have_ended(autojump_clock: Moc
     await trio.sleep(LIFE - 3.0 - (trio.current_time() - began))
     with pytest.raises(StoreUnavailable):
         one.store.last_look("app", one.place.fingerprint)
+    await until(lambda: not machines.rows("claim"))
     one.heal()
-    await trio.sleep(LIFE)
+    await until(lambda: one.store.lease.number in machines.cluster.server.leases)
     with pytest.raises(StoreUnavailable):  # it has another lease
         one.store.last_look("app", one.place.fingerprint)
 

@@ -34,7 +34,7 @@ async def test_a_token_is_served_by_no_host_longer_than_it_lives(
     if starts_late:
         await trio.sleep(60)
         await two.start()
-        await until(lambda: two.served() == token)
+    await until(lambda: two.served() == token)
     machines.cluster.down = True  # nobody renews it
     ended = dict[str, float]()
 

@@ -123,6 +123,22 @@ async def test_compaction_while_a_host_is_away_costs_nothing(autojump_clock: Moc
     assert machines.provider.reused == 0
 
 
+async def test_a_deletion_in_the_revision_that_etcd_was_compacted_to_is_seen(
+    autojump_clock: MockClock, machines: Fleet
+) -> None:
+    one, two = await machines.started(2)
+    await one.log_in()
+    await one.begin()
+    await machines.level()
+    two.cut()
+    await one.store.end("app", one.place.fingerprint, unstored=False)
+    machines.cluster.server.compact()
+    assert two.store.shared.mirror.revision == machines.cluster.server.revision - 1
+    two.heal()
+    await until(lambda: two.store.shared.mirror.revision == machines.cluster.server.revision)
+    await two.begin()
+
+
 async def test_a_lost_watch_and_a_new_leader_lose_nothing(autojump_clock: MockClock, machines: Fleet) -> None:
     one, two = await machines.started(2)
     await one.log_in()

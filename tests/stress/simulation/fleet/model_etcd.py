@@ -19,6 +19,7 @@ from brokerd.core.fleet.etcd import (
     EtcdFull,
     EtcdUnanswered,
     Found,
+    Pair,
     Put,
     Transacted,
 )
@@ -28,6 +29,7 @@ T = TypeVar("T")
 TIMEOUT = 5.0  # seconds until a client gives an answer up
 SILENCE = 10.0  # seconds without a word after which a client gives a watch up
 CHECKED = 0.5  # seconds between two looks for leases that have ended, as in etcd
+CarriedOut = Callable[[str, Transacted, Mapping[bytes, Put | None], Mapping[bytes, Pair]], None]
 FAULTS = ("lost-before", "lost-after", "later", "refused")
 
 
@@ -70,7 +72,8 @@ class _Request(Generic[T]):
 
 class ModelCluster:
     """A cluster. `nursery` runs what the servers do by themselves. `latency`: seconds of each way, at most.
-    `carried_out`: called with the host and the result of each transaction that was done, and what it changed;
+    `carried_out`: called with the host and the result of each transaction that was done, what it changed and what was
+    there before;
     `disconnected` with each host whose connection has ended."""
 
     def __init__(self, nursery: trio.Nursery, random: Random, *, latency: float = 0.01) -> None:
@@ -79,7 +82,7 @@ class ModelCluster:
         self.links: dict[str, Link] = {}
         self.faults: list[Fault] = []
         self.down = False  # no leader: every request is refused
-        self.carried_out: Callable[[str, Transacted, Mapping[bytes, Put | None]], None] = lambda *_: None
+        self.carried_out: CarriedOut = lambda *_: None
         self.disconnected: Callable[[str], None] = lambda _: None
         self._nursery = nursery
         self._begin(self._run)
@@ -206,9 +209,10 @@ class ModelEtcd(Etcd):
         expected, changes = dict(expected), dict(changes)
 
         def work(server: Server) -> Transacted:
+            before = server.read(changes).pairs
             ended = server.transact(expected, changes)
             if ended.done:
-                self._cluster.carried_out(self._host, ended, changes)
+                self._cluster.carried_out(self._host, ended, changes, before)
             return ended
 
         return await self._cluster.ask(self._host, work, changes=True, is_transaction=True)

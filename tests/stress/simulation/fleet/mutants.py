@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from brokerd.broker.fleet_changes import FleetChanges
-from brokerd.core.fleet.etcd import EtcdUnanswered, Put
+from brokerd.core.fleet.etcd import Put
 from brokerd.core.grant.state import State
-from brokerd.edge.fleet import shared
+from brokerd.edge.fleet import records, shared
 from brokerd.edge.fleet.claims import Claims
 from brokerd.edge.fleet.lease import HostLease
 from brokerd.edge.fleet.membership import Membership
@@ -48,6 +48,11 @@ def _row_on_the_lease(expected: dict[bytes, int], changes: Changes) -> tuple[dic
     return expected, changes
 
 
+def _outcome_over_anything(expected: dict[bytes, int], changes: Changes) -> tuple[dict[bytes, int], Changes]:
+    is_outcome = any(_of("journal", key) and put is None for key, put in changes.items())
+    return {} if is_outcome else expected, changes
+
+
 def _without(kind: str, *, in_claims: bool) -> Edit:
     """What is at keys of that kind is not compared, in claims or in outcomes."""
 
@@ -59,14 +64,8 @@ def _without(kind: str, *, in_claims: bool) -> Edit:
     return edit
 
 
-def _unknown_is_failed(_old: Any) -> Any:
-    async def transact(self: Shared, expected: Any, changes: Any, is_ours: Any) -> int:
-        try:
-            return self._ended(await self.etcd.transact(expected, changes), expected, changes, is_ours)
-        except (EtcdUnanswered, shared.EtcdAway, shared.EtcdRefused) as error:
-            raise shared.StoreUnavailable(f"etcd: {error}") from None
-
-    return transact
+def _nothing_is_ours(old: Any) -> Any:
+    return lambda self, ended, expected, changes, is_ours: old(self, ended, expected, changes, lambda _: 0)
 
 
 def _goes_on_after_compaction(old: Any) -> Any:
@@ -90,8 +89,8 @@ def _keeps_what_was_revoked(old: Any) -> Any:
 
 MUTANTS: dict[str, Mutant] = {
     "no-fencing": Mutant(
-        "an outcome is written without a look whether another host has taken over",
-        ((Shared, "transact", _edited(_without("journal", in_claims=False))),),
+        "an outcome is written over whatever another host has made of the grant meanwhile",
+        ((Shared, "transact", _edited(_outcome_over_anything)),),
     ),
     "no-last-look": Mutant(
         "the lease is not looked at right before a stored token leaves",
@@ -104,7 +103,8 @@ MUTANTS: dict[str, Mutant] = {
         "the journal row ends with the host's lease", ((Shared, "transact", _edited(_row_on_the_lease)),)
     ),
     "unknown-is-failed": Mutant(
-        "a transaction whose answer was lost is taken for one that failed", ((Shared, "transact", _unknown_is_failed),)
+        "what is asked again after a lost answer is taken for failed, though it was carried out",
+        ((Shared, "_ended", _nothing_is_ours), (records, "_was_written", lambda old: lambda pair, writes: False)),
     ),
     "watch-over-compaction": Mutant(
         "after a compaction the watch goes on, and what it missed is not read",
@@ -123,12 +123,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "impatient": Mutant(
         "another host's exchange is not given the time in which its answer may come",
-        ((Claims, "_require_no_answer", lambda old: lambda self, place: None),),
+        ((Claims, "_require_no_answer", lambda old: lambda self, *_: None),),
     ),
     "rows-of-others-ignored": Mutant(
         "the journal row of a host that is gone interrupts nothing",
         (
-            (Claims, "_require_no_answer", lambda old: lambda self, place: None),
+            (Claims, "_require_no_answer", lambda old: lambda self, *_: None),
             (Claims, "interrupted", lambda old: lambda self, place, record: None),
         ),
     ),

@@ -21,6 +21,7 @@ LEVEL = 20.0  # seconds within which a host that reaches etcd has heard of a cha
 WINDOW, MOST = 60.0, 30  # so many requests for one grant in so many seconds, from all hosts together
 
 TWICE = "law 1: no refresh token is sent twice while the first outcome may still come"
+CLAIMED = "law 1: no host takes a claim that another one has"
 UNKNOWN = "law 3: after an unknown outcome a refresh token waits for the end of the living token"
 DEAD = "law 3: no replaced refresh token is sent again"
 REJECTED = "law 4: a rejected refresh token is tried once more, and no more"
@@ -160,6 +161,10 @@ class Witness:
             for each in sendings:
                 if each.host.name == host and each.ended == "success" and not each.process.dead and not each.stored:
                     each.stored = revision
+
+    def claims_over(self, host: str, grant: str, other: str | None) -> None:
+        """That host has put a claim, or something else; `other`: who had the claim until then."""
+        self.hold(CLAIMED, other in (None, host), f"{grant}: {host} has put its claim over that of {other}")
 
     def restore(self, revision: int) -> None:
         """etcd has lost all that came after that revision."""

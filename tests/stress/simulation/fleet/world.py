@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 
 import trio
+from msgspec import msgpack
 
 from brokerd.config.load import load
 from brokerd.config.settings import Configuration
-from brokerd.core.fleet.etcd import Put, Transacted
+from brokerd.core.fleet.etcd import Pair, Put, Transacted
 from brokerd.core.fleet.layout import FleetKeys
 from tests.stress.simulation import providers as models
 from tests.stress.simulation.clock import Clock
@@ -89,7 +90,9 @@ class World:
         for host in self.hosts.values():
             self.disturbed(host, ends=ends)
 
-    def carried_out(self, host: str, ended: Transacted, changes: Mapping[bytes, Put | None]) -> None:
+    def carried_out(
+        self, host: str, ended: Transacted, changes: Mapping[bytes, Put | None], before: Mapping[bytes, Pair]
+    ) -> None:
         """etcd has carried out a transaction of a host."""
         for key, put in changes.items():
             kind, names = self._keys.kind(key)
@@ -97,7 +100,9 @@ class World:
                 continue
             self.say("etcd", f"{ended.revision}: {host} {'puts' if put else 'deletes'} {kind} {' '.join(names[:1])}")
             if put is not None and names:
+                had = before.get(key) if kind == "claim" else None
                 self.witness.wrote(host, kind, names[0], ended.revision)
+                self.witness.claims_over(host, names[0], None if had is None else msgpack.decode(had.value)["host"])
             if put is not None and kind in ("claim", "record"):
                 process = self.hosts[host].process
                 if process is not None:

@@ -227,6 +227,28 @@ async def test_an_outcome_does_not_count_while_or_after_another_host_took_over(
     assert machines.rows("journal") == machines.rows("claim") == []
 
 
+async def test_an_outcome_counts_not_even_if_its_host_has_not_seen_that_another_one_took_over(
+    autojump_clock: MockClock, machines: Fleet
+) -> None:
+    one, two = await machines.started(2)
+    await one.log_in()
+    await machines.level()
+    await one.begin()
+    one.cut()
+    await until(lambda: not machines.rows("claim"))
+    machines.cluster.link(one.way).delay = 1_000.0
+    one.heal()
+    await until(
+        lambda: one.store.shared.mirror.away is None and one.store.lease.number in machines.cluster.server.leases
+    )
+    await two.begin(patient=False)
+    theirs = [machines.cluster.server.pairs[row] for row in machines.rows("journal")]
+    mine = one.grant.record
+    with pytest.raises((StoreUnavailable, ChangedElsewhere)):
+        await one.store.write(mine, one.place.fingerprint, mine.generation, concludes=True)
+    assert [machines.cluster.server.pairs[row] for row in machines.rows("journal")] == theirs != []
+
+
 async def test_the_host_that_takes_over_waits_until_no_answer_can_come(
     autojump_clock: MockClock, machines: Fleet
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from brokerd.core.fleet.etcd import Changes, Found
+from brokerd.core.fleet.etcd import Changes, Found, Pair
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.mirror import Mirror
 
@@ -71,4 +71,21 @@ async def test_an_etcd_that_is_older_than_what_was_seen_was_put_back(nursery: tr
     assert mirror.revision == 0
     await trio.testing.wait_all_tasks_blocked()
     assert mirror.revision == 3  # everything was read again
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_was_read_late_brings_nothing_back_that_the_watch_saw_deleted(nursery: trio.Nursery) -> None:
+    etcd, pair = SlowEtcd(), Pair(b"/a", b"1", 8)
+    mirror = Mirror(etcd, b"/", Clock())  # type: ignore[arg-type]
+    nursery.start_soon(mirror.run)
+    await etcd.watching.wait()
+    await etcd.watched.send(Changes(((b"/a", pair),), 8, CLUSTER))
+    await etcd.watched.send(Changes(((b"/a", None),), 9, CLUSTER))
+    await trio.testing.wait_all_tasks_blocked()
+    mirror.fold({b"/a": pair}, 8)
+    assert mirror.pairs == {}
+    later = Pair(b"/a", b"2", 10)
+    mirror.fold({b"/a": later}, 10)
+    await etcd.watched.send(Changes(((b"/b", None),), 9, CLUSTER))
+    assert mirror.pairs == {b"/a": later}
     nursery.cancel_scope.cancel()

@@ -11,6 +11,7 @@ from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 
 SCHEMA = 1
+MOST_DIGITS = 9  # of the number of a data key
 USABLE_BY = 1  # the oldest schema whose release can use what this one writes
 T = TypeVar("T", bound="Value")
 
@@ -55,6 +56,12 @@ class FleetKeys:
         """What a key is: `record`, `journal`, `claim`, `breaker`, `member`, `key`, `meta`, and the names in it."""
         kind, *names = key.removeprefix(self.root).decode(errors="replace").split("/")
         return kind, tuple(map(unquote, names))
+
+    def number(self, key: bytes) -> int | None:
+        """Of a data key; None: it is another key, or nonsense."""
+        kind, names = self.kind(key)
+        is_one = kind == "key" and len(names) == 1 and names[0].isascii() and names[0].isdecimal()
+        return int(names[0]) if is_one and len(names[0]) <= MOST_DIGITS else None
 
     def place(self, key: bytes) -> RecordPlace | None:
         """Of the record that a key belongs to."""

@@ -48,9 +48,7 @@ class FleetDataKeys:
         should it have another key than the fleet now. Returns them. Raises StoreError."""
         found = dict[int, bytes]()
         for key, pair in pairs.items():
-            kind, names = self._keys.kind(key)
-            if kind == "key" and len(names) == 1 and names[0].isdecimal():
-                number = int(names[0])
+            if (number := self._keys.number(key)) is not None:
                 plain = _unwrapped(pair.value, keks, meta.store, number) or known.get(number)
                 if plain is None:
                     raise WrongKey(WRONG)
@@ -69,10 +67,8 @@ class FleetDataKeys:
         """All data keys, wrapped by another key. One that is wrapped by it already is left out. Raises WrongKey."""
         found = {}
         for key, pair in pairs.items():
-            kind, names = self._keys.kind(key)
-            if kind != "key":
+            if (number := self._keys.number(key)) is None:
                 continue
-            number = int(names[0])
             try:
                 plain = unwrap(pair.value, old, meta.store, number)
             except EnvelopeError:

@@ -127,8 +127,8 @@ class Membership:
             self._opened |= self._data_keys.open(keks, meta, self._shared.mirror.pairs, self._opened)
 
     def _key_numbers(self) -> list[int]:
-        kinds = map(self._shared.keys.kind, list(self._shared.mirror.pairs))
-        return [int(names[0]) for kind, names in kinds if kind == "key" and len(names) == 1 and names[0].isdecimal()]
+        numbers = map(self._shared.keys.number, list(self._shared.mirror.pairs))
+        return [each for each in numbers if each is not None]
 
     async def _renew_worn_key(self) -> None:
         """Seal under a new data key once etcd has counted so many revisions since the last one was made: there are at

@@ -62,6 +62,14 @@ def test_the_keys_of_a_fleet_begin_as_no_other_fleets_do() -> None:
     assert KEYS.kind(KEYS.data_key(12)) == ("key", ("12",))
 
 
+@pytest.mark.parametrize(
+    "rest", [b"key/x", b"key/", b"key/1/2", b"key/%s" % (b"9" * 5_000), "key/\u0663".encode(), b"k/1"]
+)
+def test_what_is_no_data_key_has_no_number(rest: bytes) -> None:
+    assert KEYS.number(KEYS.root + rest) is None
+    assert KEYS.number(KEYS.data_key(12)) == 12
+
+
 @given(st.binary(max_size=40))
 def test_a_key_of_somebody_else_is_of_no_record_or_of_one(rest: bytes) -> None:
     key = KEYS.root + rest

@@ -27,6 +27,10 @@ class BadAnswer(Exception):
     """The answer is not complete, or breaks the rules. The text says why; the caller adds which server it was."""
 
 
+class TimedOut(BadAnswer):
+    """Nothing came for too long."""
+
+
 class TooLarge(BadAnswer):
     """Its body is larger than the limits."""
 
@@ -106,7 +110,7 @@ class AnswerReader:
             self.closed_unanswered = not self._received
             raise BadAnswer(f"{broken_reason(error)} {self._where()}") from None
         if scope.cancelled_caught:
-            raise BadAnswer(f"timed out after {self._limits.read_timeout:g} s waiting for an answer")
+            raise TimedOut(f"timed out after {self._limits.read_timeout:g} s waiting for an answer")
         self._ended = not data
         self._received += len(data)
         self.closed_unanswered = not self._received

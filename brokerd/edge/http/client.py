@@ -2,6 +2,7 @@
 # later requests. It repeats no request and follows no redirect. broker/provider.py limits how many requests run.
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ import trio
 from brokerd import __version__
 from brokerd.core.exchange.steps import Request, Response
 from brokerd.core.ports import AnswerTooLarge, Clock, TransportError
-from brokerd.edge.http.answer import AnswerReader, BadAnswer, TooLarge
+from brokerd.edge.http.answer import AnswerReader, BadAnswer, TimedOut, TooLarge
 from brokerd.edge.http.connection import Attempt, HttpConnection, HttpSettings, Opener, Origin, Stage, check, split_url
 from brokerd.edge.http.dial import Lookup, system_lookup
 from brokerd.edge.http.lenient_reading import decompressed
@@ -143,9 +144,14 @@ class HttpClient:
         try:
             limit = self._settings.timeouts(request.sends_stored).answer
             with trio.move_on_after(limit):
-                head = await reader.head()
-                await reader.body()
-                return head, None
+                try:
+                    head = await reader.head()
+                    await reader.body()
+                    return head, None
+                except (trio.Cancelled, TimedOut):
+                    if (late := await _at_hand(reader, request, attempt, head)) is None:
+                        raise
+                    return late, None
             words = f"timed out after {limit:g} s waiting for an answer"
         except BadAnswer as error:
             words, is_too_large = str(error), isinstance(error, TooLarge)
@@ -183,6 +189,21 @@ class HttpClient:
         connection.protocol.start_next_cycle()
         connection.idle_since = self._clock.now().boot
         idle.append(connection)
+
+
+async def _at_hand(
+    reader: AnswerReader, request: Request, attempt: Attempt, head: h11.Response | None
+) -> h11.Response | None:
+    """The whole answer, if it is here though its time is over: this process or the whole machine stood still while it
+    came, and it may have a new refresh token (law 3)."""
+    if not request.sends_stored or attempt.tcp is None:
+        return None
+    nothing = contextlib.suppress(trio.WouldBlock, BadAnswer)
+    with nothing, attempt.tcp.without_waiting(), trio.CancelScope(shield=True):
+        found = head or await reader.head()
+        await reader.body()
+        return found
+    return None
 
 
 def _cut(failure: TransportError, head: h11.Response | None, request: Request) -> str:

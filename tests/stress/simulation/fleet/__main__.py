@@ -25,7 +25,7 @@ def main() -> int:
     made.add_argument("--shrink", action="store_true", help="with --seed: look for the shortest schedule")
     made.add_argument("--mutant", choices=sorted(MUTANTS), metavar="NAME", help="with this deliberate bug in brokerd")
     made.add_argument("--mutants", action="store_true", help="hunt every deliberate bug")
-    made.add_argument("--within", type=int, default=200, help="enough seeds to find one (default: %(default)s)")
+    made.add_argument("--within", type=int, default=60, help="enough seeds to find one (default: %(default)s)")
     arguments = made.parse_args()
     if arguments.mutants:
         return _hunt([arguments.mutant] if arguments.mutant else list(MUTANTS), arguments.first, arguments.within)

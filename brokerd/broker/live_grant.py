@@ -28,7 +28,7 @@ from brokerd.telemetry.tracing import Trail
 
 EARLY_MOST = 64  # early renewals that are remembered; more than a grant has downscoped tokens
 EARLY_SHARE = 1 / 3  # of a lifetime: a caller can have a living token renewed at most once in that time (law 5)
-CONFLICTS_MOST = 5  # with one daemon on a store there is never a second
+CONFLICTS_MOST = 20  # with one daemon on a store there is never a second; hosts of a fleet may be many at once
 
 
 @dataclass(eq=False, slots=True)
@@ -329,8 +329,7 @@ class LiveGrant:
                 if (changed := step(base)) is None:
                     self.note_ended(ended)
                     return None
-                before = self.history
-                history = before if ended is None else with_row(before, ended)
+                before, history = self.history, self.history if ended is None else with_row(self.history, ended)
                 try:
                     await store.write(changed, self.fingerprint, self.stored, concludes=concludes, history=history)
                 except GenerationConflict as conflict:
@@ -350,7 +349,9 @@ class LiveGrant:
                 else:
                     self.note_ended(ended)
                 return self.record
-        raise RuntimeError(f"{self.name}: the store holds another record each time it is read")
+        self.record, self.unstored = step(self.record) or self.record, True  # others are faster: it is stored later
+        self.note_ended(ended)
+        return self.record
 
     def note_ended(self, ended: Ended | None) -> None:
         """An exchange has ended. The store learns of it when the record is written next."""

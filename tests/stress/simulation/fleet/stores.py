@@ -105,7 +105,7 @@ class HostStore:
         host, world = process.host, process.world
         self._local = HostDisk(process)
         etcd, keys = HostEtcd(process, world.cluster.client(host.name)), FleetKeys(FLEET)
-        me = Self(FLEET, host.name, f"machine of {host.name}", process.entropy.bytes(8).hex(), "2.0", DIFFERENCE)
+        me = Self(FLEET, host.name, f"machine of {host.name}", process.entropy.bytes(16).hex(), "2.0", DIFFERENCE)
         mirror = Mirror(etcd, keys.root, process.clock)
         shared = Shared(etcd, keys, mirror, process.clock, process.entropy, me)
         self.store = FleetStore(self._local, shared)

@@ -94,3 +94,8 @@ def test_an_answer_that_may_still_come_is_waited_for_also_after_another_host_has
     )
     for seed in range(3):
         assert broken_by(schedule(seed, *events, grace=40.0, lifetime=120.0, horizon=400.0)) is None
+
+
+def test_many_people_who_want_a_new_token_on_many_hosts_at_once_meet_no_fault() -> None:
+    everybody = at(100.0, "refresh", host="all", grant="svc")
+    assert broken_by(schedule(0, everybody, hosts=(0.0,) * 10, latency=0.4, lifetime=60.0)) is None

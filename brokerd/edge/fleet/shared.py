@@ -121,7 +121,7 @@ class Shared:
             kind = DATED.get(self.keys.kind(key)[0])
             value = None if kind is None else kind.decoded(pair.value)
             if value is not None and not self.is_this_host(value):
-                absent, theirs = self.mirror.absent_at(value.after), value.written
+                absent, theirs = self._absent_at(value, pair), value.written
                 self._seen[key] = Sighting(pair.modified, theirs, now, absent)
                 if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
                     self._ahead.clear()
@@ -132,6 +132,11 @@ class Shared:
                     self._dated_badly.add(theirs.boot_id)
             else:
                 self._seen.pop(key, None)
+
+    def _absent_at(self, value: Value, pair: Pair) -> float | None:
+        """CLOCK_BOOTTIME when the value was surely not written yet; None: not known. What its writer had seen says
+        nothing if etcd was put back before it came there."""
+        return self.mirror.absent_at(value.after) if value.after < pair.modified else None
 
     def in_our_terms(self, key: bytes, value: Value, what: T) -> T:
         """`what` is of that value. Our own moments need no translation."""

@@ -68,6 +68,15 @@ def test_a_value_that_etcd_got_late_was_made_before() -> None:
     assert dated(shared, key) == 990.0
 
 
+def test_a_value_that_came_to_an_etcd_that_was_put_back_meanwhile_is_not_younger_for_that() -> None:
+    mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
+    shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
+    late, mirror.pairs[late] = written("late", 470.0, 9, after=12)  # its writer had seen more than there is now
+    mirror.absent[12] = 999.0
+    shared.note({late})
+    assert dated(shared, late) <= 470.0 + AHEAD
+
+
 def dated(shared: Any, key: bytes) -> float:
     value = shared.value(key, RecordValue)
     moment: Moment = shared.in_our_terms(key, value, value.written)

@@ -43,6 +43,17 @@ def fingerprint(identity: tuple[str, ...]) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(identity)).hexdigest()[:32]
 
 
+@dataclass(frozen=True, slots=True)
+class BoundKey:
+    """What a value of a fleet is bound to: the fleet, and the key in etcd that has it."""
+
+    store: str
+    key: bytes
+
+    def data(self, key_id: int) -> bytes:
+        return msgspec.msgpack.encode(("brokerd fleet value", FORMAT, key_id, self.store, self.key))
+
+
 class Keyring:
     """The store's data keys, unwrapped. `current` seals; each of them opens what was sealed under it."""
 
@@ -69,14 +80,14 @@ class Keyring:
         del self._ciphers[key_id]
         self.current = max(self._ciphers, default=0)
 
-    def seal(self, plain: bytes, bound: Bound) -> bytes:
+    def seal(self, plain: bytes, bound: Bound | BoundKey) -> bytes:
         """`plain`, sealed: one byte format, four bytes key id, nonce, ciphertext with tag."""
         nonce = self._entropy.bytes(NONCE_BYTES)
         key_id = self.current
         sealed = self._ciphers[key_id].encrypt(nonce, plain, bound.data(key_id))
         return bytes((FORMAT,)) + key_id.to_bytes(4, "big") + nonce + sealed
 
-    def open(self, sealed: bytes | str, bound: Bound) -> bytes:
+    def open(self, sealed: bytes | str, bound: Bound | BoundKey) -> bytes:
         """What was sealed. Raises EnvelopeError."""
         key_id = key_id_of(sealed)
         if key_id is None or not isinstance(sealed, bytes) or len(sealed) < HEADER_BYTES + NONCE_BYTES:

@@ -4,7 +4,7 @@
 # Numbers of 64 bits come as text, false and zero are left out, keys and values are base64.
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from brokerd.core.fleet.etcd import Changes, Found, Pair, Put, Transacted
 from brokerd.core.fleet.gateway_errors import EtcdFailure, FailureKind, failure_of
 from brokerd.core.secret import Secret
 
+MOST_CHANGES = 100_000  # of one revision: a lease that ends deletes all of its keys at once
 OPERATIONS = 128  # of one transaction: what etcd allows unless it is told otherwise (--max-txn-ops)
 
 T = TypeVar("T")
@@ -157,16 +158,20 @@ def login_request(user: str, password: Secret) -> bytes:
     return _body({"name": user, "password": password.reveal()})
 
 
-def found(body: bytes) -> Found:
-    """The answer to `read_request`."""
+def found(body: bytes, wanted: Collection[bytes] | None = None) -> Found:
+    """The answer to `read_request` for the `wanted` keys."""
     answer = _checked(body, _Transaction)
     pairs = {key: pair for each in answer.responses for key, pair in _range(each).pairs().items()}
+    if wanted is not None and not pairs.keys() <= set(wanted):
+        raise BadGatewayAnswer("keys that were not asked for")
     return Found(pairs, _revision(answer.header), answer.header.cluster_id)
 
 
-def page(body: bytes) -> tuple[Found, bool]:
-    """The answer to `page_request`, and whether there are more keys."""
+def page(body: bytes, begin: bytes = b"", prefix: bytes = b"") -> tuple[Found, bool]:
+    """The answer to `page_request` for keys with that prefix, and whether there are more."""
     answer = _checked(body, _Range)
+    if any(each.key < begin or not each.key.startswith(prefix) for each in answer.kvs):
+        raise BadGatewayAnswer("keys that were not asked for")
     if answer.more and not answer.kvs:
         raise BadGatewayAnswer("a page without keys that is not the last")
     return Found(answer.pairs(), _revision(answer.header), answer.header.cluster_id), answer.more
@@ -236,6 +241,8 @@ class WatchLines:
                 if revision <= self._revision:
                     raise BadGatewayAnswer("a watch that goes back")
                 self._revision = revision
+            if len(self._waiting) >= MOST_CHANGES:
+                raise BadGatewayAnswer("more changes in one revision than etcd makes")
             self._waiting.append((event.kv.key, _pair_of(event)))
         return complete if seen.fragment else [*complete, *self._complete(cluster)]
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from brokerd.core.fleet import gateway_json
-from brokerd.core.fleet.etcd import Changes, Compacted, EtcdAway, Found, LeaseGone, Pair, Put, Transacted
+from brokerd.core.fleet.etcd import Changes, Compacted, EtcdAway, EtcdRefused, Found, LeaseGone, Pair, Put, Transacted
 from brokerd.core.ports import Clock
 from brokerd.edge.etcd.asking import Asking, Effect, PageTooLarge, name_of
 from brokerd.edge.etcd.login import EtcdUser
@@ -16,6 +16,8 @@ from brokerd.edge.etcd.watching import watching
 from brokerd.edge.http.connection import HttpSettings
 
 PAGE = 500  # keys
+ALL = 1 << 30  # bytes of all that is read together
+EACH = 300  # bytes that a pair costs besides
 READ, TRANSACT, GRANT = "/v3/kv/range", "/v3/kv/txn", "/v3/lease/grant"
 KEEP_ALIVE, REVOKE = "/v3/lease/keepalive", "/v3/lease/revoke"
 
@@ -78,24 +80,29 @@ class EtcdClient:
         revision = cluster = 0
         for begin in range(0, len(keys) or 1, gateway_json.OPERATIONS):
             body = gateway_json.read_request(keys[begin : begin + gateway_json.OPERATIONS], revision)
-            part = await self._asking.ask(TRANSACT, body, gateway_json.found)
+            wanted = frozenset(keys[begin : begin + gateway_json.OPERATIONS])
+            part = await self._asking.ask(TRANSACT, body, partial(gateway_json.found, wanted=wanted))
             pairs.update(part.pairs)
             revision, cluster = revision or part.revision, part.cluster
         return Found(pairs, revision, cluster)
 
     async def _pages(self, prefix: bytes) -> Found:
         pairs: dict[bytes, Pair] = {}
-        begin, end, limit, revision = prefix, gateway_json.end_of(prefix), PAGE, 0
+        begin, end, limit, revision, size = prefix, gateway_json.end_of(prefix), PAGE, 0, 0
         while True:
             body = gateway_json.page_request(begin, end, limit, revision)
+            read = partial(gateway_json.page, begin=begin, prefix=prefix)
             try:
-                part, is_more = await self._asking.ask(READ, body, gateway_json.page)
+                part, is_more = await self._asking.ask(READ, body, read)
             except PageTooLarge:
                 if limit == 1:
                     raise
                 limit = max(1, limit // 8)
                 continue
             pairs.update(part.pairs)
+            size += sum(EACH + len(key) + len(pair.value) for key, pair in part.pairs.items())
+            if size > ALL:
+                raise EtcdRefused(f"there is more than {ALL >> 20} MiB below {prefix.decode(errors='replace')} in etcd")
             revision = revision or part.revision
             if not is_more:
                 return Found(pairs, revision, part.cluster)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from brokerd.core.fleet.etcd import LeaseGone, Put
+from brokerd.core.fleet.etcd import LeaseGone
 from brokerd.core.fleet.layout import BreakerValue
 from brokerd.core.ports import StoreError
 from brokerd.core.timing.breaker import Breaker
@@ -31,4 +31,4 @@ async def write(shared: Shared, provider: str, breaker: Breaker) -> None:
         shut_until=breaker.shut_until,
     )
     with contextlib.suppress(StoreError, LeaseGone):
-        await shared.transact({key: shared.modified(key)}, {key: Put(value.encoded())}, lambda _: 0)
+        await shared.transact({key: shared.modified(key)}, {key: shared.put(key, value)}, lambda _: 0)

@@ -15,6 +15,7 @@ from brokerd.core.fleet.layout import ClaimValue, JournalValue, RecordPlace, Rec
 from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoreUnavailable
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet.lease import LIFE, HostLease
+from brokerd.edge.fleet.open_rows import OpenRows
 from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
 
 LONGEST_ANSWER = 2 * 3_600.0  # seconds; more cannot be configured
@@ -25,10 +26,11 @@ PAUSE = 1.0  # seconds before a claim is tried again that another host does not 
 class Fence:
     """What this process has of a grant. `key`: of the journal row, or of the claim where nothing is spent; nobody else
     has taken over while that is as it was in `revision`. `has_outcome`: the exchange has ended, and its outcome is to
-    be written. `lease`: 0 if an earlier process had it."""
+    be written. `lease`: 0 if an earlier process had it. `write`: what row and claim say."""
 
     key: bytes
     revision: int
+    write: bytes
     lease: int
     sends_stored: bool
     has_outcome: bool = False
@@ -44,14 +46,15 @@ class Claims:
         self._orphans: dict[bytes, float] = {}  # journal rows without a claim: CLOCK_BOOTTIME when that was first seen
         self._own: set[bytes] = set()  # claims of this process that etcd has, or had
         self._freed: dict[RecordPlace, trio.Event] = {}
+        self.rows = OpenRows(shared)
 
     def fence(self, place: RecordPlace) -> Fence | None:
         return self._fences.get(place)
 
-    def restore(self, place: RecordPlace, revision: int) -> None:
+    def restore(self, place: RecordPlace, revision: int, write: bytes) -> None:
         """An earlier process ended an exchange in that row, and its outcome is still to be written."""
         key = self._shared.keys.journal(place)
-        self._fences[place] = Fence(key, revision, 0, sends_stored=True, has_outcome=True)
+        self._fences[place] = Fence(key, revision, write, 0, sends_stored=True, has_outcome=True)
 
     async def begin(
         self, place: RecordPlace, record: int, at: Moment, generation: int = 0, awaits: Awaits | None = None
@@ -70,14 +73,15 @@ class Claims:
         expected = {keys.record(place): record} | {key: shared.modified(key) for key in (claim_key, row_key)}
         about: dict[str, Any] = {"host": shared.me.host, "machine": shared.me.machine, "written": at}
         about |= {"instance": shared.me.instance, "write": write}
-        changes: dict[bytes, Put | None] = {claim_key: Put(ClaimValue(**about).encoded(), number)}
+        changes: dict[bytes, Put | None] = {claim_key: shared.put(claim_key, ClaimValue(**about), number)}
         if awaits is not None:
             since = self._open_since(place, generation)
             about |= {"interrupted": since, "others": not awaits.patient and self._may_be_answered(place, generation)}
             row = JournalValue(generation=generation, answer_within=awaits.seconds, **about)
-            changes[row_key] = Put(row.encoded())
+            changes[row_key] = shared.put(row_key, row)
         revision = await self._taken(expected, changes, claim_key, write)
-        self._fences[place] = Fence(claim_key if awaits is None else row_key, revision, number, awaits is not None)
+        key = claim_key if awaits is None else row_key
+        self._fences[place] = Fence(key, revision, write, number, awaits is not None)
 
     async def _taken(
         self, expected: dict[bytes, int], changes: dict[bytes, Put | None], claim_key: bytes, write: bytes
@@ -86,7 +90,7 @@ class Claims:
 
         def is_ours(found: Mapping[bytes, Pair]) -> int:
             pair = found.get(claim_key)
-            value = None if pair is None else ClaimValue.decoded(pair.value)
+            value = self._shared.opened(pair, ClaimValue)
             return pair.modified if pair is not None and value is not None and value.write == write else 0
 
         self._pending.add(write)
@@ -96,7 +100,8 @@ class Claims:
             self._abandoned.add(write)
             raise
         except Conflict as conflict:
-            raise HeldElsewhere(_holder(conflict.found.get(claim_key))) from None
+            claim = self._shared.opened(conflict.found.get(claim_key), ClaimValue)
+            raise HeldElsewhere("" if claim is None else claim.host) from None
         except LeaseGone:
             self._lease.drop()
             raise StoreUnavailable("etcd: the lease of this host has ended") from None
@@ -105,15 +110,14 @@ class Claims:
 
     def _open_since(self, place: RecordPlace, generation: int) -> Moment | None:
         """When the first exchange of that generation began whose outcome nobody knows."""
-        key = self._shared.keys.journal(place)
-        row = self._shared.value(key, JournalValue)
+        key, row = self._shared.keys.journal(place), self.rows.row(place)
         if row is None or row.generation != generation:
             return None
         return self._shared.in_our_terms(key, row, row.interrupted or row.written)
 
     def _may_be_answered(self, place: RecordPlace, generation: int) -> bool:
         """Whether the answer to another host's exchange with the token of that generation may still come."""
-        row = self._shared.value(self._shared.keys.journal(place), JournalValue)
+        row = self.rows.row(place)
         return row is not None and row.generation == generation and (row.others or not self._shared.is_this_host(row))
 
     def _require_free(self, place: RecordPlace) -> None:
@@ -123,8 +127,7 @@ class Claims:
 
     def _require_no_answer(self, place: RecordPlace, generation: int) -> None:
         """Of another host's exchange with the token of that generation, whose outcome is unknown (law 3)."""
-        key = self._shared.keys.journal(place)
-        row = self._shared.value(key, JournalValue)
+        key, row = self._shared.keys.journal(place), self.rows.row(place)
         if row is None or not self._may_be_answered(place, generation):
             return
         now = self._shared.clock.now().boot
@@ -146,11 +149,11 @@ class Claims:
         if fence is None:
             return {}
         there = self._shared.modified(fence.key)
-        if there == fence.revision:
-            return {fence.key: fence.revision}
-        if there:
-            raise StoreUnavailable("etcd: another host has begun an exchange of this grant since")
-        return {fence.key: 0}
+        row, claim = self._shared.value(fence.key, JournalValue), self._shared.value(fence.key, ClaimValue)
+        value = (None if row is None or row.is_void else row) if fence.sends_stored else claim
+        if value is None or value.write == fence.write:  # somebody who has not the key may have written there
+            return {fence.key: there}
+        raise StoreUnavailable("etcd: another host has begun an exchange of this grant since")
 
     def changes(self, place: RecordPlace, generation: int | None = None) -> dict[bytes, Put | None]:
         """What is deleted with the outcome, a record of that `generation`; None: without one. The journal row stays
@@ -160,20 +163,22 @@ class Claims:
             return {}
         keys, found = self._shared.keys, dict[bytes, Put | None]()
         if fence.sends_stored:
-            row = self._shared.value(keys.journal(place), JournalValue)
+            key, row = keys.journal(place), self.rows.row(place)
             is_awaited = row is not None and row.others and row.generation == generation
-            found[keys.journal(place)] = Put(row.encoded()) if row is not None and is_awaited else None
+            found[key] = self._shared.put(key, row) if row is not None and is_awaited else None
         claim = self._shared.value(keys.claim(place), ClaimValue)
         if claim is not None and self._shared.is_this_host(claim):
             found[keys.claim(place)] = None
         return found
 
     def without_exchange(self, place: RecordPlace) -> Put | None:
-        """What is left of the journal row of an exchange that has sent nothing: an interruption before it (law 3)."""
-        row = self._shared.value(self._shared.keys.journal(place), JournalValue)
-        if row is None or row.interrupted is None:
+        """What is left of the journal row of an exchange that has sent nothing: that it is void, and an interruption
+        before it (law 3)."""
+        key, row = self._shared.keys.journal(place), self.rows.row(place)
+        if row is None:
             return None
-        return Put((row if row.others else msgspec.structs.replace(row, answer_within=0.0)).encoded())
+        left = row.answer_within if row.others else 0.0
+        return self._shared.put(key, msgspec.structs.replace(row, answer_within=left, is_void=True))
 
     def ended(self, place: RecordPlace) -> None:
         """The outcome is written, or nobody needs it."""
@@ -202,9 +207,10 @@ class Claims:
             if (place := shared.keys.place(key)) is None:
                 continue
             row_key = shared.keys.journal(place)
+            self.rows.note(place, record_changed=kind == "record")
             if kind != "record":
                 self._orphans.pop(row_key, None)
-            if shared.modified(row_key) and not shared.modified(shared.keys.claim(place)):
+            if self.rows.row(place) is not None and shared.value(shared.keys.claim(place), ClaimValue) is None:
                 self._orphans.setdefault(row_key, shared.clock.now().boot)
             claim = shared.value(key, ClaimValue) if kind == "claim" else None
             if claim is not None and shared.is_own(claim):
@@ -236,8 +242,7 @@ class Claims:
 
     def interrupted(self, place: RecordPlace, record: RecordValue) -> Moment | None:
         """When an exchange began whose outcome nobody will write, if there is one of this record's generation."""
-        shared, key = self._shared, self._shared.keys.journal(place)
-        row = shared.value(key, JournalValue)
+        shared, key, row = self._shared, self._shared.keys.journal(place), self.rows.row(place)
         if row is None or row.generation != record.generation:
             return None
         if (since := row.interrupted) is None and not self._is_at_work(place, row):
@@ -246,15 +251,10 @@ class Claims:
 
     def _is_at_work(self, place: RecordPlace, row: JournalValue) -> bool:
         """Whether the host of that row will write the outcome, or has sent nothing."""
-        shared, key, fence = self._shared, self._shared.keys.journal(place), self._fences.get(place)
-        if fence is not None and fence.key == key and fence.revision == shared.modified(key):
+        shared, fence = self._shared, self._fences.get(place)
+        if fence is not None and fence.write == row.write:
             return True
         if row.write in self._pending or row.write in self._abandoned:
             return True
         claim = shared.value(shared.keys.claim(place), ClaimValue)
         return claim is not None and claim.write == row.write and not shared.is_this_host(claim)
-
-
-def _holder(pair: Pair | None) -> str:
-    value = None if pair is None else ClaimValue.decoded(pair.value)
-    return "" if value is None else value.host

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
 
 from brokerd.core.fleet.etcd import Pair
-from brokerd.core.fleet.layout import FleetKeys, MetaValue, RecordPlace
+from brokerd.core.fleet.layout import FleetKeys, MetaValue, RecordPlace, Value
 from brokerd.core.grant.record import Record
 from brokerd.core.ports import Entropy, StoreUnavailable, WrongKey
-from brokerd.core.sealing import KEY_BYTES, Bound, EnvelopeError, Keyring, unwrap, wrap
+from brokerd.core.sealing import KEY_BYTES, Bound, BoundKey, EnvelopeError, Keyring, key_id_of, unwrap, wrap
 from brokerd.edge.store.sealed_record import decoded, encoded
 
+V = TypeVar("V", bound=Value)
 MOST = 1024 * 1024  # bytes of a sealed record; etcd takes requests of 1.5 MiB
 WRONG = (
     "the key of this host is not the one that the fleet's data keys are wrapped with; nothing was changed; "
@@ -36,6 +40,9 @@ class FleetDataKeys:
         """A new data key, wrapped."""
         return wrap(self._entropy.bytes(KEY_BYTES), kek, store, number, self._entropy)
 
+    def wrapped(self, plain: bytes, number: int, kek: bytes) -> bytes:
+        return wrap(plain, kek, self.store, number, self._entropy)
+
     @property
     def newest(self) -> int:
         """The number of the data key that seals; 0 while it is locked."""
@@ -45,20 +52,28 @@ class FleetDataKeys:
         self, keks: Iterable[bytes], meta: MetaValue, pairs: dict[bytes, Pair], known: dict[int, bytes]
     ) -> dict[int, bytes]:
         """Unwrap all of them, each with the one of `keks` that fits; `known`: those that this host has opened before,
-        should it have another key than the fleet now. Returns them. Raises StoreError."""
-        found = dict[int, bytes]()
+        should it have another key than the fleet now, or should they be gone from etcd. Returns them. Raises
+        StoreError."""
+        found, strange = dict(known), False
         for key, pair in pairs.items():
             if (number := self._keys.number(key)) is not None:
-                plain = _unwrapped(pair.value, keks, meta.store, number) or known.get(number)
-                if plain is None:
-                    raise WrongKey(WRONG)
-                found[number] = plain
+                plain = _unwrapped(pair.value, keks, meta.store, number)
+                if plain is not None:
+                    found[number] = plain
+                strange = strange or number not in found
+        if found:
+            self.use(meta.store, found)
+        if strange:
+            raise WrongKey(WRONG)
         if not found:
             raise StoreUnavailable("the fleet's data keys are gone from etcd, and with them all records")
-        self._ring, self.store = Keyring(self._entropy), meta.store
-        for number, plain in found.items():
-            self._ring.add(number, plain)
         return found
+
+    def use(self, store: str, keys: dict[int, bytes]) -> None:
+        """Seal and open with these from now on."""
+        self._ring, self.store = Keyring(self._entropy), store
+        for number, plain in keys.items():
+            self._ring.add(number, plain)
 
     def close(self) -> None:
         self._ring = Keyring(self._entropy)
@@ -80,10 +95,47 @@ class FleetDataKeys:
             found[key] = wrap(plain, new, meta.store, number, self._entropy)
         return found
 
-    def seal(self, record: Record, place: RecordPlace) -> bytes:
+    # -- values
+
+    def seal_value(self, key: bytes, value: Value) -> bytes:
+        """What etcd gets: nobody without the key can read it, change it or move it to another key. Raises
+        StoreUnavailable."""
+        self._require_open()
+        return self._ring.seal(value.encoded(), BoundKey(self.store, key))
+
+    def open_value(self, pair: Pair, kind: type[V]) -> V | None:
+        """None: no host wrote it, or not in a form that this version knows."""
+        try:
+            return kind.decoded(self._ring.open(pair.value, BoundKey(self.store, pair.key)))
+        except EnvelopeError:
+            return None
+
+    def is_strange(self, pair: Pair) -> bool:
+        """Whether a host with another key than this one's may have written it."""
+        number = key_id_of(pair.value)
+        return number is not None and number not in self._ring.ids
+
+    def prove(self, key: bytes, meta: MetaValue) -> MetaValue:
         """Raises StoreUnavailable."""
+        self._require_open()
+        return msgspec.structs.replace(meta, proof=self._ring.seal(meta.proved, BoundKey(self.store, key)))
+
+    def is_proved(self, key: bytes, meta: MetaValue) -> bool:
+        """Whether a host wrote it, as it is."""
+        try:
+            return self._ring.open(meta.proof, BoundKey(self.store, key)) == meta.proved
+        except EnvelopeError:
+            return False
+
+    def _require_open(self) -> None:
         if not self.is_open:
             raise StoreUnavailable("the fleet's data keys are not open yet")
+
+    # -- records
+
+    def seal(self, record: Record, place: RecordPlace) -> bytes:
+        """Raises StoreUnavailable."""
+        self._require_open()
         return self._ring.seal(encoded(record), Bound(self.store, place.grant, record.generation, place.fingerprint))
 
     def unseal(self, sealed: bytes, place: RecordPlace, generation: int) -> Record:

@@ -22,27 +22,29 @@ class HostLease:
         self._clock = clock
         self.number = 0
         self._until = float("-inf")
-        self.dropped = trio.Event()
+        self.woken = trio.Event()
 
-    async def keep(self) -> bool:
-        """Renew it, or get a new one: then True, and what was written with the old one is gone, or will be. Raises
-        EtcdError."""
+    async def keep(self) -> None:
+        """Renew it, or get a new one: then what was written with the old one is gone, or will be. Raises EtcdError."""
         asked = self._clock.now().boot
         if self.number:
             try:
-                self._until = asked + await self._etcd.keep_alive(self.number)
-                return False
+                self._until = asked + min(LIFE, await self._etcd.keep_alive(self.number))
+                return
             except LeaseGone:
                 self.drop()
         self.number, life = await self._etcd.grant_lease(LIFE)
-        self._until = asked + life
-        return True
+        self._until = asked + min(LIFE, life)
 
     def drop(self) -> None:
         """It is not used any more."""
         self.number, self._until = 0, float("-inf")
-        self.dropped.set()
-        self.dropped = trio.Event()
+        self.wake()
+
+    def wake(self) -> None:
+        """Who keeps it looks again at once."""
+        self.woken.set()
+        self.woken = trio.Event()
 
     def is_safe(self, number: int) -> bool:
         """Whether that lease surely lives, and will for a while."""

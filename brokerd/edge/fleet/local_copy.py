@@ -19,7 +19,7 @@ from brokerd.edge.store.sealed_meta import FLEET_KEYS, put_sealed, sealed_value
 from brokerd.edge.store.sealed_record import seal
 from brokerd.edge.store.store import SqliteStore
 
-FLEET, UNSENT = "fleet", "unsent "  # in the table meta
+FLEET, UNSENT, NUMBER = "fleet", "unsent ", "number "  # in the table meta
 
 
 class KnownFleet(msgspec.Struct, frozen=True):
@@ -33,17 +33,21 @@ class KnownFleet(msgspec.Struct, frozen=True):
 
 class Unsent(msgspec.Struct, frozen=True):
     """A record of the local store that etcd has not got, of that `generation`. `based_on`: the revision of the record
-    that it replaces there; `fence`: the revision of the journal row of its exchange, 0: it has none."""
+    that it replaces there; `fence`: the revision of the journal row of its exchange, 0: it has none; `write`: what that
+    row says. `number`: of the record."""
 
     place: RecordPlace
     based_on: int
     fence: int = 0
     generation: int = 0
+    write: bytes = b""
+    number: int = 0
 
 
 class Copy(NamedTuple):
     record: Record | None  # None: it was deleted
     history: bytes
+    number: int
 
 
 class LocalCopy:
@@ -63,6 +67,11 @@ class LocalCopy:
         values = await self._local.do(lambda database: database.metas(UNSENT))
         found = [msgspec.json.decode(value, type=Unsent) for value in values.values()]
         return {each.place: each for each in found}
+
+    async def numbers(self) -> dict[RecordPlace, int]:
+        """The newest number of each record that this host has seen. Raises StoreError."""
+        values = await self._local.do(lambda database: database.metas(NUMBER))
+        return {RecordPlace(*name.removeprefix(NUMBER).rsplit(" ", 1)): int(value) for name, value in values.items()}
 
     async def remember(self, known: KnownFleet) -> None:
         """Raises StoreError."""
@@ -85,9 +94,9 @@ class LocalCopy:
         plain = await self._local.do(work)
         return {} if plain is None else msgspec.msgpack.decode(plain, type=dict[int, bytes])
 
-    def put(self, place: RecordPlace, record: Record | None, history: bytes) -> None:
+    def put(self, place: RecordPlace, record: Record | None, history: bytes, number: int) -> None:
         """In the next transaction. It may be lost: etcd has it, and what it could not be told before counts no more."""
-        self._waiting[place] = Copy(record, history)
+        self._waiting[place] = Copy(record, history, number)
         self._wake.set()
 
     async def run(self) -> None:
@@ -105,7 +114,7 @@ class LocalCopy:
         """Durable when it returns. Raises StoreError."""
 
         def work(database: Database) -> None:
-            self._write(database, {unsent.place: Copy(record, history)})
+            self._write(database, {unsent.place: Copy(record, history, unsent.number)})
             database.set_meta(_name(unsent.place), msgspec.json.encode(unsent).decode())
 
         self._waiting.pop(unsent.place, None)
@@ -123,7 +132,8 @@ class LocalCopy:
             database.drop_meta(_name(place))
 
     def _write(self, database: Database, copies: dict[RecordPlace, Copy]) -> None:
-        for place, (record, history) in copies.items():
+        for place, (record, history, number) in copies.items():
+            database.set_meta(f"{NUMBER}{place.grant} {place.fingerprint}", str(number))
             if record is None:
                 database.delete(*place)
                 continue

@@ -11,7 +11,7 @@ import trio
 from brokerd.core.fleet.etcd import ABSENT, EtcdError, Pair, Put
 from brokerd.core.fleet.layout import SCHEMA, USABLE_BY, MemberValue, MetaValue
 from brokerd.core.ports import StoreError
-from brokerd.core.sealing import SEALS_PER_KEY
+from brokerd.core.sealing import SEALS_PER_KEY, unwrap
 from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import EVERY, HostLease
 from brokerd.edge.fleet.local_copy import KnownFleet, LocalCopy
@@ -44,40 +44,64 @@ class Membership:
         self.noticed: Callable[[], None] = lambda: None
         self._noted = float("-inf")
         self.joined = trio.Event()  # this host has had a lease
+        self._registered = 0  # the lease that the others see
 
     def meta(self) -> MetaValue | None:
-        return self._shared.value(self._shared.keys.meta, MetaValue)
+        """None: there is none that a host wrote."""
+        meta = self._read_meta()
+        return meta if meta is not None and self._data_keys.is_proved(self._shared.keys.meta, meta) else None
+
+    def _read_meta(self) -> MetaValue | None:
+        """As it lies there. Nothing says that a host wrote it."""
+        pair = self._shared.mirror.pairs.get(self._shared.keys.meta)
+        return None if pair is None else MetaValue.decoded(pair.value)
 
     # -- the fleet's own record
 
     def unusable(self) -> str | None:
         """Why this release must write nothing into the fleet."""
-        meta, key = self.meta(), self._shared.keys.meta
-        if meta is None and key in self._shared.mirror.pairs:
-            return f"etcd: {key.decode()} is not in a form that this release knows"
-        if meta is None or meta.usable_by <= SCHEMA:
-            return None
-        newer = f"the fleet is used by brokerd {meta.release} (schema {meta.schema}); this release has {SCHEMA}"
-        return f"{newer}: install that release or the one before it on this host"
+        meta = self.meta()
+        return None if meta is None or meta.usable_by <= SCHEMA else _newer(meta)
 
     async def open(self, kek: bytes) -> bool:
         """After the mirror was loaded: make the fleet if there is none, and open its data keys. Returns whether this
         host has been in it before. Raises StoreError, WrongKey."""
-        shared, keys = self._shared, self._shared.keys
-        if keys.meta not in shared.mirror.pairs:
-            await self._found(kek)
-        meta = self.meta()
-        if (why := self.unusable()) is not None or meta is None:
-            raise StoreError(why or "etcd: the fleet's own record is gone")
+        key = self._shared.keys.meta
         self.known = await self._copy.known()
-        was_here = self.known is not None and self.known.store == meta.store
-        self._opened = await self._copy.keys() if was_here else {}
+        known_keys = {} if self.known is None else await self._copy.keys()
+        if self.known is None and key not in self._shared.mirror.pairs:
+            await self._found(kek)
+        meta = self._read_meta()
+        was_here = self.known is not None and (meta is None or meta.store == self.known.store)
+        self._opened = known_keys if was_here else {}
+        try:
+            await self._join(kek, meta)
+        except StoreError:
+            if self.known is None or not known_keys or self.unusable() is not None:
+                self._data_keys.close()
+                raise
+            was_here = True  # no host wrote what is there: this one serves what it has, and waits for `adopt`
+            self._opened = known_keys
+            self._data_keys.use(self.known.store, known_keys)
         if not was_here:
             self.known = None
         self._kek = kek
-        await self._open_keys(kek, meta)
         self.check()
+        self._lease.wake()
         return was_here
+
+    async def _join(self, kek: bytes, meta: MetaValue | None) -> None:
+        """Open the data keys of the fleet. Raises StoreError, WrongKey."""
+        name = self._shared.keys.meta.decode()
+        if meta is None:
+            raise StoreError(f"etcd: {name} is gone, or not in a form that this release knows")
+        if meta.usable_by > SCHEMA and self.known is None:
+            raise StoreError(_newer(meta))
+        await self._open_keys(kek, meta)
+        if not self._data_keys.is_proved(self._shared.keys.meta, meta):
+            raise StoreError(f"etcd: {name} was not written by a host of the fleet; see who may write to etcd")
+        if meta.usable_by > SCHEMA:
+            raise StoreError(_newer(meta))
 
     async def _found(self, kek: bytes) -> None:
         """Make the fleet. Another host may be faster."""
@@ -94,11 +118,10 @@ class Membership:
             cluster=shared.mirror.cluster,
             epoch=1,
         )
-        first = keys.data_key(1)
-        changes: dict[bytes, Put | None] = {
-            keys.meta: Put(meta.encoded()),
-            first: Put(self._data_keys.made(1, kek, store)),
-        }
+        first, wrapped = keys.data_key(1), self._data_keys.made(1, kek, store)
+        self._data_keys.use(store, {1: unwrap(wrapped, kek, store, 1)})
+        meta = self._data_keys.prove(keys.meta, meta)
+        changes: dict[bytes, Put | None] = {keys.meta: Put(meta.encoded()), first: Put(wrapped)}
 
         def is_ours(found: Mapping[bytes, Pair]) -> int:
             pair = found.get(keys.meta)
@@ -164,11 +187,11 @@ class Membership:
         if not mirror.revision and known is not None and known.revision != NEVER:
             return  # everything is read again
         if meta is None:
-            self.adopted = self.known is None
+            self.adopted = False
         elif known is None or meta.epoch > known.epoch:
             self.adopted = meta.cluster == mirror.cluster
         else:
-            is_same = meta.cluster == mirror.cluster == known.cluster and meta.store == known.store
+            is_same = meta.cluster == mirror.cluster == known.cluster and meta.epoch == known.epoch
             self.adopted = is_same and mirror.revision >= known.revision
         if self.adopted and meta is not None:
             known_revision = mirror.revision if known is None or meta.epoch > known.epoch else known.revision
@@ -198,7 +221,8 @@ class Membership:
         shared, meta, known = self._shared, self.meta(), self.known
         if meta is None or known is None or known.revision != NEVER or meta.epoch > known.epoch or not meta.cluster:
             return
-        new = {shared.keys.meta: Put(msgspec.structs.replace(meta, cluster=0).encoded())}
+        told = self._data_keys.prove(shared.keys.meta, msgspec.structs.replace(meta, cluster=0))
+        new = {shared.keys.meta: Put(told.encoded())}
         with contextlib.suppress(Conflict):  # another host was faster
             await shared.transact(
                 {shared.keys.meta: shared.modified(shared.keys.meta)}, new, lambda f: _written(f, new)
@@ -206,11 +230,11 @@ class Membership:
 
     async def adopt(self) -> None:
         """An operator agrees to what etcd has now. Raises StoreError."""
-        shared, meta = self._shared, self.meta()
-        if meta is None or self.adopted:
+        shared, meta, known = self._shared, self.meta(), self.known
+        if self.adopted or self._kek is None:
             return
-        me, key = shared.me, shared.keys.meta
-        epoch = max(meta.epoch, self.known.epoch if self.known else 0) + 1
+        me, key, store = shared.me, shared.keys.meta, self._data_keys.store
+        epoch = max(meta.epoch if meta else 0, known.epoch if known else 0) + 1
         value = MetaValue(
             host=me.host,
             machine=me.machine,
@@ -218,12 +242,16 @@ class Membership:
             schema=SCHEMA,
             usable_by=USABLE_BY,
             release=me.release,
-            store=meta.store,
+            store=store,
             cluster=shared.mirror.cluster,
             epoch=epoch,
         )
-        new = {key: Put(value.encoded())}
-        await shared.transact({key: shared.modified(key)}, new, lambda found: _written(found, new))
+        new = {key: Put(self._data_keys.prove(key, value).encoded())}
+        for number, plain in self._opened.items():  # what somebody deleted
+            if (name := shared.keys.data_key(number)) not in shared.mirror.pairs:
+                new[name] = Put(self._data_keys.wrapped(plain, number, self._kek))
+        expected = {each: shared.modified(each) for each in new}
+        await shared.transact(expected, new, lambda found: _written(found, new))
         self.check()
 
     async def _remember(self) -> None:
@@ -239,8 +267,10 @@ class Membership:
         try:
             await self._shared.mirror.there.wait()
             while True:
+                woken = self._lease.woken
                 try:
-                    if await self._lease.keep():
+                    await self._lease.keep()
+                    if self._data_keys.is_open and not self._is_registered():
                         await self._register()
                     if self._shared.refused is not None:
                         await self._write_again()
@@ -249,22 +279,26 @@ class Membership:
                         self.check()
                         if (why := self.unusable()) is not None:
                             raise StoreError(why)
-                        if any(key not in self._opened for key in self._key_numbers()):
-                            self.reopen()
                         await self._tell_of_restore()
                         await self._renew_worn_key()
                         await self._remember()
+                        if any(key not in self._opened for key in self._key_numbers()):
+                            self.reopen()
                         self.says(None)
                     pause = EVERY
                 except (EtcdError, StoreError) as error:
                     self.says(str(error) if isinstance(error, StoreError) else None)
                     pause = AGAIN
                 with trio.move_on_after(pause):
-                    await self._lease.dropped.wait()
+                    await woken.wait()
         finally:
             with trio.move_on_after(2.0) as scope:
                 scope.shield = True
                 await self._lease.end()
+
+    def _is_registered(self) -> bool:
+        key = self._shared.keys.member(self._shared.me.host)
+        return self._registered == self._lease.number and key in self._shared.mirror.pairs
 
     async def _register(self) -> None:
         """Raises EtcdError, StoreError."""
@@ -284,12 +318,13 @@ class Membership:
             instance=me.instance,
             machine=me.machine,
         )
-        new = {key: Put(member.encoded(), self._lease.number)}
+        new = {key: shared.put(key, member, self._lease.number)}
         try:
             await shared.transact({key: shared.modified(key)}, new, lambda found: _written(found, new))
         except StoreError:
             self._lease.drop()
             raise
+        self._registered = self._lease.number
         self.joined.set()
         self.says(None)
 
@@ -305,6 +340,11 @@ class Membership:
         if trouble != self.trouble:
             self.trouble = trouble
             self.noticed()
+
+
+def _newer(meta: MetaValue) -> str:
+    newer = f"the fleet is used by brokerd {meta.release} (schema {meta.schema}); this release has {SCHEMA}"
+    return f"{newer}: install that release or the one before it on this host"
 
 
 def _written(found: Mapping[bytes, Pair], new: Mapping[bytes, Put]) -> int:

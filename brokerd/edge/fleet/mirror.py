@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import trio
 
-from brokerd.core.fleet.etcd import Changes, Compacted, Etcd, EtcdError, Pair
+from brokerd.core.fleet.etcd import Changes, Compacted, Etcd, EtcdError, EtcdRefused, Pair
 from brokerd.core.ports import Clock
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between two tries to reach etcd
 BEATS = 64  # that are remembered
+ALL = 512 << 20  # bytes of all pairs
+EACH = 300  # bytes that a pair costs besides
+CROWDED = 60.0  # seconds until a look whether there is less
 
 
 class Beat(NamedTuple):
@@ -25,7 +29,8 @@ class Beat(NamedTuple):
 class Mirror:
     """`away`: why etcd cannot be reached, None: it can. `reached`: CLOCK_BOOTTIME when it last answered. `changed` is
     called with the keys that are not as they were. If etcd was put back to an older state, `put_back` is called, and
-    then everything is read again: it has another cluster id, or a revision that is smaller than one seen.
+    then everything is read again: it has another cluster id, or a revision that is smaller than one seen. `most`: how
+    many bytes a value of a key may have, 0: nobody needs that key. Of a larger value it is known only that it is there.
 
     Many attributes: each is a fact about the one view of etcd."""
 
@@ -43,6 +48,9 @@ class Mirror:
         self.changed: Callable[[set[bytes]], None] = lambda _: None
         self.moved: Callable[[], None] = lambda: None  # called when `away` has changed
         self.put_back: Callable[[], None] = lambda: None
+        self.most: Callable[[bytes], int] = lambda _: ALL
+        self._size = 0
+        self._is_crowded = False
         self._known_at: dict[bytes, int] = {}  # keys that were read or written beside the watch
         self._watching = trio.CancelScope()
         self._beats: deque[Beat] = deque(maxlen=BEATS)
@@ -51,20 +59,23 @@ class Mirror:
         """Follows etcd for ever."""
         delay = FIRST_DELAY
         while True:
+            began, is_loaded = trio.current_time(), False
             try:
                 await self.load()
-                delay = FIRST_DELAY
+                is_loaded = True
                 with trio.CancelScope() as self._watching:
                     # From the last revision again: of the one that etcd was compacted to, it tells no deletions.
                     async with self._etcd.watch(self._root, self.revision) as stream:
                         async for changes in stream:
                             self._apply(changes)
-            except Compacted:
-                self.revision = 0
             except EtcdError as error:
-                if delay > FIRST_DELAY:  # another server may answer at once
-                    self._is_away(str(error))
-                await trio.sleep(delay)
+                if isinstance(error, Compacted):
+                    self.revision = 0
+                if trio.current_time() - began > LONGEST_DELAY:  # it was there for a while
+                    delay = FIRST_DELAY
+                if isinstance(error, EtcdRefused) or (delay > FIRST_DELAY and not is_loaded):
+                    self._is_away(str(error))  # not at the first time: another server may answer at once
+                await trio.sleep(CROWDED if self._is_crowded else delay)
                 delay = min(2 * delay, LONGEST_DELAY)
 
     async def load(self) -> None:
@@ -75,12 +86,16 @@ class Mirror:
             sent, least = self._clock.now().boot, self.newest()
             found = await self._etcd.read_prefix(self._root)
             self.heard(sent, least, found.revision, found.cluster)
-            before, self.pairs = self.pairs, dict(found.pairs)
+            before, self.pairs = self.pairs, {}
+            self._size = 0
             self._known_at.clear()
+            for key, pair in found.pairs.items():
+                self._put(key, pair)
             self.revision = found.revision
             names = before.keys() | self.pairs.keys()
             if different := {key for key in names if before.get(key) != self.pairs.get(key)}:
                 self.changed(different)
+            self._require_room()
         self._is_away(None)
 
     async def beat(self) -> None:
@@ -126,14 +141,29 @@ class Mirror:
             self._known_at = {key: at for key, at in self._known_at.items() if at > self.revision}
         if different:
             self.changed(different)
+        self._require_room()
 
     def _put(self, key: bytes, pair: Pair | None) -> bool:
-        before = self.pairs.get(key)
+        before = self.pairs.pop(key, None)
+        if before is not None:
+            self._size -= EACH + len(key) + len(before.value)
         if pair is None:
-            self.pairs.pop(key, None)
             return before is not None
+        if not (most := self.most(key)):
+            return False
+        if len(pair.value) > most:
+            pair = replace(pair, value=b"")
+        self._size += EACH + len(key) + len(pair.value)
         self.pairs[key] = pair
         return before is None or before.modified != pair.modified
+
+    def _require_room(self) -> None:
+        """Raises EtcdRefused."""
+        self._is_crowded = self._size > ALL
+        if self._is_crowded:
+            self.revision = 0
+            words = f"there is more than {ALL >> 20} MiB below {self._root.decode()}"
+            raise EtcdRefused(f"{words}; delete what brokerd did not write, and see who may write there")
 
     def newest(self) -> int:
         """The newest revision that was seen."""
@@ -155,6 +185,8 @@ class Mirror:
         return is_back
 
     def _is_away(self, why: str | None) -> None:
+        if why is None and self._is_crowded:
+            return
         before, self.away = self.away, why
         if why is None:
             self.there.set()

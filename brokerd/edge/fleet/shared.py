@@ -23,6 +23,7 @@ from brokerd.core.fleet.etcd import (
 from brokerd.core.fleet.layout import BreakerValue, ClaimValue, FleetKeys, JournalValue, MemberValue, RecordValue, Value
 from brokerd.core.ports import Clock, Entropy, GenerationConflict, StoreUnavailable
 from brokerd.core.timing.moment import Moment
+from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.mirror import Mirror
 
 WITHIN = 8.0  # seconds for a transaction, with everything that is tried again
@@ -92,16 +93,27 @@ class Shared:
     refused: str | None = None  # why etcd took nothing, though it was there
     full: bool = False
     unusable: Callable[[], str | None] = lambda: None  # why nothing may be written
+    data_keys: FleetDataKeys = field(init=False)
     _seen: dict[bytes, Sighting] = field(default_factory=dict)
     _ahead: dict[tuple[str, str], Ahead] = field(default_factory=dict)  # by host and boot id
     _dated_badly: set[str] = field(default_factory=set)  # boots whose values can be dated better by now
 
+    def __post_init__(self) -> None:
+        self.data_keys = FleetDataKeys(self.keys, self.entropy)
+        self.mirror.most = self.keys.most
+
     # -- values
 
     def value(self, key: bytes, kind: type[V]) -> V | None:
-        """What the mirror has there; None: nothing that this version can read."""
-        pair = self.mirror.pairs.get(key)
-        return None if pair is None else kind.decoded(pair.value)
+        """What the mirror has there; None: nothing that a host wrote and that this version can read."""
+        return self.opened(self.mirror.pairs.get(key), kind)
+
+    def opened(self, pair: Pair | None, kind: type[V]) -> V | None:
+        return None if pair is None else self.data_keys.open_value(pair, kind)
+
+    def put(self, key: bytes, value: Value, lease: int = 0) -> Put:
+        """Raises StoreUnavailable."""
+        return Put(self.data_keys.seal_value(key, value), lease)
 
     def modified(self, key: bytes) -> int:
         """The revision of what the mirror has there; ABSENT for nothing."""
@@ -119,11 +131,11 @@ class Shared:
             if (noted := self._seen.get(key)) is not None and noted.modified == pair.modified:
                 continue
             kind = DATED.get(self.keys.kind(key)[0])
-            value = None if kind is None else kind.decoded(pair.value)
+            value = None if kind is None else self.opened(pair, kind)
             if value is not None and not self.is_this_host(value):
                 absent, theirs = self._absent_at(value, pair), value.written
                 self._seen[key] = Sighting(pair.modified, theirs, now, absent)
-                if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone, or nonsense
+                if len(self._ahead) > MOST_BOOTS:  # hosts that are long gone
                     self._ahead.clear()
                 boot = value.host, theirs.boot_id
                 known = self._ahead.get(boot)

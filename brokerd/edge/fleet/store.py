@@ -19,7 +19,6 @@ from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.fleet import breakers, views
 from brokerd.edge.fleet.claims import Claims
-from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.lease import HostLease
 from brokerd.edge.fleet.local_copy import LocalCopy
 from brokerd.edge.fleet.membership import Membership
@@ -45,11 +44,10 @@ class FleetStore:
         self.fleet_name, self.host = shared.me.fleet, shared.me.host
         self._offline = offline
         self.lease = HostLease(shared.etcd, shared.clock)
-        self._data_keys = FleetDataKeys(shared.keys, shared.entropy)
         self._copy = LocalCopy(local)
-        self.membership = Membership(shared, self.lease, self._data_keys, self._copy)
+        self.membership = Membership(shared, self.lease, shared.data_keys, self._copy)
         self.claims = Claims(shared, self.lease)
-        self.records = FleetRecords(shared, self.claims, self._data_keys, self._copy)
+        self.records = FleetRecords(shared, self.claims, shared.data_keys, self._copy)
         self.breaker_changed: Callable[[str, Breaker], None] = lambda *_: None
         self.noticed: Callable[[], None] = lambda: None
         self._hosts: list[str] = []  # that are there
@@ -107,8 +105,9 @@ class FleetStore:
         with trio.move_on_after(within):
             await self.shared.mirror.there.wait()
             await self._open()
-            await self._bring()
-            await self.membership.joined.wait()
+            if self._is_open:
+                await self._bring()
+                await self.membership.joined.wait()
 
     async def _again(self) -> None:
         """What could not be done when it was due."""
@@ -137,6 +136,8 @@ class FleetStore:
             was_here = await self.membership.open(kek)
             await self.records.open()
             self._is_open, self.membership.is_complete = True, was_here
+            if was_here:
+                self.records.look_for_missing()
             self._changed(set(self.shared.mirror.pairs))
             if was_here and self.membership.known is not None:
                 await self._copy.remember(self.membership.known)
@@ -179,16 +180,13 @@ class FleetStore:
 
     async def forget(self, grant: str, fingerprint: str | None = None) -> int:
         rows = [row for row in await self.records.read(grant, takes=False) if fingerprint in (None, row.fingerprint)]
-        shared, keys = self.shared, self.shared.keys
         for row in rows:
             place = RecordPlace(row.grant, row.fingerprint)
-            key = keys.record(place)
+            self.claims.rows.forget(place)
             try:
-                await shared.transact({key: shared.modified(key)}, {key: None, keys.journal(place): None}, lambda _: 0)
+                await self.records.forget(place)
             except (Conflict, LeaseGone) as error:
-                if key in shared.mirror.pairs:
-                    raise StoreUnavailable(f"{grant}: {error}") from None
-            self.records.forget(place)
+                raise StoreUnavailable(f"{grant}: {error}") from None
         return max(len(rows), await self.local.forget(grant, fingerprint))
 
     async def dormant(self) -> Iterable[StoredRecord]:
@@ -203,6 +201,7 @@ class FleetStore:
     async def begin(self, grant: str, fingerprint: str, generation: int, at: Moment, awaits: Awaits) -> None:
         place = RecordPlace(grant, fingerprint)
         try:
+            self.records.require_sound(place)
             await self.claims.begin(place, self._base(place), at, generation, awaits)
         except HeldElsewhere:
             raise
@@ -243,9 +242,8 @@ class FleetStore:
         return known[1] - now + patience(grant, self.shared.me.host, self._hosts, left)
 
     def _see_members(self) -> None:
-        keys = self.shared.keys
-        prefix = keys.member("")
-        self._hosts = [keys.kind(key)[1][0] for key in self.shared.mirror.pairs if key.startswith(prefix)]
+        kinds = map(self.shared.keys.kind, self.shared.mirror.pairs)
+        self._hosts = [names[0] for kind, names in kinds if kind == "member"]
 
     # -- what others change
 
@@ -293,6 +291,7 @@ class FleetStore:
                 expected[row], changes[row] = shared.modified(row), self.claims.without_exchange(place)
             with contextlib.suppress(Conflict, LeaseGone):
                 await shared.transact(expected, changes, lambda _: 0)
+        await self.claims.rows.put_back()
 
     def _moved(self) -> None:
         if self._is_open:
@@ -354,6 +353,7 @@ class FleetStore:
             await self.local.adopt()
         try:
             await self.membership.adopt()
+            self.records.missing.clear()
         except (Conflict, LeaseGone) as error:
             raise StoreUnavailable(f"etcd: {error}") from None
 

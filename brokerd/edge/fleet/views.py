@@ -14,12 +14,14 @@ def fleet(store: FleetStore) -> FleetView:
     shared, members, claims, exchanges = store.shared, list[Member](), list[Claim](), list[OpenExchange]()
     for key, pair in sorted(shared.mirror.pairs.items()):
         kind, _ = shared.keys.kind(key)
-        if kind == "member" and (member := MemberValue.decoded(pair.value)):
+        if kind == "member" and (member := shared.opened(pair, MemberValue)):
             about = (member.host, member.release, member.schema, member.written.wall, member.host == shared.me.host)
             members.append(Member(*about, shared.clock_of(member.host)))
-        elif kind == "claim" and (claim := ClaimValue.decoded(pair.value)) and (place := shared.keys.place(key)):
+        elif kind == "claim" and (claim := shared.opened(pair, ClaimValue)) and (place := shared.keys.place(key)):
             claims.append(Claim(place.grant, claim.host, claim.written.wall))
-        elif kind == "journal" and (row := JournalValue.decoded(pair.value)) and (place := shared.keys.place(key)):
+        elif kind == "journal" and (row := shared.opened(pair, JournalValue)) and (place := shared.keys.place(key)):
+            if row.is_void:
+                continue
             held = shared.value(shared.keys.claim(place), ClaimValue)
             is_held = held is not None and held.write == row.write
             exchanges.append(OpenExchange(place.grant, row.host, row.written.wall, is_held))

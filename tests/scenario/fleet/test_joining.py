@@ -79,6 +79,7 @@ async def test_what_the_fleet_has_counts_and_what_it_lacks_is_brought(
 async def test_a_host_that_leaves_the_fleet_has_the_newest_tokens(autojump_clock: MockClock, machines: Fleet) -> None:
     one, two = await machines.started(2)
     await one.log_in()
+    await machines.level()
     token = await two.renewed()
     await until(lambda: one.served() == token)
     await trio.sleep(1)
@@ -118,6 +119,7 @@ async def newer(machines: Fleet) -> None:
     meta = MetaValue.decoded(found.value)
     assert meta is not None
     meta = msgspec.structs.replace(meta, schema=9, usable_by=9, release="9.0")
+    meta = machines.living()[0].store.shared.data_keys.prove(b"/brokerd/prod/meta", meta)
     await etcd.transact({}, {b"/brokerd/prod/meta": Put(meta.encoded())})
 
 

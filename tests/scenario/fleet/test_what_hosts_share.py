@@ -137,7 +137,6 @@ async def test_what_is_forgotten_on_one_host_is_gone_from_all(autojump_clock: Mo
     await one.broker.forget("other")
     await machines.level()
     await trio.sleep(60)
-    assert machines.rows("record") == []
     with pytest.raises(Failure, match=r"needs a login|no token"):
         await two.broker.get("other", wait=0.0)
 

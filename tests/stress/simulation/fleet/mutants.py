@@ -40,19 +40,6 @@ def _edited(edit: Edit) -> Callable[[Any], Any]:
     return make
 
 
-def _row_on_the_lease(expected: dict[bytes, int], changes: Changes) -> tuple[dict[bytes, int], Changes]:
-    lease = next((put.lease for key, put in changes.items() if _of("claim", key) and put is not None), 0)
-    for key, put in changes.items():
-        if _of("journal", key) and put is not None:
-            changes[key] = Put(put.value, lease)
-    return expected, changes
-
-
-def _outcome_over_anything(expected: dict[bytes, int], changes: Changes) -> tuple[dict[bytes, int], Changes]:
-    is_outcome = any(_of("journal", key) and put is None for key, put in changes.items())
-    return {} if is_outcome else expected, changes
-
-
 def _without(kind: str, *, in_claims: bool) -> Edit:
     """What is at keys of that kind is not compared, in claims or in outcomes."""
 
@@ -88,19 +75,12 @@ def _keeps_what_was_revoked(old: Any) -> Any:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "no-fencing": Mutant(
-        "an outcome is written over whatever another host has made of the grant meanwhile",
-        ((Shared, "transact", _edited(_outcome_over_anything)),),
-    ),
     "no-last-look": Mutant(
         "the lease is not looked at right before a stored token leaves",
         ((Claims, "last_look", lambda old: lambda self, place: None),),
     ),
     "lease-without-end": Mutant(
         "a host that has a lease takes it for alive", ((HostLease, "is_safe", lambda old: lambda self, n: n != 0),)
-    ),
-    "row-on-the-lease": Mutant(
-        "the journal row ends with the host's lease", ((Shared, "transact", _edited(_row_on_the_lease)),)
     ),
     "unknown-is-failed": Mutant(
         "what is asked again after a lost answer is taken for failed, though it was carried out",

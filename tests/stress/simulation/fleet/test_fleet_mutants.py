@@ -23,19 +23,8 @@ GONE = (  # host-0 has sent the token, and nobody knows what became of that
     at(150.0, "get", host="host-1", **WANTED),
 )
 SHOWS: dict[str, tuple[tuple[Event, ...], dict[str, object]]] = {
-    "no-fencing": (
-        (
-            at(98.0, "delay", host="host-0", seconds=60.0, lasts=60.0),  # it hears of nothing
-            at(99.0, "fault", provider="two", kind="late", requests=1, seconds=20.0),
-            at(100.0, "get", host="host-0", **WANTED),
-            at(105.0, "revoke", host="host-1", **APP2),
-            at(160.0, "get", host="host-2", wait=0.0, **APP2),
-        ),
-        {},
-    ),
     "no-last-look": (LATE, LONG),
     "lease-without-end": (LATE, LONG),
-    "row-on-the-lease": (GONE, {"lifetime": 600.0}),
     "unknown-is-failed": (
         (
             at(100.0, "etcd-fault", kind="lost-after", host="host-1", requests=1, seconds=0.0, transactions=True),

@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 
 import trio
-from msgspec import msgpack
 
 from brokerd.config.load import load
 from brokerd.config.settings import Configuration
@@ -58,6 +57,7 @@ class World:
         self.lives = self.crashes = 0
         self.ended = 0.0
         self._keys = FleetKeys(FLEET)
+        self._claimed_by: dict[bytes, str] = {}  # values are sealed
 
     def time(self) -> float:
         return trio.current_time()
@@ -100,9 +100,10 @@ class World:
                 continue
             self.say("etcd", f"{ended.revision}: {host} {'puts' if put else 'deletes'} {kind} {' '.join(names[:1])}")
             if put is not None and names:
-                had = before.get(key) if kind == "claim" else None
+                had = self._claimed_by.get(key) if kind == "claim" and key in before else None
                 self.witness.wrote(host, kind, names[0], ended.revision)
-                self.witness.claims_over(host, names[0], None if had is None else msgpack.decode(had.value)["host"])
+                self.witness.claims_over(host, names[0], had)
+                self._claimed_by[key] = host
             if put is not None and kind in ("claim", "record"):
                 process = self.hosts[host].process
                 if process is not None:

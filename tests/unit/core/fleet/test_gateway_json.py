@@ -222,3 +222,14 @@ def test_anything_else_is_refused_in_order(body: bytes) -> None:
             read(body)
         except BadGatewayAnswer:
             continue
+
+
+def test_keys_that_were_not_asked_for_are_no_answer() -> None:
+    assert gateway_json.found(FAILED, [b"k1", b"k2"])
+    with pytest.raises(BadGatewayAnswer, match="not asked for"):
+        gateway_json.found(FAILED, [b"k2"])
+    page = b"{" + HEAD + b',"kvs":[{"key":"azE=","mod_revision":"2"}],"more":true}'
+    assert gateway_json.page(page, b"k1", b"k")
+    for begin, prefix in ((b"k2", b"k"), (b"", b"l")):  # the second time the same page, or another prefix
+        with pytest.raises(BadGatewayAnswer, match="not asked for"):
+            gateway_json.page(page, begin, prefix)

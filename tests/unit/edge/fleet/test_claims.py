@@ -36,8 +36,12 @@ def claims() -> Claims:
     mirror.away = None
     row = JournalValue(host="there", written=NOW, machine="n", generation=3, instance="j", answer_within=90.0)
     key = KEYS.journal(PLACE)
-    mirror.pairs[key] = Pair(key, row.encoded(), 10)
-    return Claims(Shared(etcd, KEYS, mirror, CLOCK, ENTROPY, ME), LEASE)
+    shared = Shared(etcd, KEYS, mirror, CLOCK, ENTROPY, ME)
+    shared.data_keys.use("store", {1: b"k" * 32})
+    mirror.pairs[key] = Pair(key, shared.put(key, row).value, 10)
+    made = Claims(shared, LEASE)
+    made.note({key})
+    return made
 
 
 async def test_a_token_that_another_host_may_have_sent_waits_until_no_answer_can_come() -> None:

@@ -19,7 +19,8 @@ def stored(token: str, issued: Moment) -> StoredRecord:
     return StoredRecord("app", "f", Record("app", access_token=access), None)
 
 
-def issued(row: StoredRecord) -> Moment:
+def issued(row: StoredRecord | None) -> Moment:
+    assert row is not None
     assert row.record is not None
     assert row.record.access_token is not None
     return row.record.access_token.issued

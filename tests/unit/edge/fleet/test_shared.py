@@ -9,10 +9,14 @@ import pytest
 from brokerd.core.fleet.etcd import Pair
 from brokerd.core.fleet.layout import FleetKeys, RecordPlace, RecordValue
 from brokerd.core.timing.moment import Moment
+from brokerd.edge.fleet.data_keys import FleetDataKeys
 from brokerd.edge.fleet.shared import Self, Shared
+from brokerd.edge.system.entropy import SystemEntropy
 
 AHEAD = 500.0  # seconds by which our CLOCK_BOOTTIME is ahead of that of the other host
 KEYS = FleetKeys("prod")
+DATA_KEYS = FleetDataKeys(KEYS, SystemEntropy())
+DATA_KEYS.use("store", {1: b"k" * 32})
 ME = Self(fleet="prod", host="here", machine="m", instance="i", release="r", difference=120.0)
 
 
@@ -37,14 +41,14 @@ class Mirror:
 def written(grant: str, boot: float, revision: int, after: int = 0) -> tuple[bytes, Pair]:
     moment = Moment(1_000_000.0 + boot, boot, "theirs", True)
     key = KEYS.record(RecordPlace(grant, "f"))
-    return key, Pair(
-        key, RecordValue(host="there", written=moment, after=after, generation=1, sealed=b"").encoded(), revision
-    )
+    value = RecordValue(host="there", written=moment, after=after, generation=1, sealed=b"", number=1)
+    return key, Pair(key, DATA_KEYS.seal_value(key, value), revision)
 
 
 def test_what_was_dated_badly_at_the_start_is_dated_again_once_the_clocks_are_known() -> None:
     mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
     shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
+    shared.data_keys = DATA_KEYS
     old, pair = written("old", 480.0, 5)  # 20 s ago
     mirror.pairs[old] = pair
     shared.note({old})
@@ -62,6 +66,7 @@ def test_a_value_that_etcd_got_late_was_made_before() -> None:
     """Its host made it, and etcd had no leader for a while."""
     mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
     shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
+    shared.data_keys = DATA_KEYS
     key, mirror.pairs[key] = written("app", 494.0, 9, after=5)  # 6 s ago
     mirror.absent |= {9: 999.9, 5: 990.0}
     shared.note({key})
@@ -71,6 +76,7 @@ def test_a_value_that_etcd_got_late_was_made_before() -> None:
 def test_a_value_that_came_to_an_etcd_that_was_put_back_meanwhile_is_not_younger_for_that() -> None:
     mirror, clock, nothing = Mirror(), Clock(), SimpleNamespace()
     shared = Shared(nothing, KEYS, mirror, clock, nothing, ME)  # type: ignore[arg-type]
+    shared.data_keys = DATA_KEYS
     late, mirror.pairs[late] = written("late", 470.0, 9, after=12)  # its writer had seen more than there is now
     mirror.absent[12] = 999.0
     shared.note({late})

@@ -14,6 +14,7 @@ from tests.stress.fleet_torture.hosts import Host
 from tests.stress.fleet_torture.network import DOWN, ISLAND, PEERS, STORE, UNPLUGGED, WEB, Network
 
 Fault = Callable[["Faults", random.Random], Awaitable[None]]
+LATE = 5.0  # seconds for which a host's requests are answered late
 HEALING = (3.0, 9.0)  # seconds between two rounds
 TWO = 0.7  # of the rounds have two faults
 
@@ -25,7 +26,7 @@ class Faults:
     hosts: list[Host]
     history: History
     read_again: Callable[[Host], None]
-    provider_down: Callable[[float], Awaitable[None]]
+    ask_provider: Callable[..., Awaitable[object]]
     busy_nodes: set[str] = field(default_factory=set)
 
     async def run(self, minutes: float, chance: random.Random, say: Callable[[str], None]) -> None:
@@ -127,6 +128,38 @@ async def pause_broker(faults: Faults, chance: random.Random) -> None:
     host.pause()
     await trio.sleep(chance.uniform(16.0, 32.0))
     host.resume()
+    host.busy = False
+
+
+async def late_answers(faults: Faults, host: Host) -> None:
+    """What this host asks in these seconds is answered when its lease may have ended."""
+    await faults.ask_provider("/late", host=host.name, seconds=LATE)
+    await trio.sleep(LATE)
+
+
+async def pause_broker_that_waits(faults: Faults, chance: random.Random) -> None:
+    host = faults.host(chance)
+    await late_answers(faults, host)
+    host.pause()
+    await trio.sleep(chance.uniform(16.0, 32.0))
+    host.resume()
+    host.busy = False
+
+
+async def cut_broker_that_waits_from_etcd(faults: Faults, chance: random.Random) -> None:
+    host = faults.host(chance)
+    await late_answers(faults, host)
+    await faults.cut(host.name, (STORE,), chance, (16.0, 35.0))
+    host.busy = False
+
+
+async def kill_broker_that_waits(faults: Faults, chance: random.Random) -> None:
+    """Its requests are carried out all the same, after the end of its lease."""
+    host = faults.host(chance)
+    await late_answers(faults, host)
+    host.kill()
+    await trio.sleep(chance.uniform(0.5, 25.0))
+    await host.start()
     host.busy = False
 
 
@@ -232,7 +265,7 @@ async def minority_with_host(faults: Faults, chance: random.Random) -> None:
 
 async def provider_down(faults: Faults, chance: random.Random) -> None:
     seconds = chance.uniform(5.0, 25.0)
-    await faults.provider_down(seconds)
+    await faults.ask_provider("/down", seconds=seconds)
     await trio.sleep(seconds)
 
 
@@ -243,7 +276,10 @@ FAULTS: dict[str, Fault] = {
     "reboot of a host": reboot_host,
     "SIGSTOP of a broker": pause_broker,
     "SIGSTOP of a broker again": pause_broker,
+    "SIGSTOP of a broker that waits for late answers": pause_broker_that_waits,
     "host cut from etcd": cut_broker_from_etcd,
+    "host cut from etcd while it waits for late answers": cut_broker_that_waits_from_etcd,
+    "kill -9 of a broker that waits for late answers": kill_broker_that_waits,
     "host cut from the provider": cut_broker_from_provider,
     "host cut from both": cut_broker_from_all,
     "flapping link": flapping_link,
@@ -257,6 +293,7 @@ FAULTS: dict[str, Fault] = {
     "provider down": provider_down,
 }
 OF_THE_STORE = (
+    "host cut from etcd while it waits for late answers",
     *("host cut from etcd", "kill -9 of a node", "kill -9 of the leader", "SIGSTOP of a node", "node cut from all"),
     *("leader cut from all", "leader cut from the nodes", "host and node on an island"),
 )

@@ -55,11 +55,14 @@ class Provider:
         self.logins, self.history, self.chance, self.names = logins, history, chance, names
         self.faulty = False
         self.down_until = 0.0
+        self.late_until: dict[str, float] = {}  # by host
         self._numbers = count()
 
-    def _drawn(self) -> Fault | None:
+    def _drawn(self, host: str) -> Fault | None:
         if time.monotonic() < self.down_until:
             return "unavailable"
+        if time.monotonic() < self.late_until.get(host, 0.0):
+            return self.chance.choice(("late", "late answer"))
         draw = self.chance.random()
         for fault, share in CHANCES.items() if self.faulty else ():
             if draw < share:
@@ -76,12 +79,13 @@ class Provider:
         value = form.get("refresh_token", [""])[0]
         known = self.logins.refreshes.get(value)
         peer = stream.transport_stream.socket.getpeername()[0]
-        fault = self._drawn()
+        host = self.names.get(peer, peer)
+        fault = self._drawn(host)
         grant = known.login.grant if known else form.get("username", [""])[0]
         say = functools.partial(self.history.say, id=number)
         say(
             "request",
-            host=self.names.get(peer, peer),
+            host=host,
             grant=grant,
             refresh=known.id if known else None,
             kind=kind,
@@ -165,6 +169,9 @@ class Provider:
                 return self.logins.lost()
             case "/faults":
                 self.faulty = given["faulty"]
+                return {}
+            case "/late":
+                self.late_until[given["host"]] = time.monotonic() + given["seconds"]
                 return {}
             case "/down":
                 self.down_until = time.monotonic() + given["seconds"]

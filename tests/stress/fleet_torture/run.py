@@ -86,7 +86,7 @@ class Run:
             nursery.start_soon(self._log_in_again)
             nursery.start_soon(self._look_after)
             await self._ask("/faults", faulty=True)
-            faults = Faults(self.network, self.cluster, self.hosts, self.history, self._read, self._down)
+            faults = Faults(self.network, self.cluster, self.hosts, self.history, self._read, self._ask)
             await faults.run(minutes, random.Random(f"{self.seed} faults"), say)
             await self._ask("/faults", faulty=False)
             self.history.say("calm")
@@ -203,9 +203,6 @@ class Run:
 
     def _size(self, host: Host) -> int:
         return (self.histories / f"reader-{host.name}.jsonl").stat().st_size
-
-    async def _down(self, seconds: float) -> None:
-        await self._ask("/down", seconds=seconds)
 
     async def _ask(self, target: str, /, **body: object) -> Any:
         return await trio.to_thread.run_sync(_ask, target, json.dumps(body))

@@ -280,7 +280,8 @@ class FleetRecords:
         self.bases[place] = await shared.transact({key: there}, {key: put, row: None}, lambda _: 0)
         self._see(place, number)
         self.unsent.pop(place, None)
-        self._claims.ended(place)
+        if (fence := self._claims.fence(place)) is not None and fence.has_outcome:  # else an exchange is under way
+            self._claims.ended(place)
         self._copy.put(place, None, b"", number)
 
     # -- what others change

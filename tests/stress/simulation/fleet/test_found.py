@@ -99,3 +99,14 @@ def test_an_answer_that_may_still_come_is_waited_for_also_after_another_host_has
 def test_many_people_who_want_a_new_token_on_many_hosts_at_once_meet_no_fault() -> None:
     everybody = at(100.0, "refresh", host="all", grant="svc")
     assert broken_by(schedule(0, everybody, hosts=(0.0,) * 10, latency=0.4, lifetime=60.0)) is None
+
+
+def test_an_exchange_under_way_keeps_its_claim_though_another_host_overtakes_what_etcd_could_not_be_told() -> None:
+    events = (
+        at(99.0, "fault", provider="two", kind="late", requests=1, seconds=60.0),
+        at(100.0, "refresh", host="host-0", grant="app2"),
+        at(105.0, "no-leader", lasts=2.0),
+        at(105.2, "refresh", host="all", grant="app2"),
+    )
+    for seed in range(3):
+        assert broken_by(schedule(seed, *events)) is None

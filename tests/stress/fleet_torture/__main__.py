@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from tests.forked import ROOT
+from tests.stress.fleet_torture.cluster import NODES
 from tests.stress.fleet_torture.configuration import Sharing
 
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private")
@@ -41,7 +42,10 @@ def play(folder: Path, **options: object) -> int:
     words = [f"--{name}={value}" for name, value in options.items()]
     run = [sys.executable, "-m", "tests.stress.fleet_torture.run", str(folder), *words]
     command = ["unshare", *NAMESPACES, "sh", "-c", WITHIN, "sh", *run]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    for node in NODES:  # etcd takes 130 MB for each; its logs stay
+        shutil.rmtree(folder / "etcd" / node, ignore_errors=True)
+    return status
 
 
 def check(folder: Path) -> int:

@@ -170,12 +170,12 @@ class TokenBroker:
         """A new token now, because a person asked. Earlier refusals are forgotten first, an interruption is not
         (law 3)."""
         grant = self.grant(name)
+        before, renewals = grant.record.access_token, grant.record.renewals
         if grant.record.state is not State.REVOKED and not grant.blocked:
             grant.insist()
             can_issue = grant.can_issue()
             await grant.change(self.store, lambda record: attempts.again(record, can_issue=can_issue, by_hand=True))
             self.single_flight.grant_changed(grant)
-        before, renewals = grant.record.access_token, grant.record.renewals
         await self._waiting.wait_for(grant, wait)
         if not self.registry.holds(grant):
             raise self.absent(name)

@@ -85,9 +85,10 @@ class SendGuard:
         if self.refused is not None:
             grant.record = attempts.not_begun(grant.record, self.refused, self.clock.now(), LOOK_AGAIN)
             return
-        before, grant.record = grant.stored, attempts.reopened(grant.record, interrupted=None)
+        grant.record = attempts.reopened(grant.record, interrupted=None)
         await self.store.until_free(grant.name, grant.fingerprint)
-        if grant.stored == before and grant.record.last_error is None and grant.running is not None:
+        is_unchanged = grant.record.generation == self.generation and grant.record.last_error is None
+        if is_unchanged and grant.running is not None:
             grant.running.postponed = True  # it ended without a result
             grant.forget_early_renewal(grant.running.target)
 

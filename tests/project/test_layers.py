@@ -16,7 +16,17 @@ PACKAGES = {"brokerd": ROOT / "brokerd", "brokerd_client": ROOT / "client" / "br
 # What pure code may import of the world: values and arithmetic. No sockets, files, clocks, randomness, threads, trio.
 PURE = frozenset(
     {
-        *("__future__", "base64", "collections", "contextlib", "dataclasses", "datetime", "difflib", "email.utils"),
+        *(
+            "__future__",
+            "base64",
+            "bisect",
+            "collections",
+            "contextlib",
+            "dataclasses",
+            "datetime",
+            "difflib",
+            "email.utils",
+        ),
         *("enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "re", "shlex"),
         *("binascii", "struct", "typing", "unicodedata", "urllib.parse"),
     }

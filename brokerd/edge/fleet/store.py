@@ -11,7 +11,6 @@ from brokerd.core.audit.chain import Memory
 from brokerd.core.exchange.server_metadata import Metadata
 from brokerd.core.fleet.etcd import ABSENT, LeaseGone, Put
 from brokerd.core.fleet.layout import BreakerValue, RecordPlace
-from brokerd.core.fleet.renewers import patience, renewer
 from brokerd.core.fleet.view import EtcdState, FleetNumbers, FleetView
 from brokerd.core.grant.record import Record
 from brokerd.core.ports import Awaits, HeldElsewhere, NotNow, StoredRecord, StoreError, StoreUnavailable
@@ -24,6 +23,7 @@ from brokerd.edge.fleet.local_copy import LocalCopy
 from brokerd.edge.fleet.membership import Membership
 from brokerd.edge.fleet.records import FleetRecords
 from brokerd.edge.fleet.shared import Conflict, Shared
+from brokerd.edge.fleet.turns import RenewalTurns
 from brokerd.edge.store.sealed_record import open_row
 from brokerd.edge.store.store import SqliteStore
 
@@ -50,8 +50,7 @@ class FleetStore:
         self.records = FleetRecords(shared, self.claims, shared.data_keys, self._copy)
         self.breaker_changed: Callable[[str, Breaker], None] = lambda *_: None
         self.noticed: Callable[[], None] = lambda: None
-        self._hosts: list[str] = []  # that are there
-        self._due: dict[RecordPlace, tuple[int, float]] = {}
+        self.turns = RenewalTurns(shared)
         self._is_open, self._opening = False, trio.Lock()
         self.cut_off = False  # etcd has been away for longer than the configuration permits
         self.began = shared.clock.now().boot
@@ -234,16 +233,8 @@ class FleetStore:
         await self.claims.until_free(RecordPlace(grant, fingerprint))
 
     def patience(self, grant: str, fingerprint: str, left: float | None) -> float:
-        place, now = RecordPlace(grant, fingerprint), self.shared.clock.now().boot
-        base = self.records.bases.get(place, ABSENT)
-        known = self._due.get(place)
-        if known is None or known[0] != base:
-            self._due[place] = known = base, now
-        return known[1] - now + patience(grant, self.shared.me.host, self._hosts, left)
-
-    def _see_members(self) -> None:
-        kinds = map(self.shared.keys.kind, self.shared.mirror.pairs)
-        self._hosts = [names[0] for kind, names in kinds if kind == "member"]
+        place = RecordPlace(grant, fingerprint)
+        return self.turns.patience(place, self.records.bases.get(place, ABSENT), left)
 
     # -- what others change
 
@@ -263,7 +254,7 @@ class FleetStore:
             ):
                 self.breaker_changed(names[0], shared.in_our_terms(key, value, value.breaker))
             elif kind == "member":
-                self._see_members()
+                self.turns.note_members()
             elif kind == "meta" and self._is_open:
                 self.membership.check()
             elif kind == "key" and self._is_open and self._reopened():
@@ -310,14 +301,10 @@ class FleetStore:
         return views.numbers(self)
 
     def renewer(self, grant: str) -> str | None:
-        return renewer(grant, self._hosts)
+        return self.turns.first(grant)
 
     def own_trouble(self) -> tuple[str | None, float | None]:
         return self.local.trouble, self.local.since
-
-    @property
-    def members(self) -> int:
-        return len(self._hosts)
 
     # -- providers
 

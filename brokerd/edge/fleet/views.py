@@ -54,4 +54,4 @@ def numbers(store: FleetStore) -> FleetNumbers:
     claims = [shared.value(key, ClaimValue) for key in shared.mirror.pairs if key.startswith(prefix)]
     mine = [each for each in claims if each is not None and shared.is_own(each)]
     lag = max(0.0, shared.clock.now().boot - max(shared.mirror.reached, store.began))
-    return FleetNumbers(store.members, len(mine), lag, {each: shared.counts[each] for each in OUTCOMES})
+    return FleetNumbers(len(store.turns.hosts), len(mine), lag, {each: shared.counts[each] for each in OUTCOMES})

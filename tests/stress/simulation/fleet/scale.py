@@ -11,7 +11,7 @@ from random import Random
 
 from brokerd.core.fleet.etcd import ABSENT, Pair, Put
 from brokerd.core.fleet.layout import ClaimValue, FleetKeys, JournalValue, MemberValue, RecordPlace, RecordValue
-from brokerd.core.fleet.renewers import renewer
+from brokerd.core.fleet.renewers import Renewers
 from brokerd.core.grant.record import Record
 from brokerd.core.grant.tokens import AccessToken, RefreshToken
 from brokerd.core.secret import Secret
@@ -64,7 +64,8 @@ class Fleet:
         self.server = Server(lambda: self.now)
         self.hosts = [f"web-{number}" for number in range(hosts)]
         self.places = [RecordPlace(f"grant-{number}", "f" * 64) for number in range(grants)]
-        self._renewers = {place: renewer(place.grant, self.hosts) or "" for place in self.places}
+        renewers = Renewers(self.hosts)
+        self._renewers = {place: renewers.first(place.grant) or "" for place in self.places}
         self._sealed = b"s" * (len(encoded(record_of("grant-1000", 0.0))) + SEAL)
         self._by_host: dict[str, int] = {}
         for host in self.hosts:

@@ -144,7 +144,9 @@ class TokenBroker:
         grant = self.grant(name)
         if self.cached(name, min_ttl, refused, target) is not None:
             return False
-        await self._waiting.wait_for(grant, wait, target)
+        await self._waiting.wait_for(
+            grant, wait, target, lambda: self.cached(name, min_ttl, refused, target) is not None
+        )
         if not self.registry.holds(grant):  # a reload removed it meanwhile
             raise self.absent(name)
         return True
@@ -170,13 +172,13 @@ class TokenBroker:
         """A new token now, because a person asked. Earlier refusals are forgotten first, an interruption is not
         (law 3)."""
         grant = self.grant(name)
-        before, renewals = grant.record.access_token, grant.record.renewals
         if grant.record.state is not State.REVOKED and not grant.blocked:
             grant.insist()
             can_issue = grant.can_issue()
             await grant.change(self.store, lambda record: attempts.again(record, can_issue=can_issue, by_hand=True))
             self.single_flight.grant_changed(grant)
-        await self._waiting.wait_for(grant, wait)
+        before, renewals = grant.record.access_token, grant.record.renewals
+        await self._waiting.wait_for(grant, wait, has=lambda: grant.record.renewals != renewals)
         if not self.registry.holds(grant):
             raise self.absent(name)
         if (token := grant.serves(now := self._clock.now())) is None:

@@ -35,13 +35,14 @@ CONFLICTS_MOST = 20  # with one daemon on a store there is never a second; hosts
 class RunningExchange:
     """The one exchange of a grant that is under way; all that wait for the grant wait for `done`. `target`: what a
     downscoped token is for, None: the grant's own token. `postponed`: nothing was sent, because the same request failed
-    shortly before (the record says until when), or because the grant changed before the request left."""
+    shortly before, or the grant changed before it left. `elsewhere`: it waits for another host's."""
 
     operation: Operation
     provider: Provider
     trail: Trail
     target: Target | None = None
     postponed: bool = False
+    elsewhere: bool = False
     done: trio.Event = field(default_factory=trio.Event)
 
 
@@ -95,11 +96,10 @@ class LiveGrant:
 
     def try_again(self) -> bool:
         """What stopped the grant may be gone: its next exchange need not wait. False: nothing stopped it."""
-        record = attempts.configuration_read(self.record, starting=False)
-        if record is self.record:
-            return False
-        self.record, self.attempted = record, None
-        return True
+        before, self.record = self.record, attempts.configuration_read(self.record, starting=False)
+        if self.record is not before:
+            self.attempted = None
+        return self.record is not before
 
     def insist(self) -> None:
         """A person asks for a new token: read credentials again, and forget earlier refusals."""

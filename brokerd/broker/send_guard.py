@@ -86,11 +86,10 @@ class SendGuard:
             grant.record = attempts.not_begun(grant.record, self.refused, self.clock.now(), LOOK_AGAIN)
             return
         grant.record = attempts.reopened(grant.record, interrupted=None)
-        await self.store.until_free(grant.name, grant.fingerprint)
-        is_unchanged = grant.record.generation == self.generation and grant.record.last_error is None
-        if is_unchanged and grant.running is not None:
-            grant.running.postponed = True  # it ended without a result
+        if grant.running is not None:
+            grant.running.elsewhere = True
             grant.forget_early_renewal(grant.running.target)
+        await self.store.until_free(grant.name, grant.fingerprint)
 
     @contextlib.contextmanager
     def _noticing(self) -> Iterator[None]:

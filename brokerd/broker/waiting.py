@@ -1,6 +1,7 @@
 # Callers that wait for a token: each waits for the one exchange of the grant, and all get the same result (law 1).
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -26,19 +27,24 @@ class TokenWait:
     _single_flight: SingleFlight
     _clock: Clock
 
-    async def wait_for(self, grant: LiveGrant, wait: float, target: Target | None = None) -> None:
+    async def wait_for(
+        self, grant: LiveGrant, wait: float, target: Target | None = None, has: Callable[[], bool] = lambda: False
+    ) -> None:
         """Until the grant's exchange for `target` has ended, for `wait` seconds at most. An exchange that may not begin
-        within that time is not waited for. Exchanges for other targets have their turns before (law 1)."""
+        within that time is not waited for. Exchanges for other targets have their turns before (law 1). `has`: whether
+        the caller has what it waits for, because another host of the fleet was faster."""
         with trio.move_on_after(wait) as scope:
             while True:
                 while grant.running is None:
-                    if not await self._begin(grant, target, scope.deadline):
+                    if has() or not await self._begin(grant, target, scope.deadline):
                         return
-                running = grant.running
+                running, before = grant.running, _results(grant)
                 self._single_flight.join(running, grant)
                 await running.done.wait()
                 is_for_us = running.target == target and running.operation is not Operation.VERIFY
-                if is_for_us and not running.postponed:
+                # What another host's exchange brought may have been known before this wait began.
+                is_late = running.elsewhere and _results(grant) == before
+                if has() or (is_for_us and not running.postponed and not is_late):
                     return
 
     async def _begin(self, grant: LiveGrant, target: Target | None, deadline: float) -> bool:
@@ -60,3 +66,9 @@ class TokenWait:
             grant.note_early_renewal(target, now)
         self._single_flight.begin(grant, plan)
         return True
+
+
+def _results(grant: LiveGrant) -> tuple[object, ...]:
+    """What an exchange changes, however it ends."""
+    record = grant.record
+    return record.generation, record.failures, record.last_error

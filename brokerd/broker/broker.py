@@ -285,8 +285,9 @@ class TokenBroker:
         return number
 
     async def adopt(self) -> bool:
-        """Allow exchanges again for a store that was restored or copied to this machine (law 15)."""
-        if self.store.adopted:
+        """Allow exchanges again for a store that was restored or copied to this machine, or whose records somebody
+        deleted in the fleet's etcd (law 15)."""
+        if self.store.adopted and not self.store.misses:
             return False
         try:
             await self.store.adopt()

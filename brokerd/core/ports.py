@@ -172,13 +172,17 @@ class Store(Protocol):
 
     `adopted`: it belongs to this machine, so its tokens may be sent (law 15). `trouble`: what is wrong with the disk,
     `since`: since when, in Unix seconds. `resealing_since`: when a full rotation of the keys began that has not
-    ended. `cut_off`: the fleet's etcd has been away for longer than the configuration permits, so nothing is served."""
+    ended. `cut_off`: the fleet's etcd has been away for longer than the configuration permits, so nothing is served.
+    `misses`: records that this host knows are gone from the fleet's etcd, and are not sent."""
 
     @property
     def adopted(self) -> bool: ...
 
     @property
     def cut_off(self) -> bool: ...
+
+    @property
+    def misses(self) -> bool: ...
 
     @property
     def trouble(self) -> str | None: ...

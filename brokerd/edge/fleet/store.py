@@ -67,6 +67,10 @@ class FleetStore:
         return self.local.adopted and self.membership.adopted
 
     @property
+    def misses(self) -> bool:
+        return bool(self.records.missing)
+
+    @property
     def trouble(self) -> str | None:
         shared = self.shared
         away = shared.mirror.away or self.membership.trouble or (shared.refused if shared.full else None)

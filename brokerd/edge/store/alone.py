@@ -9,6 +9,7 @@ class Alone:
     """Of the Store port."""
 
     cut_off = False
+    misses = False
 
     async def claim(self, _grant: str, _fingerprint: str, _at: Moment, /) -> None:
         """Nobody else has it."""

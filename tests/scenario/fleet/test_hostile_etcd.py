@@ -53,21 +53,21 @@ async def test_a_reader_finds_no_secret_and_learns_names_only_from_keys(
 
 
 @pytest.mark.parametrize("kind", FORGED)
-@pytest.mark.parametrize("value", VALUES)
 async def test_what_nobody_with_the_key_wrote_is_nothing(
-    autojump_clock: MockClock, kind: str, value: str, machines: Fleet, attacker: Attacker
+    autojump_clock: MockClock, kind: str, machines: Fleet, attacker: Attacker
 ) -> None:
     hosts, token = await serving(machines)
     asked, key = len(machines.provider.asked), attacker.key(kind, hosts[0].place)
     good = attacker.pairs.get(key)
-    attacker.put(key, VALUES[value](kind))
-    await machines.level()
-    await trio.sleep(LIFETIME / 4)
-    assert all(each.served() == token for each in hosts)
-    for host in hosts:
-        said = repr((host.store.trouble, host.store.etcd_state(), host.store.numbers(), await host.store.fleet()))
-        assert "hunter2" not in said
-        assert "\x1b" not in said
+    for name, value in VALUES.items():
+        attacker.put(key, value(kind))
+        await machines.level()
+        await trio.sleep(LIFETIME / 4 / len(VALUES))
+        assert all(each.served() == token for each in hosts), name
+        for host in hosts:
+            said = repr((host.store.trouble, host.store.etcd_state(), host.store.numbers(), await host.store.fleet()))
+            assert "hunter2" not in said, name
+            assert "\x1b" not in said, name
     attacker.write({key: None if good is None or kind in ("journal", "claim") else good.value})
     await until(lambda: all(each.served() not in (token, None) for each in hosts))
     assert len(machines.provider.asked) <= asked + 2
@@ -249,7 +249,7 @@ async def test_a_host_that_was_off_sends_nothing_when_the_record_is_gone(
         await two.broker.get("app")
     assert len(machines.provider.asked) == asked
     await one.start()
-    await one.store.adopt()  # an operator knows that it has the newest
+    await one.broker.adopt()  # an operator knows that it has the newest
     await until(lambda: one.served() is not None and one.served() == two.served())
     assert is_unharmed(machines)
 

@@ -78,7 +78,8 @@ class SingleFlight:
         """Begin the planned exchange."""
         running = self._occupy(grant, plan)
         self._schedule.remove(grant.name)
-        self._nursery.start_soon(self._run, grant, running, plan, name=f"{plan.operation} {grant.name}")
+        generation = grant.record.generation
+        self._nursery.start_soon(self._run, grant, running, plan, generation, name=f"{plan.operation} {grant.name}")
 
     def _occupy(self, grant: LiveGrant, plan: Plan) -> RunningExchange:
         grant.provider.take_place()
@@ -108,10 +109,13 @@ class SingleFlight:
 
     # -- running
 
-    async def _run(self, grant: LiveGrant, running: RunningExchange, plan: Plan) -> None:
+    async def _run(self, grant: LiveGrant, running: RunningExchange, plan: Plan, generation: int) -> None:
+        """`generation`: the one that was planned for."""
         tracing.current.set(running.trail)
         try:
-            if plan.operation is Operation.REVOKE:
+            if grant.record.generation != generation:  # another host was faster than this task
+                running.postponed = True
+            elif plan.operation is Operation.REVOKE:
                 await revocations.revoke_pending(self._runner, grant)
             else:
                 await self._exchange(grant, running, plan)

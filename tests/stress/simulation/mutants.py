@@ -83,7 +83,10 @@ def _serve_before_commit(old: Any) -> Any:
     return change
 
 
-async def _wait_for_an_exchange_of_ones_own(self: Any, grant: LiveGrant, wait: float, target: Any = None) -> None:
+async def _wait_for_an_exchange_of_ones_own(
+    self: Any, grant: LiveGrant, wait: float, target: Any = None, has: Any = None
+) -> None:
+    del has
     with trio.move_on_after(wait):
         if grant.running is not None and grant.record.state is record.State.RENEWING:
             grant.record = replace(grant.record, state=record.State.READY)
@@ -361,9 +364,9 @@ def _cancelled_with_its_caller() -> tuple[Patch, ...]:
         return run
 
     def waiting(old: Any) -> Any:
-        async def wait_for(self: TokenWait, grant: LiveGrant, *values: Any) -> None:
+        async def wait_for(self: TokenWait, grant: LiveGrant, *values: Any, **named: Any) -> None:
             try:
-                await old(self, grant, *values)
+                await old(self, grant, *values, **named)
             except trio.Cancelled:
                 if grant.running in scopes:
                     scopes[grant.running].cancel()

@@ -180,9 +180,12 @@ class Claims:
         left = row.answer_within if row.others else 0.0
         return self._shared.put(key, msgspec.structs.replace(row, answer_within=left, is_void=True))
 
-    def ended(self, place: RecordPlace) -> None:
-        """The outcome is written, or nobody needs it."""
-        self._fences.pop(place, None)
+    def settle(self, place: RecordPlace) -> None:
+        """The outcome that was to be written is written, or nobody needs it. An exchange that is under way keeps its
+        claim and its row."""
+        fence = self._fences.get(place)
+        if fence is not None and fence.has_outcome:
+            del self._fences[place]
 
     async def end(self, place: RecordPlace, *, unstored: bool) -> None:
         """The exchange is over. Others may go on, unless its outcome is still to be written (`unstored`)."""
@@ -195,7 +198,7 @@ class Claims:
                 changes[key] = self.without_exchange(place)
             if changes:
                 await self._shared.transact(expected, changes, lambda _: 0)
-        self.ended(place)
+        self._fences.pop(place, None)
 
     # -- what others do
 

@@ -199,8 +199,7 @@ class FleetRecords:
             raise StoreUnavailable(str(error)) from None
         self.bases[place] = revision
         self._unknown.pop(place, None)
-        if fence is not None and fence.has_outcome:
-            self._claims.ended(place)
+        self._claims.settle(place)
         if self.unsent.pop(place, None) is not None:
             with contextlib.suppress(StoreError):
                 await self._copy.sent(place)
@@ -280,8 +279,7 @@ class FleetRecords:
         self.bases[place] = await shared.transact({key: there}, {key: put, row: None}, lambda _: 0)
         self._see(place, number)
         self.unsent.pop(place, None)
-        if (fence := self._claims.fence(place)) is not None and fence.has_outcome:  # else an exchange is under way
-            self._claims.ended(place)
+        self._claims.settle(place)
         self._copy.put(place, None, b"", number)
 
     # -- what others change
@@ -335,7 +333,7 @@ class FleetRecords:
     def _overtake(self, place: RecordPlace) -> None:
         """What etcd has counts, and not what it could not be told."""
         self.unsent.pop(place, None)
-        self._claims.ended(place)
+        self._claims.settle(place)
         if (row := self.row(place)) is not None and row.record is not None:
             self._copy.put(place, row.record, row.history, self._newest[place])
 

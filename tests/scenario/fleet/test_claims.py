@@ -97,6 +97,27 @@ async def test_a_claim_that_cannot_be_ended_with_its_exchange_is_ended_later(
     await two.begin()
 
 
+async def test_an_exchange_keeps_its_claim_when_a_change_beside_it_is_overtaken(
+    autojump_clock: MockClock, machines: Fleet, nursery: trio.Nursery
+) -> None:
+    """Another host changed the record while this one could not tell etcd of its own change."""
+    one, two = await machines.started(2)
+    await one.log_in()
+    await machines.level()
+    gate = await held(machines, one, nursery)
+    one.cut()
+    await one.grant.change(one.store, lambda record: record)
+    assert one.grant.unstored
+    await two.grant.change(two.store, lambda record: record)
+    one.heal()
+    await until(lambda: not one.grant.unstored, 5.0)
+    await trio.sleep(3.0)  # claims that nobody needs are deleted meanwhile
+    assert (len(machines.rows("claim")), len(machines.rows("journal"))) == (1, 1)
+    gate.set()
+    await until(lambda: one.served() == two.served() and not machines.rows("claim"), 60.0)
+    assert machines.provider.reused == 0
+
+
 async def test_a_claim_that_was_carried_out_late_and_is_used_after_all_stays(
     autojump_clock: MockClock, machines: Fleet
 ) -> None:

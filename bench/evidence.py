@@ -8,24 +8,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
-from bench.fetches import Row, Turn, both, measured
+from bench.fetches import Row, side_by_side
 from bench.processes import Daemon, Failed, Generator, brokerd, generator
 
-LOADS = (
-    ("kept connection, 1 client", 1, False),
-    ("kept, 64 clients", 64, False),
-    ("fresh, 8 clients", 8, True),
-)
 UID = 60_903  # of the load: root and brokerd's own user need no rule,
 UNLIMITED = {"max_rate_per_user": 1e6}  # and are not slowed
 
 
 def evidence(folder: Path, grants: str, grant: str, rounds: int, seconds: float) -> Iterator[Row]:
     """A row for each load: subject with evidence, yardstick without. Needs root. Raises Failed."""
-    turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _, _ in LOADS}
     with ExitStack() as stack:
         load = stack.enter_context(generator(UID))
         unit = stack.enter_context(unit_of(load))
@@ -37,15 +30,8 @@ def evidence(folder: Path, grants: str, grant: str, rounds: int, seconds: float)
             (folder / choice).mkdir(mode=0o711)
             rule = f'\n[[allow]]\ngrants = ["{grant}"]\ncaller = {caller}\n'
             daemons.append(stack.enter_context(brokerd(folder / choice, grants + rule, audit=choice, **UNLIMITED)))
-        for number in range(rounds):
-            for name, clients, fresh in LOADS:
-                ours, theirs = (
-                    partial(measured, load, each.process.pid, each.socket, grant, clients, fresh, seconds)
-                    for each in daemons
-                )
-                turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
-    for name, pairs in turns.items():
-        yield Row(name, *zip(*pairs, strict=True))
+        rows = side_by_side(load, daemons, grant, rounds, seconds)
+    yield from rows
 
 
 @contextlib.contextmanager

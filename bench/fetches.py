@@ -20,6 +20,7 @@ LOADS = (  # in words, clients at once, whether each get has a connection of its
     ("fresh connections, 1 client", 1, True),
     ("fresh, 8 clients", 8, True),
 )
+SIDE_BY_SIDE = LOADS[::2]  # where two daemons are compared with each other
 T = TypeVar("T")
 
 
@@ -120,3 +121,16 @@ def both(subject: Callable[[], T], yardstick: Callable[[], T], *, swapped: bool)
 
 FIELDS = ("per_second", "p50", "p99", "computed")
 RATIO_HEADS = "".join(f"{head:>6}" for head in ("req/s", "p50", "p99", "CPU"))
+
+
+def side_by_side(load: Generator, daemons: Sequence[Daemon], grant: str, rounds: int, seconds: float) -> list[Row]:
+    """A row for each of SIDE_BY_SIDE: the first of two daemons is the subject, the second the yardstick, in turns."""
+    turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _, _ in SIDE_BY_SIDE}
+    for number in range(rounds):
+        for name, clients, fresh in SIDE_BY_SIDE:
+            ours, theirs = (
+                partial(measured, load, each.process.pid, each.socket, grant, clients, fresh, seconds)
+                for each in daemons
+            )
+            turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
+    return [Row(name, *zip(*pairs, strict=True)) for name, pairs in turns.items()]

@@ -6,39 +6,29 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from brokerd_client import Broker
 
-from bench.fetches import Row, Turn, both, measured
+from bench.fetches import Row, side_by_side
 from bench.processes import Daemon, Failed, brokerd, generator
 from tests.real.etcd.cluster import Cluster, running
 
 LONGEST = 10.0  # seconds
-LOADS = (("kept connection, 1 client", 1, False), ("kept, 64 clients", 64, False), ("fresh, 8 clients", 8, True))
 
 
 def in_a_fleet(folder: Path, grants: str, grant: str, rounds: int, seconds: float) -> Iterator[Row]:
     """A row for each load: subject in a fleet, yardstick not. Raises Failed."""
     if shutil.which("etcd") is None:
         raise Failed("etcd is not installed (Debian: etcd-server)")
-    turns: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name, _, _ in LOADS}
     with ExitStack() as stack:
         load, cluster = stack.enter_context(generator()), stack.enter_context(running(folder / "etcd"))
         daemons: list[Daemon] = []
         for name, text in (("shared", grants + _store(cluster, "one")), ("alone", grants)):
             (folder / name).mkdir(mode=0o711)
             daemons.append(stack.enter_context(brokerd(folder / name, text)))
-        for number in range(rounds):
-            for name, clients, fresh in LOADS:
-                ours, theirs = (
-                    partial(measured, load, each.process.pid, each.socket, grant, clients, fresh, seconds)
-                    for each in daemons
-                )
-                turns[name].append(both(ours, theirs, swapped=bool(number % 2)))
-    for name, pairs in turns.items():
-        yield Row(name, *zip(*pairs, strict=True))
+        rows = side_by_side(load, daemons, grant, rounds, seconds)
+    yield from rows
 
 
 def seen(folder: Path, grants: str, names: Sequence[str]) -> list[float]:

@@ -14,11 +14,11 @@ from brokerd.config.loopback import is_address, is_loopback
 from brokerd.config.secrets import SourceFile, source_of
 from brokerd.config.settings import CLOCK_DIFFERENCE, StoreSettings
 from brokerd.config.toml_files import is_there
+from brokerd.core.fleet.layout import NAME
 from brokerd.core.secret import SecretSource
 from brokerd.core.timing.duration import Duration
 from brokerd.core.validation import ConfigError, convert, expected
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 OF_NOBODY = ("localhost", "localhost.localdomain")  # what many machines are called that nobody gave a name
 A_NAME = "1 to 64 letters, digits, dots, dashes and underscores"

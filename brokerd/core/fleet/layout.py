@@ -14,13 +14,12 @@ from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 
 SCHEMA = 1
-MOST_DIGITS = 9  # of the number of a data key
 USABLE_BY = 1  # the oldest schema whose release can use what this one writes
 T = TypeVar("T", bound="Value")
-HOST = re.compile(r"[A-Za-z0-9._-]{1,64}")  # as in config/store.py
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a fleet, and of a host
 WORD = re.compile(r"[ -~]{0,128}")
 LATEST = 1e11  # seconds; any clock of a host is far below
-SMALL, LARGE = 8 * 1024, 4 * 1024 * 1024  # bytes of a value: of a record, and of everything else
+SMALL, LARGE = 8 * 1024, 4 * 1024 * 1024  # bytes of a value: of a record the larger one
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -75,8 +74,7 @@ class FleetKeys:
     def number(self, key: bytes) -> int | None:
         """Of a data key; None: it is another key, or nonsense."""
         kind, names = self.kind(key)
-        is_one = kind == "key" and len(names) == 1 and names[0].isascii() and names[0].isdecimal()
-        return int(names[0]) if is_one and len(names[0]) <= MOST_DIGITS else None
+        return int(names[0]) if kind == "key" else None
 
     def place(self, key: bytes) -> RecordPlace | None:
         """Of the record that a key belongs to."""
@@ -200,7 +198,7 @@ def _quoted(name: str) -> str:
 def _is_sound(name: str, value: object) -> bool:
     """Whether a host can have written that."""
     if name == "host":
-        return HOST.fullmatch(str(value)) is not None
+        return NAME.fullmatch(str(value)) is not None
     if isinstance(value, Moment):
         known = isfinite(value.wall) and isfinite(value.boot) and WORD.fullmatch(value.boot_id)
         return bool(known and 0 <= value.wall < LATEST and abs(value.boot) < LATEST)

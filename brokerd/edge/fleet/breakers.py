@@ -22,13 +22,7 @@ def known(shared: Shared) -> dict[str, Breaker]:
 
 async def write(shared: Shared, provider: str, breaker: Breaker) -> None:
     """Unless another host has seen something newer, or etcd is away."""
-    key, me = shared.keys.breaker(provider), shared.me
-    value = BreakerValue(
-        host=me.host,
-        machine=me.machine,
-        written=shared.clock.now(),
-        failures=breaker.failures,
-        shut_until=breaker.shut_until,
-    )
+    key = shared.keys.breaker(provider)
+    value = BreakerValue(failures=breaker.failures, shut_until=breaker.shut_until, **shared.signed())
     with contextlib.suppress(StoreError, LeaseGone):
         await shared.transact({key: shared.modified(key)}, {key: shared.put(key, value)}, lambda _: 0)

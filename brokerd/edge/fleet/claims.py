@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import trio
@@ -71,8 +70,7 @@ class Claims:
         write = shared.new_write()
         # What is at the two keys, if anything, is of an exchange of an earlier process, or of one that is over.
         expected = {keys.record(place): record} | {key: shared.modified(key) for key in (claim_key, row_key)}
-        about: dict[str, Any] = {"host": shared.me.host, "machine": shared.me.machine, "written": at}
-        about |= {"instance": shared.me.instance, "write": write}
+        about = shared.signed() | {"written": at, "instance": shared.me.instance, "write": write}
         changes: dict[bytes, Put | None] = {claim_key: shared.put(claim_key, ClaimValue(**about), number)}
         if awaits is not None:
             since = self._open_since(place, generation)

@@ -105,22 +105,11 @@ class Membership:
 
     async def _found(self, kek: bytes) -> None:
         """Make the fleet. Another host may be faster."""
-        shared, keys, me = self._shared, self._shared.keys, self._shared.me
-        store, now = shared.new_write().hex(), shared.clock.now()
-        meta = MetaValue(
-            host=me.host,
-            machine=me.machine,
-            written=now,
-            schema=SCHEMA,
-            usable_by=USABLE_BY,
-            release=me.release,
-            store=store,
-            cluster=shared.mirror.cluster,
-            epoch=1,
-        )
+        shared, keys = self._shared, self._shared.keys
+        store = shared.new_write().hex()
         first, wrapped = keys.data_key(1), self._data_keys.made(1, kek, store)
         self._data_keys.use(store, {1: unwrap(wrapped, kek, store, 1)})
-        meta = self._data_keys.prove(keys.meta, meta)
+        meta = self._proved_meta(epoch=1)
         changes: dict[bytes, Put | None] = {keys.meta: Put(meta.encoded()), first: Put(wrapped)}
 
         def is_ours(found: Mapping[bytes, Pair]) -> int:
@@ -131,6 +120,20 @@ class Membership:
             await shared.transact({keys.meta: ABSENT, first: ABSENT}, changes, is_ours)
         except Conflict:
             return
+
+    def _proved_meta(self, epoch: int) -> MetaValue:
+        """What this host says of the fleet now."""
+        shared = self._shared
+        meta = MetaValue(
+            schema=SCHEMA,
+            usable_by=USABLE_BY,
+            release=shared.me.release,
+            store=self._data_keys.store,
+            cluster=shared.mirror.cluster,
+            epoch=epoch,
+            **shared.signed(),
+        )
+        return self._data_keys.prove(shared.keys.meta, meta)
 
     def lock(self) -> None:
         self._kek, self._opened, self.more_keys = None, {}, ()
@@ -233,20 +236,8 @@ class Membership:
         shared, meta, known = self._shared, self.meta(), self.known
         if self.adopted or self._kek is None:
             return
-        me, key, store = shared.me, shared.keys.meta, self._data_keys.store
         epoch = max(meta.epoch if meta else 0, known.epoch if known else 0) + 1
-        value = MetaValue(
-            host=me.host,
-            machine=me.machine,
-            written=shared.clock.now(),
-            schema=SCHEMA,
-            usable_by=USABLE_BY,
-            release=me.release,
-            store=store,
-            cluster=shared.mirror.cluster,
-            epoch=epoch,
-        )
-        new = {key: Put(self._data_keys.prove(key, value).encoded())}
+        new = {shared.keys.meta: Put(self._proved_meta(epoch).encoded())}
         for number, plain in self._opened.items():  # what somebody deleted
             if (name := shared.keys.data_key(number)) not in shared.mirror.pairs:
                 new[name] = Put(self._data_keys.wrapped(plain, number, self._kek))
@@ -310,13 +301,11 @@ class Membership:
             words = f"another host of the fleet has the name {me.host}"
             raise StoreError(f"etcd: {words}; give this one its own: name in [store] of the configuration")
         member = MemberValue(
-            host=me.host,
-            written=shared.clock.now(),
             after=shared.mirror.newest(),
             release=me.release,
             schema=SCHEMA,
             instance=me.instance,
-            machine=me.machine,
+            **shared.signed(),
         )
         new = {key: shared.put(key, member, self._lease.number)}
         try:

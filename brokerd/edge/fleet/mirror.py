@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -122,10 +122,6 @@ class Mirror:
                 different.add(key)
         if different:
             self.changed(different)
-
-    def read(self, keys: Iterable[bytes]) -> dict[bytes, Pair]:
-        """What is known of these keys."""
-        return {key: pair for key in keys if (pair := self.pairs.get(key)) is not None}
 
     def _is_newer(self, key: bytes, revision: int) -> bool:
         pair = self.pairs.get(key)

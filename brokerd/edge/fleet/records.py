@@ -247,9 +247,6 @@ class FleetRecords:
             sealed = self._data_keys.seal(replace(record, superseded=()), place)
         last = self._shared.value(self._shared.keys.record(place), RecordValue)
         return RecordValue(
-            host=self._shared.me.host,
-            machine=self._shared.me.machine,
-            written=self._shared.clock.now(),
             after=self._shared.mirror.newest(),
             generation=record.generation,
             sealed=sealed,
@@ -257,6 +254,7 @@ class FleetRecords:
             history=history,
             write=write,
             before=() if last is None else (last.write, *last.before)[:EARLIER],
+            **self._shared.signed(),
         )
 
     async def _keep(self, place: RecordPlace, record: Record, history: bytes, base: int) -> None:
@@ -271,9 +269,8 @@ class FleetRecords:
     async def forget(self, place: RecordPlace) -> None:
         """An operator deletes it. Raises Conflict, LeaseGone, StoreError."""
         shared, key, row = self._shared, self._shared.keys.record(place), self._shared.keys.journal(place)
-        about = {"host": shared.me.host, "machine": shared.me.machine, "written": shared.clock.now()}
         number = self._newest.get(place, 0) + 1
-        gone = RecordValue(**about, generation=0, sealed=b"", number=number, is_gone=True)  # type: ignore[arg-type]
+        gone = RecordValue(generation=0, sealed=b"", number=number, is_gone=True, **shared.signed())
         put = shared.put(key, gone)
         there = shared.modified(key)
         self.bases[place] = await shared.transact({key: there}, {key: put, row: None}, lambda _: 0)

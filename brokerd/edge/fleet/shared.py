@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
 from brokerd.core.fleet.clocks import Ahead, anchored, contradict, narrowed, translated
 from brokerd.core.fleet.etcd import (
+    ABSENT,
     Etcd,
     EtcdAway,
     EtcdFull,
@@ -111,6 +112,10 @@ class Shared:
     def opened(self, pair: Pair | None, kind: type[V]) -> V | None:
         return None if pair is None else self.data_keys.open_value(pair, kind)
 
+    def signed(self) -> dict[str, Any]:
+        """What every value of this host says: who made it, and when."""
+        return {"host": self.me.host, "machine": self.me.machine, "written": self.clock.now()}
+
     def put(self, key: bytes, value: Value, lease: int = 0) -> Put:
         """Raises StoreUnavailable."""
         return Put(self.data_keys.seal_value(key, value), lease)
@@ -118,7 +123,7 @@ class Shared:
     def modified(self, key: bytes) -> int:
         """The revision of what the mirror has there; ABSENT for nothing."""
         pair = self.mirror.pairs.get(key)
-        return 0 if pair is None else pair.modified
+        return ABSENT if pair is None else pair.modified
 
     def note(self, keys: set[bytes]) -> None:
         """These have changed just now: remember between which moments they were written."""

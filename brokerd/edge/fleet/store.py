@@ -250,13 +250,10 @@ class FleetStore:
             kind, names = shared.keys.kind(key)
             if (place := shared.keys.place(key)) is not None:
                 places.add(place)
-            elif (
-                kind == "breaker"
-                and names
-                and (value := shared.value(key, BreakerValue))
-                and not shared.is_this_host(value)
-            ):
-                self.breaker_changed(names[0], shared.in_our_terms(key, value, value.breaker))
+            elif kind == "breaker":
+                value = shared.value(key, BreakerValue)
+                if value is not None and not shared.is_this_host(value):
+                    self.breaker_changed(names[0], shared.in_our_terms(key, value, value.breaker))
             elif kind == "member":
                 self.turns.note_members()
             elif kind == "meta" and self._is_open:

@@ -23,15 +23,16 @@ class RenewalTurns:
 
     def first(self, grant: str) -> str | None:
         """The host that renews the grant by itself."""
-        if self._renewers is None:
-            self._renewers = Renewers(self.hosts)
-        return self._renewers.first(grant)
+        return self._made().first(grant)
 
     def patience(self, place: RecordPlace, revision: int, left: float | None) -> float:
         """Seconds that the others are still left; 0 or less: begin. `left`: how long the token lives."""
-        if self._renewers is None:
-            self._renewers = Renewers(self.hosts)
         now, known = self._shared.clock.now().boot, self._due.get(place)
         if known is None or known[0] != revision:
             self._due[place] = known = revision, now
-        return known[1] - now + self._renewers.patience(place.grant, self._shared.me.host, left)
+        return known[1] - now + self._made().patience(place.grant, self._shared.me.host, left)
+
+    def _made(self) -> Renewers:
+        if self._renewers is None:
+            self._renewers = Renewers(self.hosts)
+        return self._renewers

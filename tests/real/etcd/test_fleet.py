@@ -7,9 +7,10 @@ import pytest
 import trio
 
 from tests.real.etcd.cluster import Cluster
-from tests.real.etcd.hosts import Hosts, hosts
-from tests.scenario.daemon.harness import Serving
+from tests.real.etcd.hosts import WITHIN, Hosts, hosts
+from tests.scenario.daemon.harness import Brokerd, Serving
 from tests.servers import OAuth2, oauth2
+from tests.waiting import pauses
 
 pytestmark = pytest.mark.real
 
@@ -32,6 +33,16 @@ async def test_a_login_on_one_host_serves_all_and_a_rotation_is_seen_everywhere(
     assert fleet.provider.counts.reused == 0
 
 
+async def host_is_busy(host: Brokerd) -> None:
+    """It has an exchange of the grant under way, or waits for another host's."""
+    with trio.fail_after(WITHIN):
+        for pause in pauses():
+            status = await host.call("status", grants=["app"], history=True)
+            if status["grants"][0]["next"]["reason"] == "running":
+                return
+            await trio.sleep(pause)
+
+
 async def test_hosts_that_want_a_token_at_the_same_time_ask_the_provider_once(fleet: Hosts) -> None:
     started = await fleet.started(3)
     await fleet.all_serve(await fleet.log_in(started[0]))
@@ -47,7 +58,8 @@ async def test_hosts_that_want_a_token_at_the_same_time_ask_the_provider_once(fl
             for number in range(3):
                 nursery.start_soon(refresh, number)
             await gate.reached()
-            await trio.sleep(0.5)
+            for host in started:
+                await host_is_busy(host)
             gate.release()
     assert len(found) == 1
     assert fleet.provider.count("refresh") == asked + 1

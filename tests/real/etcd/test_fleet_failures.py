@@ -89,28 +89,6 @@ async def test_a_rotation_that_etcd_could_not_be_told_outlives_a_kill(fleet: Hos
     assert fleet.provider.counts.reused == 0
 
 
-async def test_a_host_comes_with_its_grants_and_leaves_with_the_newest(fleet: Hosts) -> None:
-    one, two = fleet.add(), fleet.add()
-    await two.start()
-    fleet.alone(one)
-    await one.start()
-    token = await fleet.log_in(one)
-    await one.stop()
-    fleet.configure(one)
-    await one.start()
-    assert await one.get("app") == token
-    await fleet.all_serve(token)
-    await refreshed(two)
-    renewed = await two.get("app")
-    await fleet.all_serve(renewed)
-    await two.stop()
-    await one.stop()
-    fleet.alone(one)
-    await one.start()
-    assert await one.get("app") == renewed
-    assert fleet.provider.counts.reused == 0
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running(tmp_path_factory.mktemp("guarded"), mutual=True) as cluster:

@@ -14,6 +14,7 @@ from brokerd.core.fleet.etcd import Put
 from brokerd.core.fleet.layout import MetaValue
 from brokerd.core.grant.record import Record
 from brokerd.core.ports import StoreError, StoreUnavailable, WrongKey
+from brokerd.edge.fleet import membership
 from brokerd.edge.store.store import SqliteStore
 from tests.scenario.fleet.machines import KEK, OTHER_KEK, Entropy, Fleet, Host, inline, until
 from tests.unit.core.values import access, refresh
@@ -229,3 +230,21 @@ async def test_a_host_with_the_wrong_key_says_so_when_etcd_comes_back(
     await until(lambda: "same [daemon] key" in (two.store.trouble or ""))
     await trio.sleep(30)
     assert "same [daemon] key" in (two.store.trouble or "")
+
+
+async def test_a_data_key_that_may_have_sealed_often_enough_seals_no_more(
+    autojump_clock: MockClock, machines: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 15: what was sealed before is opened by all hosts, and by one that comes later."""
+    monkeypatch.setattr(membership, "WORN", 30)
+    one, two = await machines.started(2)
+    token = await one.log_in()
+    await until(lambda: two.served() == token)
+    assert one.store.shared.data_keys.newest == 1
+    for _ in range(30):
+        await one.grant.change(one.store, lambda record: record)
+    await until(lambda: one.store.shared.data_keys.newest == two.store.shared.data_keys.newest == 2, 30.0)
+    renewed = await two.renewed()
+    await until(lambda: one.served() == renewed)
+    three = await machines.add().start()
+    await until(lambda: three.served() == renewed)

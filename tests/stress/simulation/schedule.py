@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Generic, Self, TypeVar
 
 from tests.stress.simulation.answers import ALL as ANSWERS
 
+S = TypeVar("S")
 LIFETIMES = (30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0)
 REFRESHING, ISSUING, PASSWORD, DEVICE = "refresh_token", "client_credentials", "password", "device_code"
 GRANTS = {"app": REFRESHING, "app2": REFRESHING, "svc": ISSUING, "user": PASSWORD, "dev": DEVICE}
@@ -55,15 +57,21 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Drawn(Generic[S]):
+    """What a seed gives."""
+
     seed: int
-    setup: Setup
+    setup: S
     events: tuple[Event, ...]
     horizon: float
 
-    def only(self, kept: list[int]) -> Schedule:
+    def only(self, kept: list[int]) -> Self:
         """The same with some of its events."""
-        return Schedule(self.seed, self.setup, tuple(self.events[n] for n in kept), self.horizon)
+        return replace(self, events=tuple(self.events[n] for n in kept))
+
+
+class Schedule(Drawn[Setup]):
+    """Of one machine."""
 
 
 def drawn(seed: int) -> Schedule:

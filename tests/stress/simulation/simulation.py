@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from tests.stress.simulation.clock import VirtualTime
 from tests.stress.simulation.laws import Broken
-from tests.stress.simulation.schedule import Schedule, drawn
+from tests.stress.simulation.schedule import Drawn, Schedule, drawn
 from tests.stress.simulation.world import World
 
 BUSY = 30.0  # seconds of processor time: no simulation takes a fifth of that; one whose tasks never come to an end does
@@ -139,13 +139,17 @@ def shortest(events: int, breaks: Callable[[list[int]], bool]) -> list[int]:
 
 def report(seed: int, broken: Broken, kept: list[int] | None, mutant: str | None = None) -> str:
     """What a person needs: the law, the schedule, the command."""
-    schedule = drawn(seed)
+    return told("tests.stress.simulation", drawn(seed), broken, kept, mutant)
+
+
+def told(module: str, schedule: Drawn[Any], broken: Broken, kept: list[int] | None, mutant: str | None) -> str:
+    """The same for the simulation that this module runs."""
     numbers = range(len(schedule.events)) if kept is None else kept
-    lines = [f"seed {seed} breaks {broken}", f"  {schedule.setup}"]
+    lines = [f"seed {schedule.seed} breaks {broken}", f"  {schedule.setup}"]
     lines += [f"  {number:3} {schedule.events[number]}" for number in numbers]
     keep = "" if kept is None else f" --keep {','.join(map(str, kept)) or '-'}"
     option = f" --mutant {mutant}" if mutant else ""
-    lines.append(f"replay: .venv/bin/python -m tests.stress.simulation --seed {seed}{keep}{option}")
+    lines.append(f"replay: .venv/bin/python -m {module} --seed {schedule.seed}{keep}{option}")
     return "\n".join(lines)
 
 

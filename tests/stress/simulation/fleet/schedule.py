@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.stress.simulation.schedule import Event, ProviderSetup
+from tests.stress.simulation.schedule import Drawn, Event, ProviderSetup
 
 LIFETIMES = (60.0, 120.0, 300.0, 600.0)
 GRANTS = {"app": "one", "app2": "two", "svc": "two"}  # the provider of each
@@ -33,16 +33,8 @@ class Setup:
         return max(each.lifetime for each in self.providers.values())
 
 
-@dataclass(frozen=True)
-class Schedule:
-    seed: int
-    setup: Setup
-    events: tuple[Event, ...]
-    horizon: float
-
-    def only(self, kept: list[int]) -> Schedule:
-        """The same with some of its events."""
-        return Schedule(self.seed, self.setup, tuple(self.events[n] for n in kept), self.horizon)
+class Schedule(Drawn[Setup]):
+    """Of a fleet."""
 
 
 def drawn(seed: int) -> Schedule:

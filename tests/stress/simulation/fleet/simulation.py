@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.stress.simulation.fleet.schedule import Schedule, drawn
 from tests.stress.simulation.fleet.world import World
 from tests.stress.simulation.laws import Broken
-from tests.stress.simulation.simulation import deterministic, folder, shortest
+from tests.stress.simulation.simulation import deterministic, folder, shortest, told
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,5 @@ def shrink(schedule: Schedule, law: str) -> list[int]:
 
 def report(seed: int, broken: Broken, kept: list[int] | None, mutant: str | None = None) -> str:
     """What a person needs: the law, the schedule, the command."""
-    schedule = drawn(seed)
-    numbers = range(len(schedule.events)) if kept is None else kept
-    lines = [f"seed {seed} breaks {broken}", f"  {schedule.setup}"]
-    lines += [f"  {number:3} {schedule.events[number]}" for number in numbers]
-    keep = "" if kept is None else f" --keep {','.join(map(str, kept)) or '-'}"
-    option = f" --mutant {mutant}" if mutant else ""
-    lines.append(f"replay: .venv/bin/python -m tests.stress.simulation.fleet --seed {seed}{keep}{option} --history")
-    return "\n".join(lines)
+    words = told("tests.stress.simulation.fleet", drawn(seed), broken, kept, mutant)
+    return f"{words} --history"

@@ -87,10 +87,12 @@ class Box:
             time.sleep(pause)
         return found
 
-    def journal(self, unit: str = "brokerd") -> str:
+    def journal(self, unit: str | None = "brokerd") -> str:
+        """What was said of a unit, or everything. What a process says that ends at once may be in the latter only: its
+        unit is looked up when it is there no more."""
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             self.run("journalctl", "--sync", check=False)  # what was said a moment ago may still be on its way
-            return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit, check=False)
+            return self.run("journalctl", "--no-pager", "-o", "cat", *(("-u", unit) if unit else ()), check=False)
         return ""
 
 

@@ -10,6 +10,8 @@ import trio
 
 AT_ONCE = 64  # clients that are answered before other tasks have their turn
 TIMES = 16  # that one client must have been the only one that had sent something to be waited for by itself
+LOOKS = 4  # for the next request of such a client: it may come sooner than the server would sleep and wake
+SLOW = 64  # requests of a client that are not looked for, after one that none of the looks found
 
 
 class WaitingClient(Protocol):
@@ -88,10 +90,27 @@ class WaitingClients:
         return True
 
     async def _wait_for_sole(self, sole: SoleClient) -> None:
+        is_slow = 0  # for so many requests more
         with sole.scope:
             while self._sole is sole:
                 await trio.lowlevel.wait_readable(sole.descriptor)
                 self._answer([sole.descriptor])
+                if is_slow:
+                    is_slow -= 1
+                elif not await self._look_for_more(sole):
+                    is_slow = SLOW
+
+    async def _look_for_more(self, sole: SoleClient) -> bool:
+        """Answers the client's next requests for as long as each comes within a few looks; all other tasks have their
+        turn before each look. False: there was none."""
+        has_come, looks = False, LOOKS
+        while looks and self._sole is sole:
+            await trio.lowlevel.checkpoint()
+            if self._answer([sole.descriptor]):
+                has_come, looks = True, LOOKS
+            else:
+                looks -= 1
+        return has_come
 
     def _end_sole(self, descriptor: int) -> None:
         """If that client is waited for by itself, nobody waits for it from now on."""
@@ -99,9 +118,9 @@ class WaitingClients:
             self._sole = SoleClient()
             sole.scope.cancel()
 
-    def _answer(self, descriptors: list[int]) -> None:
-        """All that has come is read before the first is answered, so one look at a process can serve all its requests
-        of a batch."""
+    def _answer(self, descriptors: list[int]) -> bool:
+        """Whether anything had come. All of it is read before the first is answered, so one look at a process can serve
+        all its requests of a batch."""
         batch = object()
         have_sent: list[tuple[int, WaitingTask]] = []
         for descriptor in descriptors:
@@ -119,6 +138,7 @@ class WaitingClients:
                     self._wake(descriptor)
             except Exception as error:
                 self._wake(descriptor, error)
+        return len(have_sent) > 0
 
     def _wake(self, descriptor: int, error: Exception | None = None) -> None:
         found = self._stop_waiting(descriptor)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 KEPT = 8  # idle connections, at most
 LATE = 0.01  # seconds by which a timeout may end too late
+AT_ONCE = 10_000  # microseconds in which most answers come
+TIMEVAL = bytes(8) + AT_ONCE.to_bytes(8, sys.byteorder)  # of 64 bits
+SHORT = 4096  # bytes of a request that a connection always has room for
 
 
 class Broker:
@@ -228,7 +231,7 @@ class Broker:
             sock = None
             try:
                 if sock := connect(path, kind):
-                    return _BlockingConnection(sock)
+                    return _BlockingConnection(sock, kind)
             except BaseException:  # Ctrl-C too
                 if sock:
                     sock.close()
@@ -299,18 +302,26 @@ class Watch:
 
 
 class _BlockingConnection:
-    """A socket with one request in progress."""
+    """A socket with one request in progress.
 
-    def __init__(self, sock: _socket.socket) -> None:
+    Python polls a socket that has a timeout before each call, and is woken later than by the call itself. So the first
+    wait for an answer is left to the kernel (socket(7), SO_RCVTIMEO), which needs a socket that blocks.
+    """
+
+    def __init__(self, sock: _socket.socket, kind: type[_socket.socket]) -> None:
         self.pid = os.getpid()
         self._sock = sock
         self._timeout = 0.0  # the socket's, if it has one
         self._protocol = ClientProtocol()
+        # Not on 32 bits, where a timeval has two forms, and not if gevent or others wait in their own way.
+        self._may_block = kind.recv is _socket.socket.recv and sys.maxsize > 2**32
+        self._blocks = False
 
     def ask(self, request: ClientRequest, deadline: float) -> Response:
         """Raises Lost, TimeoutError, ProtocolError."""
         data = self._protocol.request(request)
-        self._wait_until(deadline)
+        if not self._block(data):
+            self._wait_until(deadline)
         try:  # noqa: SIM105 - contextlib costs time to import
             self._sock.sendall(data)
         except ConnectionError:
@@ -318,6 +329,16 @@ class _BlockingConnection:
         while True:
             for _, response in list(self._protocol.receive(self._receive(deadline))):
                 return response
+
+    def _block(self, data: bytes) -> bool:
+        """Have the socket block, and wait no longer than AT_ONCE for something to read. False: it must not block."""
+        if not self._may_block or len(data) > SHORT:
+            return False
+        if not self._blocks:
+            self._sock.settimeout(None)
+            self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, TIMEVAL)
+            self._blocks, self._timeout = True, 0.0
+        return True
 
     def event(self) -> Token | Gone:
         """The next event. Waits without a deadline. Raises Lost, ProtocolError."""
@@ -338,8 +359,13 @@ class _BlockingConnection:
         self._sock.close()
 
     def _receive(self, deadline: float | None) -> bytes:
-        self._wait_until(deadline)
         try:
+            if self._blocks:
+                try:
+                    return self._sock.recv(READ_SIZE)
+                except BlockingIOError:  # nothing yet
+                    pass
+            self._wait_until(deadline)
             return self._sock.recv(READ_SIZE)
         except ConnectionError:
             raise Lost from None
@@ -347,10 +373,12 @@ class _BlockingConnection:
     def _wait_until(self, deadline: float | None) -> None:
         """Setting the socket's timeout is a system call: one that ends a little too late stays."""
         if deadline is None:
-            self._timeout = 0.0
+            if self._blocks:
+                self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, bytes(len(TIMEVAL)))
+            self._blocks, self._timeout = False, 0.0
             self._sock.settimeout(None)
         elif not 0.0 <= self._timeout - (left := max(deadline - monotonic(), 0.001)) <= LATE:
-            self._timeout = left + LATE / 2
+            self._blocks, self._timeout = False, left + LATE / 2
             self._sock.settimeout(self._timeout)
 
     def __del__(self) -> None:  # if nobody closed the Broker: a socket would warn

@@ -207,7 +207,7 @@ def test_the_answer_to_another_request_is_not_taken_although_its_other_bytes_are
         thread.join()
 
 
-def test_a_repeated_get_sets_no_timeout_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_get_makes_no_call_for_its_deadline(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     set_to: list[float | None] = []
 
     class Counting(socket.socket):
@@ -216,12 +216,64 @@ def test_a_repeated_get_sets_no_timeout_again(daemon: Daemon, monkeypatch: pytes
             super().settimeout(value)
 
     monkeypatch.setattr(socket, "socket", Counting)
+    with Broker(daemon.path, share=False) as broker:
+        for wait in (10, 10, 3, 3, 10):
+            broker.get("ix", wait=wait)
+    assert set_to == [None]
+
+
+def test_a_socket_that_waits_in_its_own_way_gets_a_timeout_once(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of gevent do."""
+    set_to: list[float | None] = []
+
+    class Counting(socket.socket):
+        def settimeout(self, value: float | None) -> None:
+            set_to.append(value)
+            super().settimeout(value)
+
+        def recv(self, *args: int) -> bytes:
+            return super().recv(*args)
+
+    monkeypatch.setattr(socket, "socket", Counting)
     monkeypatch.setattr(blocking, "monotonic", lambda: 100.0)
     with Broker(daemon.path, share=False) as broker:
         for wait in (10, 10, 3, 3, 10):
             broker.get("ix", wait=wait)
     assert set_to == pytest.approx([15, 8, 15], abs=0.02)
     assert all(value is not None and value >= least for value, least in zip(set_to, (15, 8, 15), strict=True))
+
+
+def test_an_answer_that_comes_later_than_most_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = threading.Event()
+
+    class Waiting(socket.socket):
+        def settimeout(self, value: float | None) -> None:
+            super().settimeout(value)
+            if value:  # the kernel has waited in vain
+                waits.set()
+
+    monkeypatch.setattr(socket, "socket", Waiting)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for msgid in (0, 1):
+                    connection.recv(100)
+                    assert waits.wait(10)
+                    waits.clear()
+                    connection.sendall(pack_result(msgid, IX))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with Broker(path, share=False) as broker:
+            assert [broker.get("ix").value for _ in range(2)] == ["token"] * 2
+        thread.join()
 
 
 def test_a_closed_broker_keeps_no_token(daemon: Daemon) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from brokerd.server.waiting_clients import TIMES, WaitingClients
+from brokerd.server.waiting_clients import LOOKS, SLOW, TIMES, WaitingClients
 
 
 class Client:
@@ -24,11 +24,16 @@ class Client:
         self.error: Exception | None = None
         self.went_on: list[Exception | None] = []
         self.closed = False
+        self.looks_in_vain = 0
 
     def read_at_once(self) -> bool:
         if self.error is not None:
             raise self.error
-        self.data = self.sock.recv(1)
+        try:
+            self.data = self.sock.recv(1)
+        except BlockingIOError:
+            self.looks_in_vain += 1
+            return False
         return True
 
     def answer_at_once(self, batch: object) -> bool:
@@ -122,6 +127,35 @@ async def test_what_another_sends_at_the_same_moment_is_answered_too() -> None:
             await until(lambda: len(two.batches) % 2 == 0)
             assert (one.other.recv(9), two.other.recv(9)) == (b"1", b"3")
             assert not one.is_sole
+
+
+async def test_one_that_asks_again_soon_is_not_waited_for_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with clients() as (one,):
+        await one.be_sole()
+        waited = list[object]()
+        wait = trio.lowlevel.wait_readable
+
+        async def counted(what: socket.socket | int) -> None:
+            waited.append(what)
+            await wait(what)
+
+        monkeypatch.setattr(trio.lowlevel, "wait_readable", counted)
+        for _ in range(100):
+            one.other.send(b"x")
+            number = len(one.batches)
+            await until(lambda number=number: len(one.batches) > number)
+        assert waited.count(one.descriptor) <= 1
+        assert one.is_sole
+
+
+async def test_one_that_asks_again_late_is_seldom_looked_for() -> None:
+    async with clients() as (one,):
+        await one.be_sole()
+        one.looks_in_vain = 0
+        for _ in range(2 * SLOW + 2):
+            assert await one.ask() == b"x"
+            await trio.testing.wait_all_tasks_blocked()
+        assert LOOKS <= one.looks_in_vain <= 3 * LOOKS
 
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError("gone")])

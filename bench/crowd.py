@@ -97,11 +97,16 @@ class Crowd:
                 sock.send(self._get * PIPELINED)
 
     def _denied(self, sock: socket.socket) -> None:
-        self.did["gets denied"] += 1
-        if sock.recv(4096):
+        try:
+            answer = sock.recv(4096)
+        except ConnectionResetError:
+            answer = b""
+        if answer:
+            self.did["gets denied"] += 1
             self._say(sock, self._get)
         else:
             self._gone(sock)
+            self.ask()
 
 
 def main() -> None:

@@ -51,6 +51,20 @@ def _without(kind: str, *, in_claims: bool) -> Edit:
     return edit
 
 
+def _outcome_without_fence(expected: dict[bytes, int], changes: Changes) -> tuple[dict[bytes, int], Changes]:
+    if any(_of("record", key) for key in changes):
+        expected = {key: revision for key, revision in expected.items() if _of("record", key)}
+    return expected, changes
+
+
+def _row_on_the_lease(expected: dict[bytes, int], changes: Changes) -> tuple[dict[bytes, int], Changes]:
+    lease = next((put.lease for key, put in changes.items() if _of("claim", key) and put is not None), 0)
+    for key, put in changes.items():
+        if _of("journal", key) and put is not None:
+            changes[key] = Put(put.value, lease)
+    return expected, changes
+
+
 def _nothing_is_ours(old: Any) -> Any:
     return lambda self, ended, expected, changes, is_ours: old(self, ended, expected, changes, lambda _: 0)
 
@@ -75,12 +89,20 @@ def _keeps_what_was_revoked(old: Any) -> Any:
 
 
 MUTANTS: dict[str, Mutant] = {
+    "no-fencing": Mutant(
+        "the outcome of an exchange is written without a look at whether another host has taken over",
+        ((Shared, "transact", _edited(_outcome_without_fence)),),
+    ),
     "no-last-look": Mutant(
         "the lease is not looked at right before a stored token leaves",
         ((Claims, "last_look", lambda old: lambda self, place: None),),
     ),
     "lease-without-end": Mutant(
         "a host that has a lease takes it for alive", ((HostLease, "is_safe", lambda old: lambda self, n: n != 0),)
+    ),
+    "row-on-the-lease": Mutant(
+        "the journal row ends with the host's lease, and only a host that saw it puts it back",
+        ((Shared, "transact", _edited(_row_on_the_lease)),),
     ),
     "unknown-is-failed": Mutant(
         "what is asked again after a lost answer is taken for failed, though it was carried out",

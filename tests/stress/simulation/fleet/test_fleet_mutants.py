@@ -22,9 +22,28 @@ GONE = (  # host-0 has sent the token, and nobody knows what became of that
     at(100.1, "get", host="host-0", **WANTED),
     at(150.0, "get", host="host-1", **WANTED),
 )
+TWO = {"hosts": (0.0, 0.0)}
 SHOWS: dict[str, tuple[tuple[Event, ...], dict[str, object]]] = {
+    "no-fencing": (  # host-0 has its failure written while host-1, which has taken over, waits for its own answer
+        (
+            at(99.0, "fault", provider="two", kind="503", requests=1),
+            at(100.0, "pause", host="host-0", where="after-answer", seconds=400.0),
+            at(100.0, "refresh", host="host-0", **APP2),
+            at(470.0, "pause", host="host-1", where="after-send", seconds=200.0),
+        ),
+        {**TWO, "lifetime": 120.0, "horizon": 700.0},
+    ),
     "no-last-look": (LATE, LONG),
     "lease-without-end": (LATE, LONG),
+    "row-on-the-lease": (  # host-1 is away while host-0 has sent the token, and dies, and its lease ends
+        (
+            at(99.0, "crash", host="host-1", where="now", down=30.0, reboots=False),
+            at(100.0, "crash", host="host-0", where="after-send", down=500.0, reboots=False),
+            at(100.0, "refresh", host="host-0", **APP2),
+            at(140.0, "refresh", host="host-1", **APP2),
+        ),
+        {**TWO, "lifetime": 600.0},
+    ),
     "unknown-is-failed": (
         (
             at(100.0, "etcd-fault", kind="lost-after", host="host-1", requests=1, seconds=0.0, transactions=True),

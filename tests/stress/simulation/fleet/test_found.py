@@ -1,35 +1,14 @@
 # What the simulation of fleets found in brokerd, each as a short schedule of its own.
 from __future__ import annotations
 
-from tests.stress.simulation.fleet.schedule import Schedule, Setup, drawn
+from tests.stress.simulation.fleet.schedule import Schedule, drawn
+from tests.stress.simulation.fleet.short import at, schedule
 from tests.stress.simulation.fleet.simulation import simulate
-from tests.stress.simulation.schedule import Event, ProviderSetup
-
-
-def schedule(
-    seed: int,
-    *events: Event,
-    hosts: tuple[float, ...] = (0.0, 0.0, 0.0),
-    latency: float = 0.02,
-    horizon: float = 240.0,
-    **setup: object,
-) -> Schedule:
-    """`hosts`: by how many seconds the clock of each is wrong; `latency`: to etcd."""
-    provider = ProviderSetup(**{"lifetime": 300.0, "latency": 0.05, **setup})  # type: ignore[arg-type]
-    made = Setup(hosts, {"one": provider, "two": provider}, latency, keeps_deletes=True)
-    return Schedule(seed, made, (IMPORT, *events), horizon)
-
-
-def at(time: float, what: str, **values: object) -> Event:
-    return Event(time, what, values)
 
 
 def broken_by(made: Schedule) -> str | None:
     found = simulate(made).broken
     return None if found is None else str(found)
-
-
-IMPORT = at(8.0, "import", host="host-1", grant="app2")
 
 
 def test_hosts_that_make_a_fleet_at_the_same_time_find_their_place_in_it() -> None:

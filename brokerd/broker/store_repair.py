@@ -34,7 +34,8 @@ class StoreRepair:
         """Begin to try again if the newest tokens of the grant are not stored; without one, if those of a grant that is
         not configured are not."""
         is_needed = bool(self._unconfigured()) if grant is None else grant.unstored
-        if is_needed and not self._is_running:
+        has_ended = self._nursery.cancel_scope.cancel_called  # brokerd stops, and stores once more by itself
+        if is_needed and not self._is_running and not has_ended:
             self._is_running = True
             self._nursery.start_soon(self._run, name="repair the store")
 

@@ -28,6 +28,7 @@ from tests.waiting import pauses
 WITHIN = 30.0  # seconds
 LOOPBACK = "127.0.0.1"
 SIZE = 3
+Said = subprocess.CompletedProcess[bytes]
 
 
 def needs_etcd() -> str:
@@ -93,13 +94,39 @@ class Cluster:
         for number in list(self._processes):
             self.kill(number)
         for number in range(SIZE):
-            shutil.rmtree(self._folder / f"{number}", ignore_errors=True)
+            shutil.rmtree(self.data(number), ignore_errors=True)
 
     def pid(self, number: int) -> int:
         return self._processes[number].pid
 
     def is_up(self, number: int) -> bool:
         return number in self._processes and self._processes[number].poll() is None
+
+    def name(self, number: int) -> str:
+        return f"n{number}"
+
+    def peer_url(self, number: int) -> str:
+        return f"https://{LOOPBACK}:{self._ports[number][1]}"
+
+    @property
+    def members(self) -> str:
+        """As --initial-cluster takes them."""
+        return ",".join(f"{self.name(each)}={self.peer_url(each)}" for each in range(SIZE))
+
+    def data(self, number: int) -> Path:
+        return self._folder / str(number)
+
+    async def etcdctl(self, *words: str, server: int | None = None, stdin: bytes = b"") -> Said:
+        """As docs/fleet.md has it. `server`: only that one is asked."""
+        if shutil.which("etcdctl") is None:
+            reason, required = "etcdctl is not installed (Debian: etcd-client)", "BROKERD_REQUIRE_REAL" in os.environ
+            did_not_run("THE COMMANDS OF docs/fleet.md AT ETCD", reason, required=required)
+        urls = self.urls if server is None else [self.urls[server]]
+        command = ["etcdctl", f"--endpoints={','.join(urls)}", f"--cacert={self.ca_file}", *words]
+        environ = {**os.environ, "ETCDCTL_API": "3"}
+        return await trio.run_process(
+            command, stdin=stdin, env=environ, capture_stdout=True, capture_stderr=True, check=False
+        )
 
     def kill(self, number: int) -> None:
         process = self._processes.pop(number)
@@ -209,18 +236,17 @@ class Cluster:
         return self._folder / f"{number}.log"
 
     def _run(self, number: int) -> None:
-        client, peer = self._ports[number]
-        urls = {f"n{each}": f"https://{LOOPBACK}:{ports[1]}" for each, ports in enumerate(self._ports)}
+        client, _ = self._ports[number]
         certificate = self._folder / "server.pem", self._folder / "server.key"
         # Of 3.4 --trusted-ca-file alone demands certificates of clients; for a gateway that dials its own server with
         # the server's certificate that is no obstacle.
         mutual = (f"--trusted-ca-file={self.ca_file}", "--client-cert-auth") if self._mutual else ()
         command = [
             self._program,
-            *(f"--name=n{number}", f"--data-dir={self._folder / str(number)}", "--initial-cluster-state=new"),
+            *(f"--name={self.name(number)}", f"--data-dir={self.data(number)}", "--initial-cluster-state=new"),
             *(f"--{each}-client-urls=https://{LOOPBACK}:{client}" for each in ("listen", "advertise")),
-            *(f"--{each}-peer-urls=https://{LOOPBACK}:{peer}" for each in ("listen", "initial-advertise")),
-            "--initial-cluster=" + ",".join(f"{name}={url}" for name, url in urls.items()),
+            *(f"--{each}-peer-urls={self.peer_url(number)}" for each in ("listen", "initial-advertise")),
+            f"--initial-cluster={self.members}",
             f"--initial-cluster-token={self._folder}",
             *(f"--cert-file={certificate[0]}", f"--key-file={certificate[1]}", *mutual),
             *(f"--peer-cert-file={certificate[0]}", f"--peer-key-file={certificate[1]}"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -22,7 +20,6 @@ from brokerd.edge.etcd.client import EtcdClient
 from brokerd.edge.store import key_file
 from brokerd.edge.system.clock import SystemClock
 from tests import forked
-from tests.did_not_run import did_not_run
 from tests.real.etcd.cluster import Cluster, running
 from tests.real.etcd.hosts import Hosts, hosts
 from tests.scenario.daemon.harness import FIVE, Brokerd, Serving, at
@@ -360,18 +357,6 @@ def small_cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-async def etcdctl(cluster: Cluster, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """As docs/fleet.md has it."""
-    if shutil.which("etcdctl") is None:
-        words, required = "etcdctl is not installed (Debian: etcd-client)", "BROKERD_REQUIRE_REAL" in os.environ
-        did_not_run("THE COMMANDS OF docs/fleet.md AT ETCD", words, required=required)
-    command = ["etcdctl", f"--endpoints={','.join(cluster.urls)}", f"--cacert={cluster.ca_file}", *words]
-    environ = {**os.environ, "ETCDCTL_API": "3"}
-    return await trio.run_process(
-        command, stdin=stdin, env=environ, capture_stdout=True, capture_stderr=True, check=False
-    )
-
-
 async def test_no_space_is_said_and_the_documented_commands_end_it(
     small_cluster: Cluster, nursery: trio.Nursery
 ) -> None:
@@ -380,7 +365,7 @@ async def test_no_space_is_said_and_the_documented_commands_end_it(
         (one,) = await fleet.started(1)
         token = await fleet.log_in(one)
         for _ in range(30):
-            done = await etcdctl(small_cluster, "put", "x", stdin=b"x" * 500_000)
+            done = await small_cluster.etcdctl("put", "x", stdin=b"x" * 500_000)
             if b"space exceeded" in done.stderr:
                 break
         assert "space" in (await one.error("refresh", grant="app", wait=5))["message"]
@@ -389,10 +374,10 @@ async def test_no_space_is_said_and_the_documented_commands_end_it(
         assert (await metrics(one))["brokerd_fleet_etcd_full"] == 1
         shown = await brokerctl(one, "fleet", "--exit-code")
         assert (shown.returncode, "etcdctl alarm disarm" in shown.stdout) == (5, True)
-        said = json.loads((await etcdctl(small_cluster, "endpoint", "status", "-w", "json")).stdout)
+        said = json.loads((await small_cluster.etcdctl("endpoint", "status", "-w", "json")).stdout)
         revision = said[0]["Status"]["header"]["revision"]
         for words in (("compact", str(revision)), ("defrag",), ("alarm", "disarm")):
-            assert (await etcdctl(small_cluster, *words)).returncode == 0
+            assert (await small_cluster.etcdctl(*words)).returncode == 0
         await until(partial(refreshed, one), lambda done: done)
         await until(partial(etcd_of, one), lambda found: not found["full"])
         assert await one.get("app") != token

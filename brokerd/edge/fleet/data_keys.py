@@ -19,7 +19,14 @@ V = TypeVar("V", bound=Value)
 MOST = 1024 * 1024  # bytes of a sealed record; etcd takes requests of 1.5 MiB
 WRONG = (
     "the key of this host is not the one that the fleet's data keys are wrapped with; nothing was changed; "
-    "give every host of the fleet the same [daemon] key"
+    "give every host of the fleet the same [daemon] key; if etcd was restored from a snapshot of before the last "
+    "brokerctl key rotate, first on a host of the fleet: brokerctl adopt"
+)
+BRING = "start brokerd on every host that was in the fleet: one that knows the data key brings it back"
+GONE = f"the fleet's data keys are gone from etcd; {BRING}; if there is none, restore etcd from a snapshot"
+NEITHER = (
+    "the fleet's data keys are wrapped by neither key; nothing was changed; if etcd was restored from a snapshot, "
+    "first: brokerctl adopt"
 )
 
 
@@ -42,6 +49,10 @@ class FleetDataKeys:
 
     def wrapped(self, plain: bytes, number: int, kek: bytes) -> bytes:
         return wrap(plain, kek, self.store, number, self._entropy)
+
+    def is_wrapped_by(self, keks: Iterable[bytes], pair: Pair, number: int) -> bool:
+        """Whether one of these keys opens that data key in etcd."""
+        return _unwrapped(pair.value, keks, self.store, number) is not None
 
     @property
     def newest(self) -> int:
@@ -66,7 +77,7 @@ class FleetDataKeys:
         if strange:
             raise WrongKey(WRONG)
         if not found:
-            raise StoreUnavailable("the fleet's data keys are gone from etcd, and with them all records")
+            raise StoreUnavailable(GONE)
         return found
 
     def use(self, store: str, keys: dict[int, bytes]) -> None:
@@ -91,7 +102,7 @@ class FleetDataKeys:
                     unwrap(pair.value, new, meta.store, number)
                     continue
                 except EnvelopeError:
-                    raise WrongKey("the fleet's data keys are wrapped by neither key; nothing was changed") from None
+                    raise WrongKey(NEITHER) from None
             found[key] = wrap(plain, new, meta.store, number, self._entropy)
         return found
 
@@ -112,7 +123,11 @@ class FleetDataKeys:
 
     def is_strange(self, pair: Pair) -> bool:
         """Whether a host with another key than this one's may have written it."""
-        number = key_id_of(pair.value)
+        return self.is_unknown(pair.value)
+
+    def is_unknown(self, sealed: bytes) -> bool:
+        """Whether it seems to be sealed under a data key that is not known here."""
+        number = key_id_of(sealed)
         return number is not None and number not in self._ring.ids
 
     def prove(self, key: bytes, meta: MetaValue) -> MetaValue:

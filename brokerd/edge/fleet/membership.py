@@ -10,9 +10,9 @@ import trio
 
 from brokerd.core.fleet.etcd import ABSENT, EtcdError, Pair, Put
 from brokerd.core.fleet.layout import SCHEMA, USABLE_BY, MemberValue, MetaValue
-from brokerd.core.ports import StoreError
+from brokerd.core.ports import StoreError, StoreUnavailable
 from brokerd.core.sealing import SEALS_PER_KEY, unwrap
-from brokerd.edge.fleet.data_keys import FleetDataKeys
+from brokerd.edge.fleet.data_keys import BRING, FleetDataKeys
 from brokerd.edge.fleet.lease import EVERY, HostLease
 from brokerd.edge.fleet.local_copy import KnownFleet, LocalCopy
 from brokerd.edge.fleet.shared import Conflict, Shared
@@ -21,6 +21,7 @@ WORN = SEALS_PER_KEY // 2  # revisions; the other half is for what was sealed an
 NEVER = (1 << 63) - 1  # a revision that etcd has never: only an operator ends that
 REMEMBER = 60.0  # seconds between two notes of how far etcd was
 AGAIN = 1.0  # seconds between two tries to join
+LOOKS, LOOK = 100, 0.05  # for what etcd has now while an operator waits, and seconds between two of them
 
 
 class Membership:
@@ -36,6 +37,7 @@ class Membership:
         self._copy = copy
         self._kek: bytes | None = None
         self._opened: dict[int, bytes] = {}  # the fleet's data keys
+        self._remembered: dict[int, bytes] = {}  # those that this host's own store has
         self.more_keys: tuple[bytes, ...] = ()  # while keys are being replaced: others may have the new one already
         self.known: KnownFleet | None = None
         self.adopted = True
@@ -73,7 +75,7 @@ class Membership:
             await self._found(kek)
         meta = self._read_meta()
         was_here = self.known is not None and (meta is None or meta.store == self.known.store)
-        self._opened = known_keys if was_here else {}
+        self._opened, self._remembered = known_keys if was_here else {}, known_keys
         try:
             await self._join(kek, meta)
         except StoreError:
@@ -99,6 +101,8 @@ class Membership:
             raise StoreError(_newer(meta))
         await self._open_keys(kek, meta)
         if not self._data_keys.is_proved(self._shared.keys.meta, meta):
+            if self._data_keys.is_unknown(meta.proof):
+                raise StoreError(f"etcd: {name} was sealed under a data key that this host does not know; {BRING}")
             raise StoreError(f"etcd: {name} was not written by a host of the fleet; see who may write to etcd")
         if meta.usable_by > SCHEMA:
             raise StoreError(_newer(meta))
@@ -136,14 +140,20 @@ class Membership:
         return self._data_keys.prove(shared.keys.meta, meta)
 
     def lock(self) -> None:
-        self._kek, self._opened, self.more_keys = None, {}, ()
+        self._kek, self._opened, self._remembered, self.more_keys = None, {}, {}, ()
         self._data_keys.close()
 
     async def _open_keys(self, kek: bytes, meta: MetaValue) -> None:
         found = self._data_keys.open((kek, *self.more_keys), meta, self._shared.mirror.pairs, self._opened)
-        if found != self._opened:
-            await self._copy.remember_keys(found)
-            self._opened = found
+        is_new, self._opened = found != self._opened, found
+        if is_new:
+            await self._remember_keys()
+
+    async def _remember_keys(self) -> None:
+        """Raises StoreError."""
+        opened = dict(self._opened)
+        await self._copy.remember_keys(opened)
+        self._remembered = opened
 
     def reopen(self) -> None:
         """A data key has changed. Raises StoreError."""
@@ -151,6 +161,8 @@ class Membership:
         if self._kek is not None and meta is not None:
             keks = (self._kek, *self.more_keys)
             self._opened |= self._data_keys.open(keks, meta, self._shared.mirror.pairs, self._opened)
+            if self._opened != self._remembered:
+                self._lease.wake()  # `run` remembers them
 
     def _key_numbers(self) -> list[int]:
         numbers = map(self._shared.keys.number, list(self._shared.mirror.pairs))
@@ -166,6 +178,21 @@ class Membership:
             new = {key: Put(self._data_keys.made(newest + 1, self._kek, meta.store))}
             with contextlib.suppress(Conflict):  # another host was first
                 await shared.transact({key: ABSENT}, new, lambda found: _written(found, new))
+
+    async def _bring_keys(self) -> None:
+        """Data keys that etcd lacks, because it was restored from an older snapshot or somebody deleted them. What is
+        sealed under them could not be opened by other hosts. Raises StoreError."""
+        shared, kek = self._shared, self._kek
+        if kek is None or self.meta() is None:
+            return
+        names = {number: shared.keys.data_key(number) for number in self._opened}
+        lost = {name: number for number, name in names.items() if name not in shared.mirror.pairs}
+        if lost:
+            new = {
+                name: Put(self._data_keys.wrapped(self._opened[number], number, kek)) for name, number in lost.items()
+            }
+            with contextlib.suppress(Conflict):  # another host was faster
+                await shared.transact(dict.fromkeys(lost, ABSENT), new, lambda found: _written(found, new))
 
     async def rewrap(self, kek: bytes) -> None:
         """Wrap the data keys by another key, unless another host did. Raises StoreError."""
@@ -233,13 +260,22 @@ class Membership:
 
     async def adopt(self) -> None:
         """An operator agrees to what etcd has now. Raises StoreError."""
-        shared, meta, known = self._shared, self.meta(), self.known
+        shared = self._shared
+        for _ in range(LOOKS):
+            if shared.mirror.revision or self.adopted or self._kek is None:
+                break
+            await trio.sleep(LOOK)
         if self.adopted or self._kek is None:
             return
+        if not shared.mirror.revision:
+            raise StoreUnavailable("what etcd has now was not read yet; in some seconds again: brokerctl adopt")
+        meta, known = self.meta(), self.known
         epoch = max(meta.epoch if meta else 0, known.epoch if known else 0) + 1
         new = {shared.keys.meta: Put(self._proved_meta(epoch).encoded())}
-        for number, plain in self._opened.items():  # what somebody deleted
-            if (name := shared.keys.data_key(number)) not in shared.mirror.pairs:
+        keks = (self._kek, *self.more_keys)
+        for number, plain in self._opened.items():  # what somebody deleted, or a key wraps that was replaced since
+            pair = shared.mirror.pairs.get(name := shared.keys.data_key(number))
+            if pair is None or not self._data_keys.is_wrapped_by(keks, pair, number):
                 new[name] = Put(self._data_keys.wrapped(plain, number, self._kek))
         expected = {each: shared.modified(each) for each in new}
         await shared.transact(expected, new, lambda found: _written(found, new))
@@ -266,17 +302,21 @@ class Membership:
                     if self._shared.refused is not None:
                         await self._write_again()
                     await self._shared.mirror.beat()
-                    if self._kek is not None:  # before that it is not known what this host knew of the fleet
+                    is_read = bool(self._shared.mirror.revision)  # else etcd was put back: what is known of it is old
+                    if self._kek is not None and is_read:  # without the key it is not known what this host knew
                         self.check()
                         if (why := self.unusable()) is not None:
                             raise StoreError(why)
+                        await self._bring_keys()
                         await self._tell_of_restore()
                         await self._renew_worn_key()
+                        if self._opened != self._remembered:
+                            await self._remember_keys()
                         await self._remember()
                         if any(key not in self._opened for key in self._key_numbers()):
                             self.reopen()
                         self.says(None)
-                    pause = EVERY
+                    pause = EVERY if is_read else AGAIN
                 except (EtcdError, StoreError) as error:
                     self.says(str(error) if isinstance(error, StoreError) else None)
                     pause = AGAIN

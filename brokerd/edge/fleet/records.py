@@ -17,7 +17,7 @@ from brokerd.core.ports import ChangedElsewhere, StoredRecord, StoreError, Store
 from brokerd.core.sealing import EnvelopeError
 from brokerd.core.timing.moment import Moment, seconds_until
 from brokerd.edge.fleet.claims import Claims
-from brokerd.edge.fleet.data_keys import MOST, FleetDataKeys
+from brokerd.edge.fleet.data_keys import BRING, MOST, FleetDataKeys
 from brokerd.edge.fleet.local_copy import LocalCopy, Unsent
 from brokerd.edge.fleet.shared import Conflict, Shared, Unknown
 
@@ -35,6 +35,11 @@ STRANGE = (
 SPOILT = (
     "etcd: the record of this grant is not in a form that this version knows, or somebody wrote it who has not the "
     "fleet's key; see who may write to etcd, delete that key there, and this host writes the record that it has"
+)
+UNKNOWN = (
+    "etcd: the record of this grant seems to be sealed under a data key that this host does not know, and may be newer "
+    f"than the one that it has; {BRING}; if none does, see who may write to etcd, delete that key there, and this host "
+    "writes the record that it has"
 )
 
 
@@ -120,7 +125,7 @@ class FleetRecords:
             if place in self.missing:
                 raise StoreUnavailable(MISSING)
         elif self._is_spoilt(place):
-            raise StoreUnavailable(SPOILT)
+            raise StoreUnavailable(self._what_is_there(place))
         keys, pairs = self._shared.keys, self._shared.mirror.pairs
         for pair in (pairs.get(keys.journal(place)), pairs.get(keys.claim(place))):
             if pair is not None and self._data_keys.is_strange(pair):
@@ -192,7 +197,7 @@ class FleetRecords:
             self._conflicts.add(place)
             if self._is_spoilt(place):
                 await self._keep(place, record, history, base)
-                raise StoreUnavailable(SPOILT) from None
+                raise StoreUnavailable(self._what_is_there(place)) from None
             raise ChangedElsewhere(f"{record.name}: {conflict}") from None
         except (StoreUnavailable, LeaseGone) as error:
             await self._keep(place, record, history, base)
@@ -338,6 +343,11 @@ class FleetRecords:
         """Whether etcd has something in the record's place that no host wrote."""
         key = self._shared.keys.record(place)
         return key in self._shared.mirror.pairs and self._shared.value(key, RecordValue) is None
+
+    def _what_is_there(self, place: RecordPlace) -> str:
+        """Of a record that is spoilt."""
+        pair = self._shared.mirror.pairs.get(self._shared.keys.record(place))
+        return UNKNOWN if pair is not None and self._data_keys.is_strange(pair) else SPOILT
 
     def _own(self, pair: Pair | None, writes: set[bytes]) -> int:
         """The revision of a record that one of these writes made; 0: it is another's."""

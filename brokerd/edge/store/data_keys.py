@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from brokerd.core.ports import Entropy, StoreError, StoreUnavailable, WrongKey
 from brokerd.core.sealing import (
@@ -211,3 +212,11 @@ class DataKeys:
         self._ring.add(key_id, key)
         self._added.append(key_id)
         return key_id
+
+
+def fault(path: Path, error: Exception) -> StoreError:
+    """Why a transaction was not carried out, after an error that nothing foresaw."""
+    if isinstance(error, EnvelopeError):
+        words = f"something sealed in it does not open ({error}), so it was changed; nothing was written"
+        return StoreError(f"{path}: {words}; put the file back as it was, or: brokerctl restore BACKUP")
+    return StoreError(f"a fault of brokerd's own in the store: {type(error).__name__}")

@@ -22,7 +22,7 @@ from brokerd.core.timing.breaker import Breaker
 from brokerd.core.timing.moment import Moment
 from brokerd.edge.store import resealing
 from brokerd.edge.store.alone import Alone
-from brokerd.edge.store.data_keys import DataKeys
+from brokerd.edge.store.data_keys import DataKeys, fault
 from brokerd.edge.store.database import FILE, GONE, Database, code_of, opened
 from brokerd.edge.store.lock import Lock, opened_alone
 from brokerd.edge.store.migration import Progress, discard_copies, migrated
@@ -331,7 +331,7 @@ class SqliteStore(Alone):
         except Exception as error:
             known = isinstance(error, sqlite3.Error | OSError | StoreError)
             # A fault of brokerd must not end the only writer: all others would wait for ever.
-            self._fail(error if known else StoreError(f"a fault of brokerd's own in the store: {type(error).__name__}"))
+            self._fail(error if known else fault(self.path, error))
             for _, result in group:
                 result.error = StoreUnavailable(f"the store cannot be written: {self.trouble}")
 

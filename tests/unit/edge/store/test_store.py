@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tests.unit.core.values import NOW
 from tests.unit.edge.store.stores import (
     BIG,
     FULL,
+    OTHER_KEK,
     OTHER_PRINT,
     PRINT,
     SECRETS,
@@ -118,6 +120,21 @@ async def test_a_fault_of_our_own_in_one_write_neither_ends_the_writer_nor_chang
             patched.setattr(Database, "put_attempt", faulty)
             with pytest.raises(StoreUnavailable, match="a fault of brokerd's own in the store: AssertionError"):
                 await store.begin("reports", PRINT, 7, NOW)
+        await store.write(replace(FULL, generation=8), PRINT, 7, concludes=True)
+        assert store.trouble is None
+    assert [row.record.generation for row in stored(tmp_path).values() if row.record] == [8]
+
+
+async def test_a_data_key_that_somebody_changed_meanwhile_is_said_so_and_ends_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        await store.write(FULL, PRINT, None, concludes=True)
+        with closing(sqlite3.connect(store.path)) as connection, connection:
+            ((good,),) = connection.execute("SELECT wrapped FROM data_key").fetchall()
+            connection.execute("UPDATE data_key SET wrapped = zeroblob(60)")
+        with pytest.raises(StoreUnavailable, match="so it was changed; nothing was written; put the file back"):
+            await store.rewrap(OTHER_KEK)
+        with closing(sqlite3.connect(store.path)) as connection, connection:
+            connection.execute("UPDATE data_key SET wrapped = ?", (good,))
         await store.write(replace(FULL, generation=8), PRINT, 7, concludes=True)
         assert store.trouble is None
     assert [row.record.generation for row in stored(tmp_path).values() if row.record] == [8]

@@ -210,11 +210,8 @@ class AuditWriter:
         for name, series in self._series.items():
             pending = self._pending[name]
             now = round(time.time(), 3)
-            lost = self._lost[name]
-            if lost:
-                pending.append(found := {"time": now, "event": ENTRIES_LOST, "count": lost})
-                self._found.append(found)
-                self._lost[name] -= lost
+            if lost := self._lost[name]:
+                pending.append(line := {"time": now, "event": ENTRIES_LOST, "count": lost})
             try:
                 if pending or series.waits_for_seal():
                     series.write(pending, now)
@@ -223,6 +220,12 @@ class AuditWriter:
                 self.trouble = words
                 self.since = self.since or round(time.time(), 2)
                 return
+            finally:
+                if lost and line in pending:  # it is not written: the next one counts these too
+                    pending.remove(line)
+                elif lost:
+                    self._lost[name] -= lost
+                    self._found.append(line)
         self.trouble = self.since = None
 
     async def _remember_heads(self) -> None:

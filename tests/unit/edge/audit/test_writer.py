@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from brokerd.core.access.policy import Caller
 from brokerd.core.audit.chain import Head, Memory
 from brokerd.core.audit.deduplication import CLIENTS
+from brokerd.core.audit.findings import KINDS, AuditFinding
 from brokerd.core.errors import Code, Failure
 from brokerd.core.events import Event
 from brokerd.core.grant.tokens import AccessToken
@@ -178,6 +179,8 @@ async def test_what_no_disk_takes_waits_and_what_is_too_much_is_counted(tmp_path
     writer = made(tmp_path)
     changes: list[str | None] = []
     writer.noticed = lambda: changes.append(writer.trouble)
+    said: list[object] = []
+    writer.finding = lambda entry: said.append((KINDS[entry["event"]], entry["count"]))  # type: ignore[index]
     (tmp_path / "audit").touch()
     for number in range(15):
         writer.note("audit", {"event": f"event {number}"})
@@ -188,7 +191,8 @@ async def test_what_no_disk_takes_waits_and_what_is_too_much_is_counted(tmp_path
     await writer.write()
     assert (writer.trouble, writer.since, len(changes)) == (None, None, 2)
     assert [each["event"] for each in lines(tmp_path)][:10] == [f"event {number}" for number in range(10)]
-    assert sum(each.get("count", 0) for each in lines(tmp_path)) == 5
+    assert [each.get("count", 0) for each in lines(tmp_path)][10:] == [5], "one line, however long it took"
+    assert said == [(AuditFinding.LOST, 5)]
 
 
 async def test_a_client_of_a_proxy_hides_neither_other_clients_nor_what_the_proxy_asks_for(

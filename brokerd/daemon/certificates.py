@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import trio
 
 from brokerd.broker.provider import Provider
 from brokerd.edge.files.certificates import ends
 from brokerd.edge.http.client import HttpClient
+from brokerd.edge.system.thread_limit import ThreadLimit
 
 LOOK = 60.0  # seconds between two looks
 SERVER, CLIENT, AUTHORITY = "server", "client", "authority"
-_files = trio.CapacityLimiter(1)  # a disk that hangs takes one thread
+_files = ThreadLimit(1)  # a disk that hangs takes one thread
 
 
 async def watch_certificates(providers: Callable[[], Iterable[Provider]]) -> None:
@@ -30,7 +32,7 @@ async def look(provider: Provider) -> None:
         found[SERVER] = provider.http.certificate_ends
     for name, file in ((CLIENT, settings.cert_file), (AUTHORITY, settings.ca_file)):
         if file is not None:
-            at = await trio.to_thread.run_sync(ends, file, name == CLIENT, limiter=_files, abandon_on_cancel=True)
+            at = await _files.run(partial(ends, file, name == CLIENT))
             if at is not None:
                 found[name] = at
     provider.certificates = found

@@ -10,14 +10,15 @@ from brokerd.broker.exchanges import SecretsUnreadable
 from brokerd.config.settings import GrantSettings
 from brokerd.core.secret import Secret, SecretSource
 from brokerd.edge.files.secret_sources import SecretUnreadable, read_secret
+from brokerd.edge.system.thread_limit import ThreadLimit
 
 T = TypeVar("T")
-_secrets = trio.CapacityLimiter(8)
+_secrets = ThreadLimit(8)
 LOOK_LONGEST = 5.0  # seconds for a look at all secret files
 
 
 async def in_secrets_thread(work: Callable[[], T]) -> T:
-    return await trio.to_thread.run_sync(work, limiter=_secrets)
+    return await _secrets.run(work, abandon=False)
 
 
 async def read_secrets(sources: Mapping[str, SecretSource]) -> dict[str, Secret]:
@@ -32,7 +33,7 @@ async def read_secrets(sources: Mapping[str, SecretSource]) -> dict[str, Secret]
                 raise SecretsUnreadable(str(error), in_file=source.file is not None) from None
         return found
 
-    return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+    return await _secrets.run(read)
 
 
 async def read_files(settings: GrantSettings) -> dict[str, Secret] | None:
@@ -42,7 +43,7 @@ async def read_files(settings: GrantSettings) -> dict[str, Secret] | None:
         return {name: read_secret(each) for name, each in settings.credentials.items() if each.file is not None}
 
     try:
-        return await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+        return await _secrets.run(read)
     except SecretUnreadable:
         return None
 
@@ -61,7 +62,7 @@ async def unreadable_files(grants: Iterable[GrantSettings]) -> dict[str, str]:
                         found[grant.name] = f"{name}: {error}"
 
     with trio.move_on_after(LOOK_LONGEST):
-        await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+        await _secrets.run(read)
     return dict(found)
 
 
@@ -74,7 +75,7 @@ async def files_are_readable(settings: GrantSettings) -> bool:
                 read_secret(source)
 
     try:
-        await trio.to_thread.run_sync(read, limiter=_secrets, abandon_on_cancel=True)
+        await _secrets.run(read)
     except SecretUnreadable:
         return False
     return True

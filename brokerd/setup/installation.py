@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 
-import trio
-
 from brokerd.config.load import load
 from brokerd.config.settings import Configuration, DaemonSettings, ProviderSettings, StoreSettings
 from brokerd.config.toml_files import is_there
@@ -26,6 +24,7 @@ from brokerd.edge.store.unwritten_records import Pieces
 from brokerd.edge.system import environment
 from brokerd.edge.system.entropy import SystemEntropy
 from brokerd.edge.system.machine import machine_id
+from brokerd.edge.system.thread_limit import ThreadLimit
 from brokerd.edge.systemd import notify, service_manager
 
 DEFAULT_STATE_DIR = "/var/lib/brokerd"
@@ -47,10 +46,10 @@ class CannotStart(Exception):
 async def read_configuration(path: str) -> Configuration:
     """The configuration; secrets in environment variables are removed from the environment. Its files may be on a disk
     that never answers, so the thread is neither the store's nor a shared one (law 13). Raises ConfigError."""
-    return await trio.to_thread.run_sync(_read_configuration, path, limiter=_reading, abandon_on_cancel=True)
+    return await _reading.run(lambda: _read_configuration(path))
 
 
-_reading = trio.CapacityLimiter(1)
+_reading = ThreadLimit(1)
 
 
 def _read_configuration(path: str) -> Configuration:

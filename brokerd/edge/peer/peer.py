@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import trio
-
 from brokerd.core.access.policy import OVERFLOW_ID, Caller
 from brokerd.edge.peer import known_processes
 from brokerd.edge.peer.pidfds import ids_of, is_foreign
 from brokerd.edge.peer.process import PeerProcess
+from brokerd.edge.system.thread_limit import ThreadLimit
 
 SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77  # Linux 6.5
@@ -26,7 +25,7 @@ UCRED = struct.Struct("iII")  # pid, uid, gid (unix(7))
 ROOM = socket.CMSG_SPACE(UCRED.size)  # for credentials and no descriptor: the kernel drops descriptors without room
 CUT_OFF = int(socket.MSG_CTRUNC)  # an int: the arithmetic of enums takes microseconds
 NAMES_LAST = 5.0  # seconds for which a name that was looked up is believed
-_lookups = trio.CapacityLimiter(8)  # of its own: a slow directory server must not delay disk or DNS (law 13)
+_lookups = ThreadLimit(8)  # of its own: a slow directory server must not delay disk or DNS (law 13)
 
 
 class NotAttested(Exception):
@@ -143,7 +142,7 @@ class SystemProcesses:
         """The process as if it connected now. The caller closes it. Raises OSError."""
         pidfd = os.pidfd_open(pid)
         try:
-            uid, gids = await trio.to_thread.run_sync(_ids, pid, pidfd, limiter=_lookups)
+            uid, gids = await _lookups.run(lambda: _ids(pid, pidfd), abandon=False)
             user, groups = await names_of(uid, gids)
             return PeerProcess(Caller(pid, uid, gids, user, groups, is_foreign(pidfd)), pidfd)
         except BaseException:
@@ -158,7 +157,7 @@ class SystemProcesses:
                 return None
             return found.pw_uid, frozenset(os.getgrouplist(name, found.pw_gid))
 
-        known = await trio.to_thread.run_sync(look_up, limiter=_lookups, abandon_on_cancel=True)
+        known = await _lookups.run(look_up)
         if known is None:
             return None
         _, groups = await names_of(*known)
@@ -194,7 +193,7 @@ async def names_of(uid: int, gids: frozenset[int]) -> tuple[str | None, frozense
     """The names of a user and its groups; groups without a name are left out."""
     window = int(time.monotonic() / NAMES_LAST)
     if (names := _known.get((uid, gids, window))) is None:
-        names = await trio.to_thread.run_sync(_names, uid, gids, limiter=_lookups, abandon_on_cancel=True)
+        names = await _lookups.run(lambda: _names(uid, gids))
         if len(_known) > 1_000:
             _known.clear()
         _known[uid, gids, window] = names

@@ -16,11 +16,12 @@ from brokerd.core.access.policy import PLACE, PROGRAM, Caller, Evidence
 from brokerd.edge.peer import cgroups, executables, pidfds
 from brokerd.edge.peer.executables import Program
 from brokerd.edge.peer.known_processes import KnownProcess
+from brokerd.edge.system.thread_limit import ThreadLimit
 
 READ_WITHIN = 5.0  # seconds: an executable may lie on a file system that never answers
 NOTHING = Program()
 AT_ONCE = 2  # reads for one user at the same time, so that a user can delay only its own requests (law 13)
-_limiters: dict[int, trio.CapacityLimiter] = {}
+_limits: dict[int, ThreadLimit] = {}  # of each user
 
 
 class PeerProcess:
@@ -87,9 +88,9 @@ class PeerProcess:
         """The caller with the evidence `needs` as it is now. Raises OSError if the process has ended."""
         unread, most = dict.fromkeys(needs, f"could not be read within {READ_WITHIN:g} s"), executables.LONGEST
         evidence = Evidence(unread=unread, hashed=most if "sha256" in needs else 0)  # the thread goes on reading
-        cgroup, limiter = pidfds.cgroup_of(self.pidfd), _limiter(self.caller.uid)
+        cgroup, limit = pidfds.cgroup_of(self.pidfd), _limit(self.caller.uid)
         with trio.move_on_after(READ_WITHIN):
-            evidence = await trio.to_thread.run_sync(self._read, cgroup, needs, limiter=limiter, abandon_on_cancel=True)
+            evidence = await limit.run(lambda: self._read(cgroup, needs))
         self._must_live()
         return replace(self.caller, evidence=evidence)
 
@@ -126,8 +127,8 @@ class PeerProcess:
         )
 
 
-def _limiter(uid: int) -> trio.CapacityLimiter:
-    if len(_limiters) > 1_000:
-        for each in [each for each, limiter in _limiters.items() if not limiter.borrowed_tokens]:
-            del _limiters[each]
-    return _limiters.setdefault(uid, trio.CapacityLimiter(AT_ONCE))
+def _limit(uid: int) -> ThreadLimit:
+    if len(_limits) > 1_000:
+        for each in [each for each, limit in _limits.items() if not limit.is_used]:
+            del _limits[each]
+    return _limits.setdefault(uid, ThreadLimit(AT_ONCE))

@@ -38,7 +38,13 @@ BUILDERS = {
     "doctor/network.py": {"HttpClient", "Opener"},
     "daemon/auditing.py": {"AuditWriter"},  # one for the daemon
     "daemon/sharing.py": {"EtcdClient", "FleetStore", "Mirror"},  # likewise, if it is in a fleet
-    "setup/installation.py": {"SqliteStore", "SystemEntropy"},  # opens the store for the daemon and for brokerctl
+    "daemon/certificates.py": {"ThreadLimit"},  # one for the files of certificates
+    "daemon/file_reading.py": {"ThreadLimit"},  # one for those of secrets
+    "setup/installation.py": {
+        "SqliteStore",
+        "SystemEntropy",
+        "ThreadLimit",
+    },  # opens the store for the daemon and for brokerctl
     "setup/recipe_trial.py": {"HttpClient", "SystemClock", "SystemEntropy"},  # brokerctl recipe try
     "ctl/commands/add.py": {"CreatedFiles", "HttpClient", "SystemClock"},  # brokerctl add
     "ctl/commands/files.py": {"KeptFiles", "Log"},  # brokerctl files

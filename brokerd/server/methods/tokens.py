@@ -86,12 +86,18 @@ class TokenMethods:
         """The token, once there is one and if the caller still has the right to get it then. Nothing may be awaited
         between this and the answer (law 9). A caller that has lost the right is not told either why there is none."""
         grant, min_ttl, refused, target = request.grant, request.min_ttl, request.refused, request.target
-        waited, failure = True, None
-        try:
-            waited = await self._wait(grant, request.wait, min_ttl, refused, target)
-        except Failure as caught:
-            failure = caught
-        await self._rights.require_again(session, Action.GET, grant, request.method, target)
+        until, ended = trio.current_time() + request.wait, True
+        while ended:
+            waited, failure, had = True, None, False
+            try:
+                waited = await self._wait(grant, max(0.0, until - trio.current_time()), min_ttl, refused, target)
+                had = self._broker.cached(grant, min_ttl, refused, target) is not None
+            except Failure as caught:
+                failure = caught
+            await self._rights.require_again(session, Action.GET, grant, request.method, target)
+            # The token may end while that is looked at: then the next one is waited for.
+            ended = had and self._broker.cached(grant, min_ttl, refused, target) is None
+            ended = ended and trio.current_time() < until
         with self._events.failures_of(request.method, grant, session.caller):
             return self._broker.found_token(grant, min_ttl, refused, target, waited=waited, failure=failure)
 
@@ -141,17 +147,21 @@ class TokenMethods:
         return found
 
     async def get_many(self, session: CallerSession, params: dict[str, Any]) -> object:
-        """Wait for all at the same time, then ask the rules again and give out all in one step (law 9)."""
+        """Wait for all at the same time, then ask the rules again and give out all in one step (law 9). A token may end
+        while another one is waited for: then the next one is waited for too."""
         grants: list[str] = params["grants"]
-        min_ttl, wait = params.get("min_ttl", 0.0), params.get("wait", WAIT)
+        min_ttl, until = params.get("min_ttl", 0.0), trio.current_time() + params.get("wait", WAIT)
         failures: dict[int, Failure] = {}
         waited: dict[int, bool] = {}
+        had: dict[int, bool] = {}
 
         async def wait_for(number: int, grant: str) -> None:
             try:
-                waited[number] = await self._wait(grant, wait, min_ttl)
+                left = max(0.0, until - trio.current_time())
+                waited[number] = await self._wait(grant, left, min_ttl) or waited.get(number, False)
+                had[number] = self._broker.cached(grant, min_ttl) is not None
             except Failure as failure:
-                failures[number] = failure
+                failures[number], had[number] = failure, False
 
         def entry(number: int, grant: str) -> dict[str, object]:
             try:
@@ -165,15 +175,22 @@ class TokenMethods:
                 return {"error": failure.as_map()}
 
         denied: dict[int, dict[str, object]] = {}
-        async with trio.open_nursery() as nursery:
-            for number, grant in enumerate(grants):
-                try:
-                    self._rights.require(session, Action.GET, grant, "get_many")
-                    nursery.start_soon(wait_for, number, grant)
-                except Failure as failure:
-                    denied[number] = {"error": failure.as_map()}
-                    await trio.lowlevel.checkpoint()  # each denial is logged; others have their turn in between
-        await self._rights.look_again(session, grants or [None], "get_many")
+        lacking: list[int] = []
+        for number, grant in enumerate(grants):
+            try:
+                self._rights.require(session, Action.GET, grant, "get_many")
+                lacking.append(number)
+            except Failure as failure:
+                denied[number] = {"error": failure.as_map()}
+                await trio.lowlevel.checkpoint()  # each denial is logged; others have their turn in between
+        while True:
+            async with trio.open_nursery() as nursery:
+                for number in lacking:
+                    nursery.start_soon(wait_for, number, grants[number])
+            await self._rights.look_again(session, grants or [None], "get_many")
+            lacking = [each for each in lacking if had[each] and self._broker.cached(grants[each], min_ttl) is None]
+            if not lacking or trio.current_time() >= until:
+                break
         return [denied.get(number) or entry(number, grant) for number, grant in enumerate(grants)]
 
     async def proof(self, session: CallerSession, params: dict[str, Any]) -> object:

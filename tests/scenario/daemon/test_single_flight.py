@@ -31,6 +31,33 @@ async def test_a_hundred_callers_of_an_expired_grant_cause_one_request(brokerd: 
     assert found[0] != first
 
 
+async def test_a_token_that_ends_while_another_one_is_waited_for_is_waited_for_too(
+    brokerd: Brokerd, serving: Serving
+) -> None:
+    short, slow = await serving(OAuth2(oauth2.Settings(access_lifetime=1))), await serving(OAuth2())
+    brokerd.configure(
+        {"short": FIVE["oauth2"], "slow": {**FIVE["oauth2"], "provider": "slow"}},
+        {"oauth2": at(short), "slow": at(slow)},
+    )
+    with slow.hold("issue") as slow_gate:
+        await brokerd.start()
+        first = await brokerd.get("short")
+        with short.hold("issue") as short_gate:
+            async with brokerd.caller() as caller:
+                number = await caller.send("get_many", grants=["short", "slow"], wait=60)
+                await caller.call("hello")  # answered after the request before it was begun
+                await short_gate.reached()
+                await brokerd.until("short", lambda status: status["expires_at"] is None)
+                slow_gate.release()
+                await brokerd.get("slow")
+                await caller.call("hello")
+                short_gate.release()
+                error, found = await caller.answer(number)
+    assert error is None
+    assert [each.keys() for each in found] == [{"token"}, {"token"}]
+    assert found[0]["token"]["value"] != first
+
+
 async def test_callers_who_go_away_do_not_stop_the_exchange(brokerd: Brokerd, serving: Serving) -> None:
     provider = await serving(OAuth2())
     brokerd.configure({"app": FIVE["oauth2"]}, {"oauth2": at(provider)})

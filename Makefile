@@ -20,13 +20,13 @@ setup: .venv/.made ## make the virtual environment in .venv
 demo: .venv/.made ## run the main job for real, in under a minute
 	$(BIN)/python examples/demo.py
 
-# Half as many processes again as there are cores, since tests wait as much as they compute; tests that are named run in
+# Twice as many processes as there are cores, since tests wait as much as they compute; tests that are named run in
 # one, which shows at once what they find. Files are begun in their order: those in tests/real, which take long, come
 # first, and the short ones of tests/unit fill the processes at the end. Each of the hundreds of programs that they
 # start would compile brokerd again.
-JOBS ?= $(if $(TESTS),0,$(shell echo $$(($$(nproc) * 3 / 2))))
+JOBS ?= $(if $(TESTS),0,$(shell echo $$(($$(nproc) * 2))))
 test: export PYTHONDONTWRITEBYTECODE =
-test: .venv/.made ## run all tests, or those named: TESTS=tests/unit/core; JOBS=4 is how many processes
+test: .venv/.made ## run all tests, or those named: TESTS=tests/unit/core; JOBS=2 is how many processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: .venv/.made ## formatting, lint, types

@@ -80,7 +80,7 @@ async def test_a_record_that_no_grant_used_for_thirty_days_is_deleted(
     async with world(tmp_path, REFRESHING) as made:
         await imported(made)
         made.configure(REFRESHING.partition("[grants.app]")[0])
-        await trio.sleep(DORMANT_LONGEST)
+        autojump_clock.jump(DORMANT_LONGEST)  # nothing is awaited for so long
         with made.broker.registry.reading():  # a reload may be about to use it
             await trio.sleep(1)
             await sweep(made)
@@ -107,7 +107,7 @@ async def test_the_record_of_a_revocation_is_never_deleted(
         await imported(made)
         await made.broker.revoke("app")
         made.configure(REFRESHING.partition("[grants.app]")[0])
-        await trio.sleep(2 * DORMANT_LONGEST)
+        autojump_clock.jump(2 * DORMANT_LONGEST)  # nothing is awaited for so long
         if damaged:  # nobody can see what it says
             rows = [replace(row, record=None, damage="it was changed") for row in made.store.all()]
             monkeypatch.setattr(made.store, "all", lambda: rows)

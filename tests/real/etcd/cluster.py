@@ -23,6 +23,7 @@ import trustme
 from brokerd.core.secret import Secret
 from brokerd.edge.http.connection import HttpSettings
 from tests.did_not_run import did_not_run
+from tests.forked import die_with_parent
 from tests.waiting import pauses
 
 WITHIN = 30.0  # seconds
@@ -256,7 +257,12 @@ class Cluster:
         ]
         with self._log(number).open("wb") as log:
             self._processes[number] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
 

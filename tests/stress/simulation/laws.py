@@ -171,12 +171,14 @@ class Laws:
                 f"{grant}: {password} was refused before, at {now:.2f}",
             )
             when, asked = seen.doubted.get(password, (-inf, ""))
-            ago = now - when
+            ago, is_changed = now - when, asked != asked_for(fields, life.broker.grants.get(grant))
             self.hold(
                 "law 7: what may be a refused password waits a quarter of an hour",
-                ago >= DOUBTED - EPSILON or asked != asked_for(fields, life.broker.grants.get(grant)),
+                ago >= DOUBTED - EPSILON or is_changed,
                 f"{grant}: {password} was answered {ago:.2f} s ago",
             )
+            if is_changed:  # by a person, who may change it back as well
+                seen.doubted.pop(password, None)
 
     def crowded(self, provider: Provider, busy: int) -> None:
         most = provider.setup.concurrency

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from brokerd.core.errors import Code, Failure
+from brokerd.core.grant.repeated_request import DOUBTED
 from brokerd.core.grant.state import State
 from brokerd.core.grant.tokens import AccessToken
 from tests.stress.simulation.crash import Crashed
@@ -83,6 +84,8 @@ async def _until_up(world: World) -> Life:
 
 def _good(world: World, life: Life, grant: str, token: AccessToken, status: Status) -> None:
     """A grant that serves in the end had its token before anybody asked, and says nothing bad of itself."""
+    if status["last_error"] == DOUBTED:
+        return  # its password may be sent again only now (law 7)
     there = status["issued_at"] is not None or _on_its_way(world, grant, status)
     world.laws.hold(AHEAD, there, f"{grant}: {status}")
     longer = token.lifetime is None or token.lifetime > world.provider_of(grant).setup.lifetime
@@ -116,6 +119,8 @@ def _excused(world: World, life: Life, grant: str, failure: Failure, status: Sta
     if failure.code is Code.REVOKED:
         laws.hold("final: each grant is ready", bool(seen.revoked), f"{grant}: {failure}")
         return
+    if status["last_error"] == DOUBTED and status["next_renewal_at"] is not None:
+        return  # it may not be sent again so soon (law 7)
     dead_end = failure.code is Code.UNAVAILABLE and status["next_renewal_at"] is None
     laws.hold("final: a dead end says that it needs a login", not dead_end, f"{grant}: {failure} {status}")
     ended = failure.code is Code.NEEDS_LOGIN and _ended(world, grant)

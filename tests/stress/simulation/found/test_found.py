@@ -501,3 +501,18 @@ def test_a_stop_while_a_revocation_waits_for_the_disk_lets_the_grant_go_on() -> 
     stop = at(101, "stop", down=1.0, copied=False)
     refresh, revoke = at(100, "refresh", grant="app"), at(100.1, "revoke", grant="app")
     assert broken_by(schedule(IMPORT, slow, refresh, revoke, stop, horizon=300.0)) is None
+
+
+def test_a_refresh_by_hand_beside_a_downscoped_token_brings_a_token_of_the_grants_own() -> None:
+    get = at(100, "get", grant="app", callers=1, wait=10, scope="read")
+    assert broken_by(schedule(IMPORT, get, at(102, "refresh", grant="app"))) is None
+    assert broken_by(drawn(66014010)) is None
+
+
+def test_a_request_may_be_changed_back_although_its_password_may_have_been_refused() -> None:
+    assert broken_by(drawn(66021448).only([0, 8, 18, 24, 25, 26, 49, 50])) is None
+
+
+def test_nothing_is_expected_of_a_password_that_waits_its_quarter_of_an_hour() -> None:
+    for seed, kept in ((66003578, [0, 1]), (66016733, [18, 19, 27, 33, 34, 72])):
+        assert broken_by(drawn(seed).only(kept)) is None

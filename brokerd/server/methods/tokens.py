@@ -157,8 +157,7 @@ class TokenMethods:
 
         async def wait_for(number: int, grant: str) -> None:
             try:
-                left = max(0.0, until - trio.current_time())
-                waited[number] = await self._wait(grant, left, min_ttl) or waited.get(number, False)
+                waited[number] = await self._wait(grant, max(0.0, until - trio.current_time()), min_ttl)
                 had[number] = self._broker.cached(grant, min_ttl) is not None
             except Failure as failure:
                 failures[number], had[number] = failure, False
@@ -168,7 +167,7 @@ class TokenMethods:
                 self._rights.require(session, Action.GET, grant, "get_many")
                 with self._events.failures_of("get_many", grant, session.caller):
                     token = self._broker.found_token(
-                        grant, min_ttl, waited=waited.get(number, True), failure=failures.get(number)
+                        grant, min_ttl, waited=waited.get(number, False), failure=failures.get(number)
                     )
                     return {"token": self.as_map(session, grant, token, "get_many")}
             except Failure as failure:
@@ -179,7 +178,9 @@ class TokenMethods:
         for number, grant in enumerate(grants):
             try:
                 self._rights.require(session, Action.GET, grant, "get_many")
-                lacking.append(number)
+                had[number] = self._broker.cached(grant, min_ttl) is not None
+                if not had[number]:
+                    lacking.append(number)
             except Failure as failure:
                 denied[number] = {"error": failure.as_map()}
                 await trio.lowlevel.checkpoint()  # each denial is logged; others have their turn in between
@@ -188,7 +189,7 @@ class TokenMethods:
                 for number in lacking:
                     nursery.start_soon(wait_for, number, grants[number])
             await self._rights.look_again(session, grants or [None], "get_many")
-            lacking = [each for each in lacking if had[each] and self._broker.cached(grants[each], min_ttl) is None]
+            lacking = [each for each in had if had[each] and self._broker.cached(grants[each], min_ttl) is None]
             if not lacking or trio.current_time() >= until:
                 break
         return [denied.get(number) or entry(number, grant) for number, grant in enumerate(grants)]

@@ -53,6 +53,7 @@ def test_a_push_reaches_who_watches(here: World) -> None:
 def test_who_has_a_shared_token_reads_renewals_in_it(here: World) -> None:
     """So does a process to which the caller gives it, as this one: it could give away the token itself."""
     process = here.process(APP).connect()
+    assert process.asks("shared") == "token"  # its first one may still be on its way
     reader = process.shares("shared")
     assert reader.read() is not None
     assert reader._look().state == TOKEN

@@ -21,7 +21,7 @@ def copied(state: Path, to: Path) -> Path:
 
 
 def put_back(copy: Path, state: Path) -> None:
-    shutil.rmtree(state)
+    state.rename(state.with_name("replaced"))  # not removed: its inodes could be given to the copy
     copied(copy, state)
 
 

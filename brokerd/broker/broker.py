@@ -19,12 +19,13 @@ from brokerd.broker.revocations import settle_unrevocable
 from brokerd.broker.single_flight import SingleFlight
 from brokerd.broker.store_repair import StoreRepair
 from brokerd.broker.waiting import TokenWait
-from brokerd.broker.why_no_token import check_import, check_min_ttl, check_target, is_newer, no_token, not_refreshed
+from brokerd.broker.why_no_token import check_import, check_min_ttl, check_target, no_token, not_refreshed
 from brokerd.core.errors import Code, Failure, unknown
 from brokerd.core.events import Event
 from brokerd.core.exchange.outcomes import Cause, IssuedToken, Outcome, RetryLater, Tokens
 from brokerd.core.fleet.view import Fleet
 from brokerd.core.grant import attempts, downscoped, issuance
+from brokerd.core.grant.record import has_newer_token
 from brokerd.core.grant.revocation import Revocation, revocation, revoked
 from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
@@ -178,12 +179,12 @@ class TokenBroker:
             await grant.change(self.store, lambda record: attempts.again(record, can_issue=can_issue, by_hand=True))
             self.single_flight.grant_changed(grant)
         before = grant.record
-        await self._waiting.wait_for(grant, wait, has=lambda: is_newer(grant.record, before))
+        await self._waiting.wait_for(grant, wait, has=lambda: has_newer_token(grant.record, before))
         if not self.registry.holds(grant):
             raise self.absent(name)
         if (token := grant.serves(now := self._clock.now())) is None:
             raise self.failure(grant)
-        if not is_newer(grant.record, before):
+        if not has_newer_token(grant.record, before):
             raise self.failure(grant, problem=not_refreshed(grant, now))
         return token
 

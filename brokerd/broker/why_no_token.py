@@ -5,7 +5,6 @@ from brokerd.broker.live_grant import LiveGrant
 from brokerd.core.errors import Code, Failure
 from brokerd.core.grant.advice import OTHERWISE, of_record, split
 from brokerd.core.grant.history import failed_request_id
-from brokerd.core.grant.record import Record
 from brokerd.core.grant.state import State
 from brokerd.core.grant.target import Target
 from brokerd.core.grant.tokens import AccessToken
@@ -66,15 +65,6 @@ def _no_token(
                 why += "; an interrupted exchange may have used up its refresh token, which is not risked yet"
             after = max(1.0, plan.delay if plan else 0.0, grant.early_renewal_wait(target, now))
             return Failure(Code.UNAVAILABLE, f"{name} {problem}{why}", name, after)
-
-
-def is_newer(record: Record, before: Record) -> bool:
-    """Whether the grant's own token is another one than before. A downscoped token is a renewal too, and leaves the
-    grant's own as it is."""
-    token, old = record.access_token, before.access_token
-    if token is None or old is None or token.value != old.value:
-        return token is not None
-    return record.renewals != before.renewals and token.issued != old.issued
 
 
 def not_refreshed(grant: LiveGrant, now: Moment) -> str:

@@ -165,6 +165,15 @@ def best_dated(theirs: Record, ours: Record) -> Record:
     return replace(theirs, access_token=structs.replace(token, issued=known.issued))
 
 
+def has_newer_token(record: Record, before: Record) -> bool:
+    """Whether the grant's own token is another one than before. A downscoped token is a renewal too, and leaves the
+    grant's own as it is."""
+    token, old = record.access_token, before.access_token
+    if token is None or old is None or token.value != old.value:
+        return token is not None
+    return record.renewals != before.renewals and token.issued != old.issued
+
+
 def refuses_password(record: Record) -> bool:
     """Whether `refused` is a password that the provider refused in its own terms."""
     return record.refused is not None and record.refused_until is None

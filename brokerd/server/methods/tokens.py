@@ -86,20 +86,26 @@ class TokenMethods:
         """The token, once there is one and if the caller still has the right to get it then. Nothing may be awaited
         between this and the answer (law 9). A caller that has lost the right is not told either why there is none."""
         grant, min_ttl, refused, target = request.grant, request.min_ttl, request.refused, request.target
-        until, ended = trio.current_time() + request.wait, True
-        while ended:
-            waited, failure, had = True, None, False
+        until, has_ended = trio.current_time() + request.wait, True
+        while has_ended:
+            waited, failure = True, None
             try:
                 waited = await self._wait(grant, max(0.0, until - trio.current_time()), min_ttl, refused, target)
-                had = self._broker.cached(grant, min_ttl, refused, target) is not None
             except Failure as caught:
                 failure = caught
+            had = self._has(grant, min_ttl, refused, target)
             await self._rights.require_again(session, Action.GET, grant, request.method, target)
             # The token may end while that is looked at: then the next one is waited for.
-            ended = had and self._broker.cached(grant, min_ttl, refused, target) is None
-            ended = ended and trio.current_time() < until
+            has_ended = had and not self._has(grant, min_ttl, refused, target) and trio.current_time() < until
         with self._events.failures_of(request.method, grant, session.caller):
             return self._broker.found_token(grant, min_ttl, refused, target, waited=waited, failure=failure)
+
+    def _has(self, grant: str, min_ttl: float, refused: bytes | None = None, target: Target | None = None) -> bool:
+        """Whether there is such a token now. False also if there can be none: `_wait` says why."""
+        try:
+            return self._broker.cached(grant, min_ttl, refused, target) is not None
+        except Failure:
+            return False
 
     async def _wait(
         self, grant: str, wait: float, min_ttl: float, refused: bytes | None = None, target: Target | None = None
@@ -158,9 +164,9 @@ class TokenMethods:
         async def wait_for(number: int, grant: str) -> None:
             try:
                 waited[number] = await self._wait(grant, max(0.0, until - trio.current_time()), min_ttl)
-                had[number] = self._broker.cached(grant, min_ttl) is not None
             except Failure as failure:
-                failures[number], had[number] = failure, False
+                failures[number] = failure
+            had[number] = self._has(grant, min_ttl)
 
         def entry(number: int, grant: str) -> dict[str, object]:
             try:
@@ -174,22 +180,20 @@ class TokenMethods:
                 return {"error": failure.as_map()}
 
         denied: dict[int, dict[str, object]] = {}
-        lacking: list[int] = []
         for number, grant in enumerate(grants):
             try:
                 self._rights.require(session, Action.GET, grant, "get_many")
-                had[number] = self._broker.cached(grant, min_ttl) is not None
-                if not had[number]:
-                    lacking.append(number)
+                had[number] = self._has(grant, min_ttl)
             except Failure as failure:
                 denied[number] = {"error": failure.as_map()}
                 await trio.lowlevel.checkpoint()  # each denial is logged; others have their turn in between
+        lacking = [number for number in had if not had[number]]
         while True:
             async with trio.open_nursery() as nursery:
                 for number in lacking:
                     nursery.start_soon(wait_for, number, grants[number])
             await self._rights.look_again(session, grants or [None], "get_many")
-            lacking = [each for each in had if had[each] and self._broker.cached(grants[each], min_ttl) is None]
+            lacking = [number for number in had if had[number] and not self._has(grants[number], min_ttl)]
             if not lacking or trio.current_time() >= until:
                 break
         return [denied.get(number) or entry(number, grant) for number, grant in enumerate(grants)]

@@ -141,10 +141,8 @@ events.addEventListener("changed", (event) => {
   all ||= said.more > 0;
   refresh();
 });
-let opened = false;
 events.addEventListener("open", () => {
-  all ||= opened; // what changed while there was no connection is not known
-  opened = true;
+  all = true; // what changed while there was no connection is not known, also since the page was made
 });
 rows().forEach((row) => made.set(row, performance.now()));
 setInterval(refresh, PAUSE);

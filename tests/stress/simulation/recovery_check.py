@@ -10,6 +10,7 @@ from brokerd.core.errors import Code, Failure
 from brokerd.core.grant.repeated_request import DOUBTED
 from brokerd.core.grant.state import State
 from brokerd.core.grant.tokens import AccessToken
+from brokerd.core.timing.backoff import HOUR, SPREAD
 from tests.stress.simulation.crash import Crashed
 from tests.stress.simulation.disk import Disk
 from tests.stress.simulation.laws import AHEAD, UNDATED
@@ -84,8 +85,8 @@ async def _until_up(world: World) -> Life:
 
 def _good(world: World, life: Life, grant: str, token: AccessToken, status: Status) -> None:
     """A grant that serves in the end had its token before anybody asked, and says nothing bad of itself."""
-    if status["last_error"] == DOUBTED:
-        return  # its password may be sent again only now (law 7)
+    if _waits_for_its_password(world, grant, status):
+        return
     there = status["issued_at"] is not None or _on_its_way(world, grant, status)
     world.laws.hold(AHEAD, there, f"{grant}: {status}")
     longer = token.lifetime is None or token.lifetime > world.provider_of(grant).setup.lifetime
@@ -98,6 +99,16 @@ def _good(world: World, life: Life, grant: str, token: AccessToken, status: Stat
     well = status["state"] in ("ready", "renewing") and not status["unstored"]
     world.laws.hold("final: each grant is ready", well, f"{grant}: {status}")
     world.laws.hold("final: a good grant says no error", status["last_error"] is None, f"{grant}: {status}")
+
+
+def _waits_for_its_password(world: World, grant: str, status: Status) -> bool:
+    """Whether its password may have been refused, and must not be sent again so soon. brokerd sends it in the end."""
+    if status["last_error"] != DOUBTED:
+        return False
+    at = status["next_renewal_at"]
+    soon = isinstance(at, float) and at - world.clock.server_wall() <= HOUR * (1 + SPREAD) + 1.0
+    world.laws.hold("law 7: a password that may have been refused is sent again", soon, f"{grant}: {status}")
+    return True
 
 
 def _on_its_way(world: World, grant: str, status: Status) -> bool:
@@ -119,8 +130,8 @@ def _excused(world: World, life: Life, grant: str, failure: Failure, status: Sta
     if failure.code is Code.REVOKED:
         laws.hold("final: each grant is ready", bool(seen.revoked), f"{grant}: {failure}")
         return
-    if status["last_error"] == DOUBTED and status["next_renewal_at"] is not None:
-        return  # it may not be sent again so soon (law 7)
+    if _waits_for_its_password(world, grant, status):
+        return
     dead_end = failure.code is Code.UNAVAILABLE and status["next_renewal_at"] is None
     laws.hold("final: a dead end says that it needs a login", not dead_end, f"{grant}: {failure} {status}")
     ended = failure.code is Code.NEEDS_LOGIN and _ended(world, grant)

@@ -57,7 +57,6 @@ pictures: .venv/.made ## make the pictures of the page in docs/pictures, of a re
 
 sdks: .venv-sdks/.made ## the SDKs of clouds that tests ask for credentials with; without them these tests say so
 
-bench: export PYTHONDONTWRITEBYTECODE =
 bench: .venv/.made ## measure, in one interleaved run, against a bare server
 	$(BIN)/python -m bench
 

@@ -64,6 +64,7 @@ QUICK = {"rounds": 3, "seconds": 0.3, "starts": 10, "grants": 1_000}
 
 
 def main() -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile brokerd again
     given = {name: value for name, value in vars(parser().parse_args()).items() if value is not None}
     settings = (QUICK if given.pop("quick") else WHOLE) | given
     say(machine(), "")

@@ -70,10 +70,6 @@ class OneBrowser(ThreadingHTTPServer):
         self._is_served = True
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
 
-    def alarm(self) -> None:
-        self.alarmed = True
-        self.wake()
-
     def wake(self) -> None:
         """Make `woken` readable."""
         with self.lock:
@@ -185,12 +181,15 @@ class OneBrowserHandler(BaseHTTPRequestHandler):
         with server.lock:
             is_second = server.started and not self.is_known()
             server.started = True
-        if is_second:
-            server.alarm()
-            ended = f"It works in one only, so {server.purpose} was ended."
-            words = f"Another browser has opened this address before. {ended}"
-            return self.refuse(410, words, "If that was not you, somebody else knew it. Go back to your terminal.")
-        return self.begin()
+            server.alarmed = server.alarmed or is_second
+        if not is_second:
+            return self.begin()
+        ended = f"It works in one only, so {server.purpose} was ended."
+        words = f"Another browser has opened this address before. {ended}"
+        try:
+            self.refuse(410, words, "If that was not you, somebody else knew it. Go back to your terminal.")
+        finally:
+            server.wake()  # now, because brokerctl ends, and this browser's page would end with it
 
     def send_cookie(self, same_site: str) -> None:
         (name, value), root = self.server.cookie, self.server.root

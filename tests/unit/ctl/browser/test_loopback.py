@@ -2,6 +2,7 @@
 # other kind of loopback, keeps nobody from their login.
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from brokerd.ctl.browser.loopback import Loopback
-from brokerd.ctl.browser.one_browser import CONNECTIONS, LONGEST
+from brokerd.ctl.browser.one_browser import CONNECTIONS, LONGEST, OneBrowserHandler
 from tests.did_not_run import did_not_run
 from tests.scenario.logins.test_browser import ask
 
@@ -90,3 +91,27 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_second_browser_has_its_whole_page_before_brokerctl_ends(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """brokerctl ends when it is woken, and what was not sent then never is."""
+    loopback, order = listen(), list[str]()
+    wake, body = loopback.wake, OneBrowserHandler.body
+
+    def noted_wake() -> None:
+        order.append("woken")
+        wake()
+
+    def noted_body(handler: OneBrowserHandler, page: bytes) -> None:
+        body(handler, page)
+        order.append("page sent")
+        assert loopback.alarmed, "no answer counts any more"
+
+    monkeypatch.setattr(loopback, "wake", noted_wake)
+    ask(loopback.start_url)
+    monkeypatch.setattr(OneBrowserHandler, "body", noted_body)
+    assert ask(loopback.start_url)[0] == 410
+    assert os.read(loopback.woken, 1)
+    assert order == ["page sent", "woken"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import math
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from brokerd.core.access.credential import NotSystemd
 from brokerd.core.access.policy import Caller
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event
-from brokerd.edge.peer.peer import NotAttested, Peer, uid_of
+from brokerd.edge.peer.peer import NotAttested, Peer, accepted, uid_of
 from brokerd.server.connection import Connection
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.rpc import RpcConnection
@@ -26,7 +27,8 @@ from brokerd.server.waiting_clients import WaitingClients
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 
-ACCEPTED = 8  # connections that are accepted before others have their turn
+TURN = 8  # others have their turn when the costs of accepted connections reach this
+COST_REFUSED, COST_ADMITTED = 1, 4
 UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to keep for a client; it takes twice as much
 NO_DESCRIPTORS = 0.1  # seconds to wait for a descriptor before accepting again, unless a connection ends before
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -61,12 +63,12 @@ class Server:
         """Accept for ever. When descriptors run out, go on as soon as there are some again. `kind`: its protocol."""
         while True:
             await trio.lowlevel.wait_readable(listener)
+            left = TURN
             try:
-                for _ in range(ACCEPTED):
-                    connection, _ = listener.accept()
-                    connection.setblocking(False)
+                while left > 0:
+                    connection = accepted(listener)
                     self._metrics.connections.inc()
-                    await self._admit(connection, kind)
+                    left -= COST_ADMITTED if await self._admit(connection, kind) else COST_REFUSED
             except BlockingIOError:
                 pass  # nobody else waits
             except OSError as error:
@@ -81,28 +83,29 @@ class Server:
         with trio.move_on_after(NO_DESCRIPTORS):
             await self._ended.park()
 
-    async def _admit(self, sock: socket.socket, kind: type[Connection]) -> None:
+    async def _admit(self, sock: socket.socket, kind: type[Connection]) -> bool:
+        """False: it was refused."""
         uid, now = uid_of(sock), trio.current_time()
         account = self._admission.account(uid, now)
-        try:
-            self._admission.enter(account, now)
-        except Failure as failure:
+        if (failure := self._admission.enter(account, now)) is not None:
             self._metrics.refusals.inc()
             if account.is_worth_logging(now):
                 self._events.rejected(Event.CONNECTION_REFUSED, reason=failure.message, uid=uid)
             with sock, contextlib.suppress(OSError):
-                sock.send(kind.refusal(failure))
-        else:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
-                peer = await self._pin_peer(sock)
-                connection = kind(sock, peer, account, self)  # which owns both from now on
-                if not connection.begin_at_once():
-                    self.begin(connection, peer, account)
-            except BaseException:
-                sock.close()
-                self._admission.leave(account)
-                raise
+                sock.send(_refusal(kind, failure), socket.MSG_DONTWAIT)
+            return False
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
+            peer = await self._pin_peer(sock)
+            connection = kind(sock, peer, account, self)  # which owns both from now on
+            if not connection.begin_at_once():
+                self.begin(connection, peer, account)
+        except BaseException:
+            sock.close()
+            self._admission.leave(account)
+            raise
+        return True
 
     async def _pin_peer(self, sock: socket.socket) -> Peer:
         """The process at the other end. While no descriptor is left to pin it, nobody else is accepted: otherwise new
@@ -169,3 +172,8 @@ class Server:
         account.charge(DENIAL, trio.current_time())
         self._metrics.protocol_errors.inc()
         self._events.rejected(Event.BAD_INPUT, caller, reason=str(error))
+
+
+@functools.lru_cache(maxsize=16)
+def _refusal(kind: type[Connection], failure: Failure) -> bytes:
+    return kind.refusal(failure)

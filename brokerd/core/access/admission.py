@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from brokerd.core.errors import Code, Failure
 
@@ -90,7 +91,7 @@ class Account:
 
 
 class Admission:
-    """Counts connections. `leave` must follow each `enter`."""
+    """Counts connections. `leave` must follow each `enter` that returned None."""
 
     def __init__(self, limits: Limits, own_uid: int) -> None:
         self._limits = limits
@@ -112,19 +113,18 @@ class Admission:
         made = self._accounts[uid] = Account(most, limits.waiting_per_user, limits.rate_per_user, UNREAD_MOST)
         return made
 
-    def enter(self, account: Account, now: float) -> None:
-        """One more connection; its user is charged. Raises Failure."""
+    def enter(self, account: Account, now: float) -> Failure | None:
+        """One more connection; its user is charged. Returns why it may not come in, else None."""
         if account.delay(now) >= ARREARS:
-            raise _refused("this user makes more requests and connections than allowed", "max_rate_per_user")
+            return _TOO_FAST
         if account.connections >= account.most_connections:
-            words = f"expected at most {account.most_connections} connections of a user"
-            raise _refused(words, "max_connections_per_user")
+            return _too_many_of(account.most_connections)
         if self._connections >= self._limits.connections and account.most_connections < math.inf:
-            words = f"all {self._limits.connections} connections are taken"
-            raise _refused(words, "max_connections")
+            return _too_many(self._limits.connections)
         account.charge(ARRIVAL, now)
         account.connections += 1
         self._connections += 1
+        return None
 
     def leave(self, account: Account) -> None:
         account.connections -= 1
@@ -133,3 +133,17 @@ class Admission:
 
 def _refused(words: str, key: str) -> Failure:
     return Failure(Code.LIMIT, f"{words}; close some, or raise [daemon] {key}", retry_after=RETRY_AFTER)
+
+
+# Made once and never raised, so that refusing a flood of connections costs little.
+_TOO_FAST = _refused("this user makes more requests and connections than allowed", "max_rate_per_user")
+
+
+@lru_cache(maxsize=8)
+def _too_many_of(most: float) -> Failure:
+    return _refused(f"expected at most {most} connections of a user", "max_connections_per_user")
+
+
+@lru_cache(maxsize=8)
+def _too_many(most: int) -> Failure:
+    return _refused(f"all {most} connections are taken", "max_connections")

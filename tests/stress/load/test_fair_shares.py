@@ -219,14 +219,14 @@ class Exhausted:
     def fileno(self) -> int:
         return self._pending.fileno()
 
-    def accept(self) -> tuple[socket.socket, None]:
+    def _accept(self) -> tuple[int, None]:
         self._pending.recv(1, socket.MSG_PEEK)
         self.attempts += 1
         assert self.attempts < 1_000, "it does not rest"
         if not self.left:
             raise OSError(errno.EMFILE, "Too many open files")
         self._pending.recv(1)
-        return self.left.pop(), None
+        return self.left.pop().detach(), None
 
 
 async def test_without_descriptors_accepting_rests_and_goes_on_as_soon_as_a_connection_ends(

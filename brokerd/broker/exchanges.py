@@ -44,7 +44,7 @@ from brokerd.core.grant.passwords import LOCKABLE, account_of, digest, lasting
 from brokerd.core.grant.renewal import Operation, Plan
 from brokerd.core.grant.repeated_request import begun, not_sent, password_noted, wait_before
 from brokerd.core.grant.state import State
-from brokerd.core.grant.target import Target
+from brokerd.core.grant.target import Target, own_target
 from brokerd.core.grant.tokens import AccessToken, RefreshToken, usable
 from brokerd.core.ports import Clock, Entropy, Store, StoreUnavailable
 from brokerd.core.repeated_failures import Failing, known_to_fail
@@ -240,7 +240,9 @@ class ExchangeRunner:
             return False
         jitter = self.entropy.fraction()
         due = grant.provider.jitter(outcome, settings.pace, jitter) if plan.target is None else None
-        terms = Terms(settings.requested, grant.own(), grant.can_issue(), settings.pace, grant.in_credentials, due)
+        token = grant.record.access_token
+        own = own_target(settings.settings, token.scope if token else None)
+        terms = Terms(settings.requested, own, grant.can_issue(), settings.pace, grant.in_credentials, due)
         _learn(grant, ending, now, jitter)
         step = functools.partial(concluded, ending=ending, terms=terms, now=now, jitter=jitter)
         row = history.ended(plan.operation, outcome, now.wall, ending.seconds, plan.target, tracing.request_id())

@@ -2,7 +2,8 @@
 # event does to a record is in core/grant; when it happens is decided by the other modules of broker/.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 
 import trio
@@ -11,7 +12,6 @@ from brokerd.broker.downscoped import DownscopedRequests
 from brokerd.broker.provider import Provider
 from brokerd.config.settings import GrantSettings
 from brokerd.core.exchange.outcomes import Declined, Issued, Outcome
-from brokerd.core.exchange.scope import is_cut
 from brokerd.core.grant import attempts, downscoped
 from brokerd.core.grant import record as records
 from brokerd.core.grant.history import Ended, with_row
@@ -189,8 +189,8 @@ class LiveGrant:
 
     @property
     def is_changing(self) -> bool:
-        """Whether a change is being stored."""
-        return self._lock is not None and self._lock.locked()
+        """Whether a change is being stored, or the record compared with the store's."""
+        return self._lock is not None
 
     def bounded(self, delay: float, now: Moment) -> float:
         """The delay, but at most half of what is left of the served token's life."""
@@ -218,14 +218,6 @@ class LiveGrant:
         access, refresh = record.access_token, record.refresh_token
         living = access if alive(access, now) else None, refresh if usable(refresh, now) else None
         return self._view(*living, target)
-
-    def own(self) -> Target:
-        """What the grant's own tokens are for, as the provider said, else as it is configured."""
-        said, token = self.settings.settings, self.record.access_token
-        granted = token.scope if token and not is_cut(token.scope) else None
-        scope = granted or said.get("scope")
-        audience, resource = (str(said[name]) if said.get(name) else None for name in ("audience", "resource"))
-        return Target(tuple(map(str, scope)) if isinstance(scope, list | tuple) else None, audience, resource)
 
     def revocation_view(self, now: Moment) -> GrantView:
         """The same for a revocation: the tokens that are still to be revoked, of each kind the first that lives."""
@@ -321,9 +313,7 @@ class LiveGrant:
         `unstored` says so. `ended`: the exchange that this is the end of, for the history. `concludes`: its journal row
         is deleted. Returns the new record; None: nothing has changed. If another process wrote the store meanwhile, its
         record is taken over first (law 4)."""
-        if self._lock is None:
-            self._lock = trio.Lock()
-        async with self._lock:
+        async with self._locked():
             for _ in range(CONFLICTS_MOST):
                 base = self.record
                 if (changed := step(base)) is None:
@@ -358,18 +348,28 @@ class LiveGrant:
         if ended is not None:
             self.history = with_row(self.history, ended)
 
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """Hold the grant's lock, which is there while it is held: a hundred thousand grants need none."""
+        lock = self._lock = self._lock or trio.Lock()
+        try:
+            async with lock:
+                yield
+        finally:
+            if self._lock is lock and not lock.locked():
+                self._lock = None
+
     async def settled(self) -> None:
         """Wait until no change is being stored."""
-        if self._lock is not None:
-            async with self._lock:
-                pass
+        async with self._locked() if self.is_changing else nullcontext():
+            pass
 
     async def confirm(self, store: Store, generation: int) -> bool:
         """Whether the store still holds the generation that was used (law 4); if not, what it holds is taken over."""
         if self.stored is None or self.unstored:
             return True
         try:
-            async with self._lock or trio.Lock():
+            async with self._locked():
                 theirs = await self._read(store)
                 if theirs is None or theirs.generation == generation:
                     return True

@@ -239,8 +239,8 @@ def _restore_health(grants: Iterable[LiveGrant]) -> None:
     for found in by_provider.values():
         records = [grant.record for grant in found]
         last_ok = max((each.access_token.issued.wall for each in records if each.access_token), default=0.0)
-        failing = [(each.failing_since, cause_of(each)) for each in records]
-        known = [(since, cause) for since, cause in failing if since is not None and cause is not None]
+        failing = [(each.failing_since, each) for each in records if each.failing_since is not None]
+        known = [(since, cause) for since, each in failing if (cause := cause_of(each)) is not None]
         found[0].provider.health = health.restored(known, last_ok)
 
 

@@ -69,11 +69,11 @@ def read_grant(
     providers: Mapping[str, ProviderSettings],
     exposed: ConfigError | None,
     known: Collection[str],
-    alike: dict[str, Mapping[str, object]],
+    alike: dict[tuple[str, ...], GrantSettings],
     raw: Any,
 ) -> GrantSettings:
-    """`known`: the names of all providers, also of those with mistakes. `alike`: the settings of the grants so far, so
-    that equal ones are one object: thousands of grants differ in their credentials alone."""
+    """`known`: the names of all providers, also of those with mistakes. `alike`: the first grant of each kind. Grants
+    of a kind have the same provider, names of credentials and settings, so the dialect checks only the first."""
     _check_signed_by_others(raw)
     table = convert(raw, GrantFile)
     provider = providers.get(table.provider)
@@ -99,13 +99,18 @@ def read_grant(
         for key in (key for key in OAUTH2_KEYS if getattr(table, key)):
             words = "only dialect oauth2 uses this key; remove it: a recipe defines itself what is sent"
             raise ConfigError(words, key=key)
-    provider.dialect.check(frozenset(credentials), settings)
+    kind = (provider.name, repr(settings), *credentials)
+    first = alike.get(kind)
+    if first is None or first.settings != settings:
+        provider.dialect.check(frozenset(credentials), settings)
+        first = None
     credentials |= _secret_fields(table.request)
     if table.subject is not None and table.subject.grant is not None:
         credentials[SUBJECT_GRANT] = SecretSource(grant=table.subject.grant)
     pace = _pace(table.on_demand, provider.reuse_grace, None if table.lifetime is None else float(table.lifetime))
-    same = alike.setdefault(repr(settings), settings)
-    return GrantSettings(name, provider, credentials, same if same == settings else settings, pace)
+    made = GrantSettings(name, provider, credentials, first.settings if first else settings, pace, first)
+    alike[kind] = first or made
+    return made
 
 
 @lru_cache(maxsize=64)

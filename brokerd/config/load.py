@@ -73,7 +73,7 @@ def read(path: str | Path) -> tuple[Configuration | None, Sequence[ConfigError]]
         reader = partial(read_provider, name, recipes, tables.exposed.get(file))
         if (provider := errors.tried(file, f"providers.{name}", raw, reader)) is not None:
             providers[name] = provider
-    alike = dict[str, Mapping[str, object]]()
+    alike = dict[tuple[str, ...], GrantSettings]()
     for name, (file, raw) in tables.named["grants"].items():
         tables.named["grants"][name] = (file, None)  # so that a hundred thousand tables go as their settings come
         exposed, raw = tables.exposed.get(file), toml_pieces.unpacked(raw)

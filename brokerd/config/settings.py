@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from ipaddress import ip_address
 from sys import intern
 from typing import NamedTuple
@@ -105,6 +105,7 @@ class GrantSettings:
     credentials: Mapping[str, SecretSource]
     settings: Mapping[str, object]
     pace: Pace
+    like: InitVar[GrantSettings | None] = None  # a grant with equal settings at the same provider
     requested: str = field(
         init=False, repr=False
     )  # as text to compare: if it changes, the grant gets a new token (law 14)
@@ -116,15 +117,17 @@ class GrantSettings:
         for name, source in self.credentials.items():
             yield name if "." in name else f"credentials.{name}", source
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, like: GrantSettings | None) -> None:
+        # Made once: it is looked at by every get of a downscoped token.
+        object.__setattr__(self, "requested", like.requested if like else intern(repr(self._asked())))
+        of_grants = any(source.grant is not None for source in self.credentials.values())
+        object.__setattr__(self, "has_tokens_of_grants", of_grants)
+
+    def _asked(self) -> list[tuple[str, object]]:
         asked = sorted((key, value) for key, value in self.settings.items() if key not in NOT_REQUESTED)
         if fields := self.provider.dialect.fields(self.settings):
             asked.append(("fields", sorted(fields)))
-        object.__setattr__(
-            self, "requested", intern(repr(asked))
-        )  # once: it is looked at by every get of a downscoped token
-        of_grants = any(source.grant is not None for source in self.credentials.values())
-        object.__setattr__(self, "has_tokens_of_grants", of_grants)
+        return asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from brokerd.core.exchange.jwt_claims import unverified_claims
-from brokerd.core.exchange.scope import cut_scope
+from brokerd.core.exchange.scope import cut_scope, shared
 from brokerd.core.exchange.steps import Response
 
 CACHED = 10.0  # seconds; a JWT that is older than this by the clock that dates the answer was made for an earlier one
@@ -49,7 +49,7 @@ def scope(value: object) -> tuple[str, ...] | None:
     found = [each for each in SEPARATORS.split(value, LONGEST_SCOPE) if each] if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) and each.isprintable() for each in found):
         return None
-    return cut_scope(found, LONGEST_SCOPE)
+    return shared(cut_scope(found, LONGEST_SCOPE))
 
 
 def token_type(value: object) -> str:

@@ -54,6 +54,8 @@ class AuditSink(Protocol):
         shown: Mapping[str, object] | None = None,
     ) -> Counted: ...
 
+    def append(self, series: str, entry: Mapping[str, object]) -> None: ...
+
     def mark(self, token: object, value: str) -> str | None: ...
 
     async def settle(self) -> None: ...
@@ -253,7 +255,8 @@ class EventLog:
         if token is not None and self._audit is not None:
             details["token"] = self._audit.mark(token, token.value.reveal())
         about = {"grant": grant, "provider": provider, "operation": operation}
-        self._note("audit", {"event": event, "outcome": outcome, **about, **details}, acting.get())
+        entry = {"event": event, "outcome": outcome, **about, **details}
+        self._note("audit", entry, acting.get(), is_unique=details.get("token") is not None)
 
     def joined(self, grant: str, exchange: str) -> None:
         """A request that came with an id of its own waits for the exchange with that id."""
@@ -320,14 +323,17 @@ class EventLog:
         *,
         at_once: bool = False,
         is_request: bool = False,
+        is_unique: bool = False,
     ) -> None:
-        """`is_request`: a request failed or was denied."""
+        """`is_request`: a request failed or was denied. `is_unique`: no other entry equals this one."""
         by = None if caller is None else caller.user or f"uid {caller.uid}"
         self.recent.note(time.time(), entry, by, is_request=is_request)
         if self._audit is None:
             return
         entry = {**entry, **ids()}
-        if caller is None:
+        if caller is None and is_unique:
+            self._audit.append(series, entry)
+        elif caller is None:
             self._audit.note(series, entry, at_once=at_once)
         else:
             self._audit.note(series, {**entry, "who": evidence(caller)}, caller.uid, at_once=at_once)

@@ -2,7 +2,10 @@
 # core/access/policy.py says who may ask, server/methods/parameters.py whether the request is well-formed.
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from brokerd.core.exchange.scope import is_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,11 @@ class Target:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.named().items())
+
+
+def own_target(settings: Mapping[str, object], granted: tuple[str, ...] | None) -> Target:
+    """What a grant's own tokens are for: the scope that the provider granted, unless it was cut, else as the grant is
+    configured."""
+    scope = granted if granted and not is_cut(granted) else settings.get("scope")
+    audience, resource = (str(settings[name]) if settings.get(name) else None for name in ("audience", "resource"))
+    return Target(tuple(map(str, scope)) if isinstance(scope, list | tuple) else None, audience, resource)

@@ -10,6 +10,8 @@ from brokerd.core.grant.target import Target
 from brokerd.core.secret import Secret
 from brokerd.core.timing.moment import Moment, seconds_until
 
+NO_FIELDS: dict[str, Secret] = {}  # of nearly every token, as one object; nobody changes the fields of a token
+
 
 class AccessToken(Struct, frozen=True, weakref=True, rename={"lifetime_warning": "odd"}):  # its name in the store
     """A token that is served. `lifetime`: seconds from its issue, None if the provider named none. `jitter`: drawn once
@@ -78,7 +80,7 @@ def new_access_token(tokens: Tokens, at: Moment, jitter: float) -> AccessToken |
     """The access token of an answer, which the provider made at `at` or later."""
     if (token := tokens.access_token) is None:
         return None
-    rest = (token.id, tokens.scope, token.lifetime_warning, dict(tokens.fields))
+    rest = (token.id, tokens.scope, token.lifetime_warning, dict(tokens.fields) or NO_FIELDS)
     return AccessToken(token.value, tokens.token_type, at, token.lifetime, jitter, *rest)
 
 

@@ -119,6 +119,10 @@ class AuditWriter:
         self._put(series, entry)
         return counted
 
+    def append(self, series: str, entry: Entry) -> None:
+        """Write a line with the next group, for an entry that no other one equals. It is not remembered."""
+        self._put(series, {"time": round(time.time(), 3), **entry})
+
     def mark(self, token: object, value: str) -> str | None:
         """What identifies a token in the log, computed once for each token. None: it is locked."""
         if self._key is None:

@@ -9,9 +9,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from brokerd.core.exchange.scope import shared
 from brokerd.core.grant.attempts import reopened
 from brokerd.core.grant.record import Record
-from brokerd.core.grant.tokens import AccessToken
+from brokerd.core.grant.tokens import NO_FIELDS, AccessToken
 from brokerd.core.ports import StoredRecord
 from brokerd.core.sealing import Bound, EnvelopeError
 from brokerd.core.secret import Secret
@@ -43,7 +44,7 @@ def encoded(record: Record) -> bytes:
 
 def decoded(plain: bytes) -> Record:
     """Raises msgspec.DecodeError."""
-    found = msgspec.msgpack.decode(plain, type=_StoredForm, dec_hook=_decode)
+    found = _DECODER.decode(plain)
     _share(found)
     return Record(*msgspec.structs.astuple(found))
 
@@ -55,9 +56,9 @@ def _share(found: Any) -> None:
     if token is None:
         return
     issued = _dated(token.issued)
-    scope = token.scope and tuple(map(intern, token.scope))
+    scope = token.scope and shared(tuple(map(intern, token.scope)))
     found.access_token = msgspec.structs.replace(
-        token, token_type=intern(token.token_type), issued=issued, scope=scope, fields=token.fields or _NO_FIELDS
+        token, token_type=intern(token.token_type), issued=issued, scope=scope, fields=token.fields or NO_FIELDS
     )
     found.changed = issued if found.changed == token.issued else found.changed
 
@@ -95,7 +96,7 @@ STORED_NAMES = {
     "unrevoked": "survivors",
 }
 _TYPES = get_type_hints(Record)
-_NO_FIELDS: dict[str, Secret] = {}
 _FIELDS = [(field.name, _TYPES[field.name], field.default) for field in fields(Record)[1:]]
 _StoredForm: Any = msgspec.defstruct("_StoredForm", [("name", str), *_FIELDS], rename=STORED_NAMES)
 _VALUES = attrgetter(*_StoredForm.__struct_fields__)
+_DECODER = msgspec.msgpack.Decoder(_StoredForm, dec_hook=_decode)

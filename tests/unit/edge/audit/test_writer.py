@@ -76,6 +76,24 @@ async def test_fetches_are_counted_by_caller_grant_and_token(tmp_path: Path) -> 
     assert "test-only" not in (tmp_path / "audit" / "audit-0001.jsonl").read_text()
 
 
+async def test_each_new_token_has_a_line_and_what_fails_alike_is_counted(tmp_path: Path) -> None:
+    writer = made(tmp_path)
+    audit, now = EventLog(audit=writer), Moment(0.0, 0.0, "boot")
+    same = token("t1")  # a provider may send the same token again
+    for _ in range(3):
+        audit.exchanged("app", "corp", "renew", "issued", now=now, token=same, state="ready")
+        audit.exchanged("app", "corp", "renew", "postponed", now=now, state="retrying", reason="503")
+    await writer.write(everything=True)
+    said = [(line["event"], line.get("count")) for line in lines(tmp_path)]
+    assert said == [
+        ("renewed", None),
+        ("renewal_failed", None),
+        ("renewed", None),
+        ("renewed", None),
+        ("renewal_failed", 2),
+    ]
+
+
 async def test_one_users_flood_has_few_lines_and_pushes_nobody_else_out(tmp_path: Path) -> None:
     writer = made(tmp_path)
     audit = EventLog(audit=writer)

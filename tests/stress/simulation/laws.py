@@ -503,7 +503,8 @@ class Laws:
             refresh = _refresh_token(record)
             if record.state is State.REVOKED:
                 seen.known.clear()
-                seen.doomed |= seen.dooming | seen.holding
+                if not same:  # else it lies there from an earlier revocation, and this one is still to be written
+                    seen.doomed |= seen.dooming | seen.holding
             elif refresh in seen.imports - seen.dead.keys() and not same:
                 # An import counts from here on, whether its caller is still there or not. One that still lies here
                 # while a newer one is in memory only counts no more.

@@ -516,3 +516,7 @@ def test_a_request_may_be_changed_back_although_its_password_may_have_been_refus
 def test_nothing_is_expected_of_a_password_that_waits_its_quarter_of_an_hour() -> None:
     for seed, kept in ((66003578, [0, 1]), (66016733, [18, 19, 27, 33, 34, 72])):
         assert broken_by(drawn(seed).only(kept)) is None
+
+
+def test_a_revocation_that_was_never_written_is_not_the_one_before_an_unwritten_import() -> None:
+    assert broken_by(drawn(68003976).only([3, 14, 18, 19, 20, 21])) is None

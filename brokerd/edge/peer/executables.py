@@ -15,6 +15,7 @@ from brokerd.edge.peer.inodes import FUSE, IN_MEMORY, Inode, cached_inode, file_
 LONGEST = 256 * 1024 * 1024  # bytes of a file that is hashed
 SETTLED = 3.0  # seconds: a ctime this old changes when the file is changed again
 BELIEVED = 5.0  # seconds for which a path that was checked is taken to lead to the same file
+PATH_KNOWN = 0.01  # seconds for which a process is taken to execute the same unchanged file by the same path
 MAX_CACHED = 1_000  # files
 PINNED = os.O_PATH | os.O_CLOEXEC
 NEEDS = "could not be read: for another user's process brokerd needs CAP_SYS_PTRACE, see docs/configuration.md"
@@ -41,18 +42,37 @@ class _NotReadable(Exception):
     pass
 
 
-def glance(pid: int, *, hashed: bool) -> Program | None:
-    """What `read` found before, without anything that could block. That holds if the process executes the same
-    unchanged file, on the same mount, by the same path. None: the file has to be read."""
-    link = f"/proc/{pid}/exe"
-    try:
-        path = os.readlink(link)  # noqa: PTH115 - pathlib's costs more than all the rest
-    except OSError as error:
-        return _unreadable(pid, error)
-    if path not in _in_memory or (file := cached_inode(link)) is None or (known := _known.get((path, file))) is None:
-        return None
-    program, until = known
-    return program if time.monotonic() < until and (program.sha256 or not hashed) else None
+class Executed:
+    """What one process executes, as it was seen last."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._link = f"/proc/{pid}/exe"
+        self._encoded = self._link.encode()
+        self._seen: tuple[tuple[int, ...], Program, float] | None = None  # the file, and until when its path is known
+
+    def glance(self, *, hashed: bool) -> Program | None:
+        """What `read` found before, without anything that could block. That holds if the process executes the same
+        unchanged file, on the same mount, by the same path: the file is looked at each time, its path after each
+        PATH_KNOWN. None: the file has to be read."""
+        now = time.monotonic()
+        if (seen := self._seen) is None or now >= seen[2] or cached_inode(self._encoded) != seen[0]:
+            return self._look(now, hashed=hashed)
+        return seen[1] if seen[1].sha256 or not hashed else None
+
+    def _look(self, now: float, *, hashed: bool) -> Program | None:
+        self._seen = None
+        try:
+            path = os.readlink(self._link)  # noqa: PTH115 - pathlib's costs more than all the rest
+        except OSError as error:
+            return _unreadable(self._pid, error)
+        if path not in _in_memory or (file := cached_inode(self._encoded)) is None:
+            return None
+        program, until = _known.get((path, file), (None, 0.0))
+        if program is None or now >= until or not (program.sha256 or not hashed):
+            return None
+        self._seen = file, program, min(until, now + PATH_KNOWN)
+        return program
 
 
 def read(pid: int, *, hashed: bool) -> Program:

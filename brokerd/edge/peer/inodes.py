@@ -46,10 +46,10 @@ def file_system(file: int) -> int:
     return found[0]
 
 
-def cached_inode(link: str) -> tuple[int, ...] | None:
+def cached_inode(link: bytes) -> tuple[int, ...] | None:
     """The values of an Inode, for the file behind a link in /proc, from the kernel's memory. It needs no path lookup,
     and sends no request to a file system in IN_MEMORY, nor to one that obeys AT_STATX_DONT_SYNC, as FUSE and NFS do."""
-    if _quick.statx(AT_FDCWD, link.encode(), AT_STATX_DONT_SYNC, MASK, _found):
+    if _quick.statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, MASK, _found):
         return None
     return STATX.unpack(_found)
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from brokerd.core.access.policy import Caller
-from brokerd.edge.peer.executables import Program
+from brokerd.edge.peer.executables import Executed, Program
 from brokerd.edge.peer.inodes import file_system
 from brokerd.edge.peer.pidfds import is_foreign
 
@@ -25,6 +25,7 @@ class KnownProcess:
     once for all its requests that were read together; `looked`: for which of these, and what was looked for."""
 
     foreign: bool
+    executed: Executed | None = None
     caller: Caller | None = None
     glanced: Glance | None = None
     looked: tuple[object, frozenset[str]] | None = None

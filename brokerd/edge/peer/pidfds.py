@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 INFO = struct.Struct("QQ12I")  # struct pidfd_info: mask, cgroup id, and pid, tgid, ppid, ruid, rgid, euid, egid, …
+MASK_AND_CGROUP = struct.Struct("QQ")  # how it begins
 PIDFD_GET_INFO = 3 << 30 | INFO.size << 16 | 0xFF << 8 | 11  # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
 PIDFD_INFO_CGROUPID = 1 << 2
 EUID, EGID = 7, 8
@@ -17,7 +18,7 @@ ASKED = INFO.pack(PIDFD_INFO_CGROUPID, *[0] * 13)
 def cgroup_of(pidfd: int) -> int | None:
     """The id of the process's cgroup; None if the kernel does not give it (before Linux 6.13)."""
     try:
-        mask, cgroup, *_ = INFO.unpack(fcntl.ioctl(pidfd, PIDFD_GET_INFO, ASKED))
+        mask, cgroup = MASK_AND_CGROUP.unpack_from(fcntl.ioctl(pidfd, PIDFD_GET_INFO, ASKED))
     except OSError:
         return None
     return cgroup if mask & PIDFD_INFO_CGROUPID else None

@@ -14,7 +14,7 @@ import trio
 from brokerd.core.access.cgroup_path import read_place
 from brokerd.core.access.policy import PLACE, PROGRAM, Caller, Evidence
 from brokerd.edge.peer import cgroups, executables, pidfds
-from brokerd.edge.peer.executables import Program
+from brokerd.edge.peer.executables import Executed, Program
 from brokerd.edge.peer.known_processes import KnownProcess
 from brokerd.edge.system.thread_limit import ThreadLimit
 
@@ -31,6 +31,9 @@ class PeerProcess:
         self.caller = caller
         self.pidfd = pidfd
         self.known = known or KnownProcess(caller.foreign)
+        if self.known.executed is None:
+            self.known.executed = Executed(caller.pid)
+        self._executed = self.known.executed
         self._end = select.poll()
         self._end.register(pidfd, select.POLLIN)
 
@@ -78,8 +81,7 @@ class PeerProcess:
         if not needs.isdisjoint(PLACE) and not (path := cgroups.known(pidfds.cgroup_of(self.pidfd))):
             return None
         if not needs.isdisjoint(PROGRAM):
-            found = executables.glance(self.caller.pid, hashed="sha256" in needs)
-            if found is None:
+            if (found := self._executed.glance(hashed="sha256" in needs)) is None:
                 return None
             program = found
         return path, program

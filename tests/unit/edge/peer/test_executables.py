@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from brokerd.edge.peer import executables
-from brokerd.edge.peer.executables import Program, glance, read
+from brokerd.edge.peer.executables import PATH_KNOWN, Executed, Program, read
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,11 @@ def running(program: Path) -> Iterator[int]:
         process.stdout.read(1)
         yield process.pid
         process.kill()
+
+
+def glance(pid: int, *, hashed: bool) -> Program | None:
+    """The first one at the process."""
+    return Executed(pid).glance(hashed=hashed)
 
 
 def change(path: Path, how: Callable[[], object]) -> None:
@@ -170,3 +175,55 @@ def test_what_is_hashed_is_counted_each_time(program: Path) -> None:
         assert [read(pid, hashed=hashed).hashed for hashed in (False, True, True)] == [0, size, 0]
         change(program, lambda: program.chmod(0o755))
         assert read(pid, hashed=True).hashed == size
+
+
+@pytest.mark.parametrize("changed", [its_attributes, its_name, that_it_is_there, what_is_in_its_place])
+def test_a_change_of_its_file_is_noticed_at_the_next_glance(program: Path, changed: Callable[[Path], None]) -> None:
+    with running(program) as pid:
+        read(pid, hashed=True)
+        executed = Executed(pid)
+        assert executed.glance(hashed=True)
+        assert executed.glance(hashed=True)
+        changed(program)
+        assert executed.glance(hashed=True) is None
+
+
+def test_another_program_in_the_process_is_noticed_at_the_next_glance(program: Path) -> None:
+    script = f'import os; os.read(0, 1); os.execv("{program}", ["{program}"])'
+    with subprocess.Popen(["/usr/bin/python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        read(process.pid, hashed=True)
+        executed = Executed(process.pid)
+        assert (before := executed.glance(hashed=True))
+        process.stdin.write(b"!!")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"!", "cat repeats what was left for it"
+        after = executed.glance(hashed=True)
+        process.kill()
+    assert before.exe != str(program)
+    assert after is None
+
+
+def test_another_name_of_its_folder_is_noticed_after_a_hundredth_of_a_second(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with running(program) as pid:
+        read(pid, hashed=True)
+        executed = Executed(pid)
+        assert executed.glance(hashed=True)
+        program.parent.rename(program.parent.with_name("moved"))
+        now += PATH_KNOWN
+        assert executed.glance(hashed=True) is None
+
+
+def test_a_glance_without_the_hash_does_not_answer_for_one_with_it(program: Path) -> None:
+    with running(program) as pid:
+        read(pid, hashed=False)
+        executed = Executed(pid)
+        assert executed.glance(hashed=False)
+        assert executed.glance(hashed=True) is None
+        assert executed.glance(hashed=False)
+        assert executed.glance(hashed=True) is None

@@ -76,12 +76,14 @@ async def test_one_look_serves_the_requests_of_a_batch_and_no_later_ones(
     seen = myself.glance(EVERYTHING)
     assert seen is not None
     looks = []
-    monkeypatch.setattr(executables, "glance", lambda *_, **__: looks.append(1))  # it finds nothing that is known
+    monkeypatch.setattr(
+        executables.Executed, "glance", lambda *_, **__: looks.append(1)
+    )  # it finds nothing that is known
     first, second = object(), object()
     assert not myself.still_shows(EVERYTHING, seen, first)
     monkeypatch.undo()
     assert myself.still_shows(EVERYTHING, seen, first)
-    monkeypatch.setattr(executables, "glance", lambda *_, **__: looks.append(1))
+    monkeypatch.setattr(executables.Executed, "glance", lambda *_, **__: looks.append(1))
     assert myself.still_shows(EVERYTHING, seen, first)
     assert len(looks) == 1
     assert not myself.still_shows(frozenset({"exe"}), seen, first), "other evidence is looked for"

@@ -98,7 +98,7 @@ class Handler(OneBrowserHandler):
         except NotThisLogin as error:
             return self.refuse(403, f"This answer cannot be used: {error}.")
         with server.lock:
-            if server.answered or server.alarmed:
+            if server.answered or server.is_over:
                 return self.refuse(410, "This login has ended, or already has its answer.")
             server.answered = True
         server.keep(self.connection)

@@ -27,8 +27,9 @@ NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class OneBrowser(ThreadingHTTPServer):
-    """Listens at once, and answers requests once it is told to `serve`. `alarmed`: a second browser has opened the
-    one-time page. `root`: the path below which everything is, and the cookie is sent.
+    """Listens at once, and answers requests once it is told to `serve`. `is_over`: a second browser has opened the
+    one-time page, so nothing counts any more; `alarmed`: that browser has its answer, and brokerctl can end. `root`:
+    the path below which everything is, and the cookie is sent.
 
     Many attributes: the address, what the one browser knows, and what the threads share."""
 
@@ -54,7 +55,7 @@ class OneBrowser(ThreadingHTTPServer):
         self.root = root
         self.start = f"{root}start/{secrets.token_urlsafe(24)}"
         self.cookie = f"brokerctl_{self.port}", secrets.token_urlsafe(32)
-        self.started = self.alarmed = False
+        self.started = self.is_over = self.alarmed = False
         self._is_served = self._is_closed = False
         self.woken, self._wake = os.pipe()  # readable when there is something to look at, such as an alarm
         self.lock = threading.Lock()
@@ -181,7 +182,7 @@ class OneBrowserHandler(BaseHTTPRequestHandler):
         with server.lock:
             is_second = server.started and not self.is_known()
             server.started = True
-            server.alarmed = server.alarmed or is_second
+            server.is_over = server.is_over or is_second
         if not is_second:
             return self.begin()
         ended = f"It works in one only, so {server.purpose} was ended."
@@ -189,7 +190,8 @@ class OneBrowserHandler(BaseHTTPRequestHandler):
         try:
             self.refuse(410, words, "If that was not you, somebody else knew it. Go back to your terminal.")
         finally:
-            server.wake()  # now, because brokerctl ends, and this browser's page would end with it
+            server.alarmed = True
+            server.wake()
 
     def send_cookie(self, same_site: str) -> None:
         (name, value), root = self.server.cookie, self.server.root

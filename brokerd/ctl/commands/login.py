@@ -71,7 +71,7 @@ class Talk:
             self._tell({"prompt": prompt})
         answer = show(prompt)
         if answer is not None:
-            if self._loopback is not None and self._loopback.alarmed:
+            if self._loopback is not None and self._loopback.is_over:
                 answer = ALARM
             params = {"login": self._at["login"], "step": step, "answer": answer, "wait": LONGEST_WAIT}
             self._at = self._broker.call("login_answer", **params)
@@ -83,7 +83,7 @@ class Talk:
             write(f"{self.grant}: logged in{who}")
         if done["note"]:
             complain(plain(done["note"]))
-        if self._loopback is not None and self._loopback.alarmed:
+        if self._loopback is not None and self._loopback.is_over:
             words = "a second browser opened the one-time address just before the end; if this account is not yours"
             complain(f"{words}: brokerctl revoke {self.grant}")
         if not done["stored"]:

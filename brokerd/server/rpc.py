@@ -77,11 +77,12 @@ class RpcConnection(ClientConnection):
         return self._send()
 
     def begin_at_once(self) -> bool:
-        if not self._peer.has_names or self._account.delay(trio.current_time()):
+        if not self._peer.has_names:
             return False
         self._open()
         try:
-            if self.read_at_once() and not self.answer_at_once(object()):
+            must_wait = self._account.delay(trio.current_time())  # for its turn, if the client sends something
+            if not must_wait and self.read_at_once() and not self.answer_at_once(object()):
                 return False
             self._server.waiting.rest(self._sock.fileno(), self)
         except Exception as error:

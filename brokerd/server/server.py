@@ -19,6 +19,7 @@ from brokerd.core.access.policy import Caller
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event
 from brokerd.edge.peer.peer import NotAttested, Peer, accepted, uid_of
+from brokerd.edge.system.listen_queue import ListenQueue
 from brokerd.server.connection import Connection
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.rpc import RpcConnection
@@ -29,6 +30,7 @@ from brokerd.telemetry.metrics import Metrics
 
 TURN = 8  # others have their turn when the costs of accepted connections reach this
 COST_REFUSED, COST_ADMITTED = 1, 4
+MANY = 4  # refused connections in a turn: somebody floods the socket
 UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to keep for a client; it takes twice as much
 NO_DESCRIPTORS = 0.1  # seconds to wait for a descriptor before accepting again, unless a connection ends before
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -61,19 +63,37 @@ class Server:
 
     async def accept(self, listener: socket.socket, kind: type[Connection] = RpcConnection) -> None:
         """Accept for ever. When descriptors run out, go on as soon as there are some again. `kind`: its protocol."""
-        while True:
-            await trio.lowlevel.wait_readable(listener)
-            left = TURN
-            try:
-                while left > 0:
-                    connection = accepted(listener)
-                    self._metrics.connections.inc()
-                    left -= COST_ADMITTED if await self._admit(connection, kind) else COST_REFUSED
-            except BlockingIOError:
-                pass  # nobody else waits
-            except OSError as error:
-                if error.errno in EXHAUSTED:
-                    await self._wait_for_descriptor(error)
+        queue = ListenQueue(listener)
+        try:
+            while True:
+                try:
+                    if await self._accept_some(listener, kind):
+                        queue.shorten()
+                    await trio.lowlevel.checkpoint()
+                except BlockingIOError:
+                    queue.lengthen()
+                    await trio.lowlevel.wait_readable(listener)
+                except OSError as error:
+                    if error.errno in EXHAUSTED:
+                        await self._wait_for_descriptor(error)
+        finally:
+            queue.lengthen()  # systemd keeps it for the next brokerd
+
+    async def _accept_some(self, listener: socket.socket, kind: type[Connection]) -> bool:
+        """Accept for one turn. Returns whether most connections were refused. Raises BlockingIOError if nobody waits,
+        and OSError."""
+        left, refused = TURN, 0
+        while left > 0:
+            sock = accepted(listener)
+            self._metrics.connections.inc()
+            if await self._admit(sock, kind):
+                left -= COST_ADMITTED
+            else:
+                left -= COST_REFUSED
+                refused += 1
+            if left % COST_ADMITTED == 0:
+                self.waiting.answer_now()  # a flood of connections delays nobody who is connected
+        return refused >= MANY
 
     async def _wait_for_descriptor(self, error: OSError) -> None:
         now = trio.current_time()

@@ -66,11 +66,7 @@ class WaitingClients:
             async with trio.open_nursery() as nursery:
                 while True:
                     await trio.lowlevel.wait_readable(descriptor)
-                    have_sent = [each for each, _ in self._epoll.poll(0, AT_ONCE)]
-                    if have_sent and (sole := self._sole.descriptor) >= 0:
-                        self._end_sole(sole)
-                        self._watch(sole)
-                    self._answer(have_sent)
+                    have_sent = self._answer_some()
                     if self._is_sole(have_sent):
                         nursery.start_soon(self._wait_for_sole, self._sole)
         finally:
@@ -78,6 +74,21 @@ class WaitingClients:
                 if found.task is None:
                     found.client.close()
             self._epoll.close()
+
+    def answer_now(self) -> None:
+        """Answer what has come, in the midst of something else that takes long."""
+        if (sole := self._sole.descriptor) >= 0:
+            self._answer([sole])
+        self._answer_some()
+
+    def _answer_some(self) -> list[int]:
+        """Which clients had sent something, at most AT_ONCE; not the one that is waited for by itself."""
+        have_sent = [each for each, _ in self._epoll.poll(0, AT_ONCE)]
+        if have_sent and (sole := self._sole.descriptor) >= 0:
+            self._end_sole(sole)
+            self._watch(sole)
+        self._answer(have_sent)
+        return have_sent
 
     def _is_sole(self, have_sent: list[int]) -> bool:
         """Whether `_sole` is to be waited for by itself from now on."""

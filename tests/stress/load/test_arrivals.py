@@ -16,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from brokerd.core.access.admission import ARREARS, ARRIVAL, BURST, Account, Admission, Limits
 from brokerd.edge.peer.peer import Peer, demand_credentials
+from brokerd.edge.system.listen_queue import LONG, SHORT
 from brokerd.server import server
 from brokerd.server.server import Server
 from brokerd.telemetry.event_log import EventLog
@@ -28,6 +29,16 @@ AT_ONCE = 250  # connections that wait to be accepted
 GET = pack_request(1, "get", {"grant": "app"})
 
 
+class NotedListener(socket.socket):
+    def __init__(self, family: int) -> None:
+        super().__init__(family)
+        self.lengths: list[int] = []  # of its queue
+
+    def listen(self, length: int = 0, /) -> None:
+        self.lengths.append(length)
+        super().listen(length)
+
+
 class Door:
     """The listener, where this process is whichever user a test says."""
 
@@ -36,7 +47,7 @@ class Door:
         self.attested: Counter[int] = Counter()
         self.path = str(path)
         self.methods = Counting()
-        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener = NotedListener(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(2 * AT_ONCE)
         self.listener.setblocking(False)
@@ -115,6 +126,49 @@ async def test_another_users_connection_is_served_at_once_all_the_while(
     accounts = {uid: door.admission.account(uid, trio.current_time()) for uid in (GREEDY, HONEST)}
     assert accounts[GREEDY] in waited
     assert accounts[HONEST] not in waited  # no time is measured: the clock jumps while a real socket is waited for
+
+
+async def test_a_client_that_is_connected_is_answered_in_the_midst_of_a_flood(
+    autojump_clock: MockClock, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted: list[int] = []  # when a get was answered
+    answer = door.methods.answer
+
+    def noted(*request: Any) -> object:
+        accepted.append(door.accepted)
+        return answer(*request)
+
+    monkeypatch.setattr(door.methods, "answer", noted)
+    door.user = HONEST
+    with door.connected() as kept:
+        kept.send(GET)
+        await answers(kept, 1)
+        for _ in range(20):
+            await door.flood(1_000)
+            with contextlib.ExitStack() as stack:
+                for _ in range(AT_ONCE):
+                    stack.enter_context(door.connected())
+                kept.send(GET)
+                before = door.accepted
+                await answers(kept, 1)
+            assert accepted.pop() - before <= server.COST_ADMITTED
+
+
+async def test_the_queue_of_connections_is_short_while_it_is_flooded_and_long_for_a_crowd_that_is_welcome(
+    autojump_clock: MockClock, door: Door
+) -> None:
+    await door.flood(1_000)
+    lengths = door.listener.lengths
+    assert SHORT in lengths
+    assert lengths[-1] == LONG
+    lengths.clear()
+    door.user = HONEST
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(door.connected())
+        while door.accepted < door.made:
+            await wait_all_tasks_blocked(0.001)
+    assert lengths == []
 
 
 async def test_who_connects_somewhat_too_often_waits_and_is_not_turned_away(

@@ -219,6 +219,9 @@ class Exhausted:
     def fileno(self) -> int:
         return self._pending.fileno()
 
+    def listen(self, length: int) -> None:
+        pass
+
     def _accept(self) -> tuple[int, None]:
         self._pending.recv(1, socket.MSG_PEEK)
         self.attempts += 1

@@ -529,9 +529,10 @@ class Laws:
         living = [token for token in seen.known if provider.valid(token)]
         self.hold("law 12: no living refresh token is given up", not living, f"{grant} gave up {living}")
 
-    def ended(self, durable: dict[str, Record]) -> None:
+    def ended(self, durable: dict[str, Record], *, power: bool = False) -> None:
         """All that was in memory only is gone: what was heard and not written was never heard. `durable` has what
-        systemd holds as well."""
+        systemd holds as well. `power`: the machine lost its power, and so what systemd held."""
+        held_before = self.held if power else {}
         self.held = {grant: record for grant, record in durable.items() if record is not self.durable.get(grant)}
         for grant, seen in self.seen.items():
             record = durable.get(grant)
@@ -558,7 +559,7 @@ class Laws:
                 seen.not_before = -inf
             if record is not None and record.state is State.REVOKED:
                 seen.revoked = "stored"
-            elif seen.revoked == "asked":
+            elif seen.revoked == "asked" or grant in held_before:
                 seen.revoked = ""
             seen.asked = set()
             seen.holding, seen.dooming, seen.revoking = set(), set(), False

@@ -166,7 +166,8 @@ class Life:
                 self.ready = True
                 await self._stop.wait()
                 self.ready = False
-                refusals = self.world.disk.refusals
+                disk = self.world.disk
+                refusals = disk.refusals
                 self.broker.stop()
                 self.callers.cancel_scope.cancel()
             with trio.move_on_after(LANDING):
@@ -179,8 +180,8 @@ class Life:
             self.laws.logged(self)
         kept = [grant for grant, held in self.broker.grants.items() if held.unstored]
         kept += [each.grant for each in self.store.kept()]
-        disk = self.world.disk
-        well = disk.refusals == refusals and not disk.failing and self.clock.true() >= disk.full
+        is_same = disk is self.world.disk  # all faults may have stopped meanwhile
+        well = is_same and disk.refusals == refusals and not disk.failing and self.clock.true() >= disk.full
         self.laws.hold("law 2: an orderly stop stores what the disk takes", not (kept and well), f"{kept}")
         self.laws.ended(self.laws.durable | self._held())
 
@@ -322,7 +323,7 @@ class Life:
         self.store.abandon(power=power)
         if power:
             self.world.systemd.pieces.clear()
-        self.laws.ended(self.laws.durable if power else self.laws.durable | self._held())
+        self.laws.ended(self.laws.durable if power else self.laws.durable | self._held(), power=power)
 
     def _held(self) -> dict[str, Record]:
         """What systemd holds beside the store. A life that ended before it had taken it back changed nothing of it. Of

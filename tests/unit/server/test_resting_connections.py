@@ -14,7 +14,7 @@ import trio
 import trio.lowlevel
 from brokerd_client.wire import Reader, Response, pack_request, read_reply
 
-from brokerd.core.access.admission import Admission, Limits
+from brokerd.core.access.admission import Account, Admission, Limits
 from brokerd.edge.peer.peer import demand_credentials, names_of
 from brokerd.server.methods.method import AnswerLater
 from brokerd.server.server import Server
@@ -104,6 +104,19 @@ async def test_requests_that_are_answered_at_once_need_no_task(tmp_path: Path) -
         await client.aclose()
         await made.until(connections=0, tasks=0)
         assert made.methods.ended == 1
+
+
+async def test_who_connects_too_often_and_says_nothing_has_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay = 0.5
+    monkeypatch.setattr(Account, "delay", lambda *_: delay)
+    async with here(tmp_path) as made, await made.connect() as client:
+        await made.until(connections=1, tasks=0)
+        await client.send_all(pack_request(1, "quick", {}))
+        await made.until(connections=1, tasks=1)  # it waits for its turn
+        delay = 0.0
+        assert await replies(client, 1) == [(1, None, "quick")]
 
 
 async def test_a_request_that_takes_time_is_answered_and_ends_with_the_connection(tmp_path: Path) -> None:

@@ -520,3 +520,11 @@ def test_nothing_is_expected_of_a_password_that_waits_its_quarter_of_an_hour() -
 
 def test_a_revocation_that_was_never_written_is_not_the_one_before_an_unwritten_import() -> None:
     assert broken_by(drawn(68003976).only([3, 14, 18, 19, 20, 21])) is None
+
+
+def test_an_orderly_stop_during_which_all_faults_stop_has_met_a_full_disk_all_the_same() -> None:
+    assert broken_by(drawn(69004383).only([33, 34, 37, 48, 49, 50])) is None
+
+
+def test_a_revocation_that_only_systemd_held_is_lost_with_the_power() -> None:
+    assert broken_by(drawn(69010898).only([4, 33, 39, 49, 54])) is None

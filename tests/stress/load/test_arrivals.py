@@ -82,8 +82,11 @@ class Door:
             for _ in range(AT_ONCE):
                 with self.connected():
                     pass
-            while self.accepted < self.made:
-                await wait_all_tasks_blocked(0.001)
+            await self.all_accepted()
+
+    async def all_accepted(self) -> None:
+        while self.accepted < self.made:
+            await wait_all_tasks_blocked(0.001)
 
 
 @pytest.fixture
@@ -151,6 +154,7 @@ async def test_a_client_that_is_connected_is_answered_in_the_midst_of_a_flood(
                 kept.send(GET)
                 before = door.accepted
                 await answers(kept, 1)
+                await door.all_accepted()
             assert accepted.pop() - before <= server.COST_ADMITTED
 
 
@@ -166,8 +170,7 @@ async def test_the_queue_of_connections_is_short_while_it_is_flooded_and_long_fo
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(door.connected())
-        while door.accepted < door.made:
-            await wait_all_tasks_blocked(0.001)
+        await door.all_accepted()
     assert lengths == []
 
 

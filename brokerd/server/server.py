@@ -19,8 +19,8 @@ from brokerd.core.access.policy import Caller
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event
 from brokerd.edge.peer.peer import NotAttested, Peer, accepted, uid_of
-from brokerd.edge.system.listen_queue import ListenQueue
 from brokerd.server.connection import Connection
+from brokerd.server.listen_queue import ListenQueue
 from brokerd.server.methods.dispatcher import Dispatcher
 from brokerd.server.rpc import RpcConnection
 from brokerd.server.short_way import RepeatedGets

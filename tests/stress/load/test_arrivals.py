@@ -16,8 +16,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from brokerd.core.access.admission import ARREARS, ARRIVAL, BURST, Account, Admission, Limits
 from brokerd.edge.peer.peer import Peer, demand_credentials
-from brokerd.edge.system.listen_queue import LONG, SHORT
 from brokerd.server import server
+from brokerd.server.listen_queue import LONG, SHORT
 from brokerd.server.server import Server
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics

@@ -1,11 +1,11 @@
-# How many connections wait to be accepted (edge/system/listen_queue.py), at the real kernel.
+# How many connections wait to be accepted (server/listen_queue.py), at the real kernel.
 from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from brokerd.edge.system.listen_queue import SHORT, ListenQueue
+from brokerd.server.listen_queue import SHORT, ListenQueue
 
 
 def waiting(path: Path, most: int) -> int:

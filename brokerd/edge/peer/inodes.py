@@ -49,7 +49,7 @@ def file_system(file: int) -> int:
 def cached_inode(link: bytes) -> tuple[int, ...] | None:
     """The values of an Inode, for the file behind a link in /proc, from the kernel's memory. It needs no path lookup,
     and sends no request to a file system in IN_MEMORY, nor to one that obeys AT_STATX_DONT_SYNC, as FUSE and NFS do."""
-    if _quick.statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, MASK, _found):
+    if _statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, MASK, _found):
         return None
     return STATX.unpack(_found)
 
@@ -61,5 +61,5 @@ def _check(result: int) -> None:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_quick = ctypes.PyDLL(None)  # keeps the GIL: the calls take microseconds
+_statx = ctypes.PyDLL(None).statx  # keeps the GIL: a call takes microseconds
 _found = ctypes.create_string_buffer(STATX.size)

@@ -1,6 +1,6 @@
 # For `python -m brokerd.ctl`.
 import sys
 
-from brokerd.ctl import main
+from brokerd.ctl import script
 
-sys.exit(main())
+sys.exit(script())

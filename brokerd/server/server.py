@@ -76,6 +76,8 @@ class Server:
                 except OSError as error:
                     if error.errno in EXHAUSTED:
                         await self._wait_for_descriptor(error)
+                    else:
+                        await trio.lowlevel.wait_readable(listener)
         finally:
             queue.lengthen()  # systemd keeps it for the next brokerd
 

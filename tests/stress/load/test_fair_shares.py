@@ -261,3 +261,24 @@ async def test_without_descriptors_accepting_rests_and_goes_on_as_soon_as_a_conn
             assert trio.current_time() == now
             assert world.methods.answered == ["before", "after"]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_listener_that_always_fails_leaves_others_their_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doorbell, pending = socket.socketpair()
+    with doorbell, pending:
+        listener, attempts = Exhausted(pending), 0
+
+        def fail() -> tuple[int, None]:
+            nonlocal attempts
+            attempts += 1
+            raise OSError(errno.ECONNABORTED, "Software caused connection abort")
+
+        monkeypatch.setattr(listener, "_accept", fail)
+        doorbell.send(b"!")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.server.accept, listener)
+            while attempts < 10:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()

@@ -77,6 +77,8 @@ class WaitingClients:
 
     def answer_now(self) -> None:
         """Answer what has come, in the midst of something else that takes long."""
+        if self._epoll.closed:  # `run` has ended
+            return
         if (sole := self._sole.descriptor) >= 0:
             self._answer([sole])
         self._answer_some()

@@ -256,6 +256,16 @@ async def test_who_waits_until_it_can_send_goes_on_waiting_when_another_client_s
         await until(lambda: writable)
 
 
+async def test_nobody_is_answered_after_the_end() -> None:
+    async with trio.open_nursery() as nursery:
+        waiting = WaitingClients()
+        nursery.start_soon(waiting.run)
+        await trio.testing.wait_all_tasks_blocked()
+        waiting.answer_now()
+        nursery.cancel_scope.cancel()
+    waiting.answer_now()
+
+
 async def test_a_client_that_rests_is_closed_at_the_end() -> None:
     async with clients(2) as (one, two):
         await one.be_sole()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 
+from tests.forked import die_with_parent
 from tests.stress.simulation.mutants import mutated
 from tests.stress.simulation.schedule import drawn
 from tests.stress.simulation.simulation import Result, simulate
@@ -67,6 +68,7 @@ def _simulate(seed: int, mutant: str | None) -> Result:
 
 
 def _begin() -> None:
+    die_with_parent()  # else they go on with their seeds
     gc.freeze()  # what was imported is never garbage
     gc.set_threshold(20_000, 20, 100)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer

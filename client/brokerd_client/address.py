@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SYSTEM = "/run/brokerd/brokerd.sock"
 CALLERS = "brokerd-callers"  # the group that `brokerctl install` makes: it may connect, and do nothing else
 BOOTED = "/run/systemd/system"  # exists if systemd runs (sd_booted(3))
-BUSY_PAUSE = 0.01  # seconds between tries while the daemon's queue of new connections is full
+BUSY_PAUSE = 0.003  # seconds between tries while the daemon's queue of new connections is full
 
 
 def find_socket() -> str:

@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import os
 import shutil
-import socket
 import threading
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.free_port import free_port
 from tests.real.clients.conftest import needs
 from tests.scenario.daemon.harness import Brokerd, until
 from tests.scenario.files.conftest import brokerd, files, folder, imported, renew, serving
@@ -148,8 +148,3 @@ def answers(port: int) -> int:
         return error.code
     except OSError:
         return 0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])

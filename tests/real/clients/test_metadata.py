@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import trio
 
+from tests.free_port import free_port
 from tests.real.clients.conftest import Machine, needs, python_with
 from tests.real.clients.test_aws import FIELDS, LIFETIME
 from tests.scenario.daemon.harness import FIVE, Serving, Table, at, toml
-from tests.scenario.proxy.process import Proxy, free_port
+from tests.scenario.proxy.process import Proxy
 from tests.servers import OAuth2
 from tests.servers.guarded.aws import AwsServer, Key
 from tests.servers.guarded.guard import Guarded, Shown

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -24,6 +23,7 @@ from brokerd.core.secret import Secret
 from brokerd.edge.http.connection import HttpSettings
 from tests.did_not_run import did_not_run
 from tests.forked import die_with_parent
+from tests.free_port import free_port
 from tests.waiting import pauses
 
 WITHIN = 30.0  # seconds
@@ -272,10 +272,11 @@ class _PortTaken(Exception):
 
 def free_ports() -> list[tuple[int, int]]:
     """A pair for each server: etcd must know the ports of the others before it starts."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(2 * SIZE)]
-        ports = [each.getsockname()[1] for each in sockets]
-    return list(zip(ports[:SIZE], ports[SIZE:], strict=True))
+    ports = set[int]()
+    while len(ports) < 2 * SIZE:
+        ports.add(free_port())
+    found = list(ports)
+    return list(zip(found[:SIZE], found[SIZE:], strict=True))
 
 
 @contextlib.contextmanager

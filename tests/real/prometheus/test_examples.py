@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.free_port import free_port
 from tests.project.test_docs import page, table, unquoted
 from tests.promtool import complaints, program
 from tests.scenario.daemon.conftest import brokerd, folder, serving
@@ -28,11 +28,6 @@ pytestmark = pytest.mark.real
 EXAMPLES = Path(__file__).parents[3] / "examples" / "prometheus"
 WITHIN = 60.0  # seconds
 EMPTY = {"brokerd started"}  # the annotation: it did not start again
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 class Prometheus:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import h11
 import trio
 
+from tests.free_port import free_port
 from tests.scenario.daemon.harness import Brokerd, Executed, Forked, Table, fork_server, toml
 from tests.scenario.proxy.upstream import Upstream
 
@@ -183,9 +183,3 @@ class Proxy(Brokerd):
         async with self.link(kind) as link:
             await link.send(data)
             return await link.until(None)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.free_port import free_port
 from tests.scenario.daemon.callers import User
 from tests.scenario.daemon.harness import until
 from tests.scenario.proxy.conftest import World
-from tests.scenario.proxy.process import free_port
 from tests.scenario.proxy.upstream import Link as Upstreams
 from tests.scenario.proxy.upstream import Seen, Upstream
 

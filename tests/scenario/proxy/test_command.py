@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from brokerd import __version__
-from tests.scenario.proxy.process import free_port
+from tests.free_port import free_port
 
 TABLE = """\
 [proxies.a]

@@ -24,6 +24,7 @@ from bench.pressure import pressure
 from bench.processes import Daemon, Failed
 from bench.shared_token import reads, revocations, torn
 from brokerd import __version__
+from tests.free_port import free_port
 
 KEPT_LEAST, FRESH_LEAST = 1.0, 0.85  # of the bare server's gets per second
 LIBRARY_LEAST = 0.8  # of the gets per second of a bare Python client at the bare server
@@ -201,7 +202,7 @@ def about_http(daemon: Daemon, rounds: int, seconds: float) -> Iterator[tuple[bo
 def about_proxy(daemon: Daemon, folder: Path, rounds: int, seconds: float) -> Iterator[tuple[bool, str]]:
     size = BULK if rounds >= WHOLE["rounds"] else BULK // 64
     try:
-        with proxied.proxies(daemon, GRANT, folder / "proxy", processes.free_port(), os.geteuid(), size) as found:
+        with proxied.proxies(daemon, GRANT, folder / "proxy", free_port(), os.geteuid(), size) as found:
             rows = proxied.requests(found, rounds, seconds)
             beside = proxied.beside(daemon, GRANT, found, rounds, seconds)
             before = proxied.memory(found)

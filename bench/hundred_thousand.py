@@ -16,6 +16,7 @@ import trustme
 from bench import processes
 from bench.processes import Daemon, Failed
 from brokerd.core.timing.due_heap import Schedule
+from tests.free_port import free_port
 
 PROVIDERS, CONCURRENCY = 5, 16
 LOOK = 0.5  # seconds between looks at the store
@@ -54,7 +55,7 @@ def starts(folder: Path, grants: int) -> tuple[Start, Start]:
 @contextmanager
 def issuer(folder: Path) -> Iterator[tuple[int, Path]]:
     """A running bench/issuer.py: its port, and the authority that its certificate is from."""
-    authority, port = trustme.CA(), processes.free_port()
+    authority, port = trustme.CA(), free_port()
     certificate, ca = folder / "issuer.pem", folder / "ca.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
     authority.cert_pem.write_to_path(str(ca))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -152,12 +151,6 @@ def generator(*words: object, module: str = "bench.load") -> Iterator[Generator]
     """`words`: what the module takes; bench.load takes the uid of another user."""
     with process(sys.executable, "-m", module, *map(str, words)) as started:
         yield Generator(started)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def timed(command: Sequence[str]) -> float:

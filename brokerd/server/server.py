@@ -18,7 +18,7 @@ from brokerd.core.access.credential import NotSystemd
 from brokerd.core.access.policy import Caller
 from brokerd.core.errors import Failure
 from brokerd.core.events import Event
-from brokerd.edge.peer.peer import NotAttested, Peer, accepted, uid_of
+from brokerd.edge.peer.peer import NotAttested, Peer, uid_of
 from brokerd.server.connection import Connection
 from brokerd.server.listen_queue import ListenQueue
 from brokerd.server.methods.dispatcher import Dispatcher
@@ -28,9 +28,8 @@ from brokerd.server.waiting_clients import WaitingClients
 from brokerd.telemetry.event_log import EventLog
 from brokerd.telemetry.metrics import Metrics
 
-TURN = 8  # others have their turn when the costs of accepted connections reach this
-COST_REFUSED, COST_ADMITTED = 1, 4
-MANY = 4  # refused connections in a turn: somebody floods the socket
+BATCH = 4  # connections that are refused; one that is admitted ends it, because it takes as long as four refusals
+TURN = 2  # batches that are accepted before other tasks have their turn
 UNREAD = 16 * 1024  # bytes of answers that the kernel is asked to keep for a client; it takes twice as much
 NO_DESCRIPTORS = 0.1  # seconds to wait for a descriptor before accepting again, unless a connection ends before
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -67,8 +66,7 @@ class Server:
         try:
             while True:
                 try:
-                    if await self._accept_some(listener, kind):
-                        queue.shorten()
+                    await self._accept_turn(queue, kind)
                     await trio.lowlevel.checkpoint()
                 except BlockingIOError:
                     queue.lengthen()
@@ -81,21 +79,23 @@ class Server:
         finally:
             queue.lengthen()  # systemd keeps it for the next brokerd
 
-    async def _accept_some(self, listener: socket.socket, kind: type[Connection]) -> bool:
-        """Accept for one turn. Returns whether most connections were refused. Raises BlockingIOError if nobody waits,
-        and OSError."""
-        left, refused = TURN, 0
-        while left > 0:
-            sock = accepted(listener)
+    async def _accept_turn(self, queue: ListenQueue, kind: type[Connection]) -> None:
+        """Accept until other tasks have their turn. Raises BlockingIOError if nobody waits, and OSError."""
+        refused = 0
+        for _ in range(TURN):
+            refused += await self._accept_batch(queue, kind)
+            self.waiting.answer_now()  # who is connected does not wait for new connections
+        if refused >= BATCH:  # half of what a turn can refuse: somebody floods the socket
+            queue.shorten()
+
+    async def _accept_batch(self, queue: ListenQueue, kind: type[Connection]) -> int:
+        """Returns how many connections of the batch were refused."""
+        for refused in range(BATCH):
+            sock = queue.accept()
             self._metrics.connections.inc()
             if await self._admit(sock, kind):
-                left -= COST_ADMITTED
-            else:
-                left -= COST_REFUSED
-                refused += 1
-            if left % COST_ADMITTED == 0:
-                self.waiting.answer_now()  # a flood of connections delays nobody who is connected
-        return refused >= MANY
+                return refused
+        return BATCH
 
     async def _wait_for_descriptor(self, error: OSError) -> None:
         now = trio.current_time()

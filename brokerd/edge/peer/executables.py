@@ -56,9 +56,11 @@ class Executed:
         unchanged file, on the same mount, by the same path: the file is looked at each time, its path after each
         PATH_KNOWN. None: the file has to be read."""
         now = time.monotonic()
-        if (seen := self._seen) is None or now >= seen[2] or cached_inode(self._encoded) != seen[0]:
-            return self._look(now, hashed=hashed)
-        return seen[1] if seen[1].sha256 or not hashed else None
+        if self._seen is not None:
+            file, program, until = self._seen
+            if now < until and cached_inode(self._encoded) == file:
+                return program if program.sha256 or not hashed else None
+        return self._look(now, hashed=hashed)
 
     def _look(self, now: float, *, hashed: bool) -> Program | None:
         self._seen = None

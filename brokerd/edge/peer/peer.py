@@ -99,13 +99,6 @@ def demand_credentials(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
 
-def accepted(listener: socket.socket) -> socket.socket:
-    """The next connection. Raises BlockingIOError if nobody waits, and OSError. socket.accept() does the same in twice
-    the time, because it looks up the listener's family and type."""
-    descriptor, _ = listener._accept()  # type: ignore[attr-defined] # private: what accept() calls, since Python 3.4
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-
-
 def uid_of(sock: socket.socket) -> int:
     """The caller's user; it can be read before anything else about the caller."""
     return _credentials(sock)[1]

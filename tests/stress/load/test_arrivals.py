@@ -155,7 +155,7 @@ async def test_a_client_that_is_connected_is_answered_in_the_midst_of_a_flood(
                 before = door.accepted
                 await answers(kept, 1)
                 await door.all_accepted()
-            assert accepted.pop() - before <= server.COST_ADMITTED
+            assert accepted.pop() - before <= server.BATCH
 
 
 async def test_the_queue_of_connections_is_short_while_it_is_flooded_and_long_for_a_crowd_that_is_welcome(

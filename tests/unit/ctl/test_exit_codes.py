@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,25 @@ def test_ctrl_c_is_130_and_quiet(daemon: Daemon) -> None:
         out, err = process.communicate(timeout=30)
     over.set()
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(("options", "cleans_up"), [((), False), (("--json",), True)])
+def test_a_plain_get_ends_without_the_interpreters_clean_up(
+    daemon: Daemon, options: tuple[str, ...], cleans_up: bool
+) -> None:
+    call = "import atexit, sys, brokerd.ctl; atexit.register(print, 'cleaned up'); sys.exit(brokerd.ctl.script())"
+
+    def ended(grant: str) -> tuple[int, str]:
+        command = [sys.executable, "-c", call, "get", grant, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ("cleaned up" in done.stdout) is cleans_up
+        return done.returncode, done.stdout
+
+    code, said = ended("ix")
+    assert (code, daemon.token({"grant": "ix"})["value"] in said) == (0, True)
+
+    def fail(params: dict[str, Any]) -> Any:
+        raise errors.Revoked("it went wrong")
+
+    daemon.answers["get"] = fail
+    assert ended("ix")[0] == CODES[errors.Revoked]

@@ -76,9 +76,8 @@ async def test_one_look_serves_the_requests_of_a_batch_and_no_later_ones(
     seen = myself.glance(EVERYTHING)
     assert seen is not None
     looks = []
-    monkeypatch.setattr(
-        executables.Executed, "glance", lambda *_, **__: looks.append(1)
-    )  # it finds nothing that is known
+    # It finds nothing that is known.
+    monkeypatch.setattr(executables.Executed, "glance", lambda *_, **__: looks.append(1))
     first, second = object(), object()
     assert not myself.still_shows(EVERYTHING, seen, first)
     monkeypatch.undo()
